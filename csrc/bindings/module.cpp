@@ -1,0 +1,19 @@
+#include <pybind11/pybind11.h>
+
+namespace nepa3d::bindings {
+void bind_kdtree(pybind11::module_& module);
+void bind_mesh(pybind11::module_& module);
+void bind_bvh(pybind11::module_& module);
+void bind_voxel(pybind11::module_& module);
+void bind_ordering(pybind11::module_& module);
+}  // namespace nepa3d::bindings
+
+PYBIND11_MODULE(_core, module) {
+    module.doc() = "Geometry kernels of nepa3d; use them through nepa3d.ops.";
+    module.attr("__version__") = NEPA3D_VERSION;
+    nepa3d::bindings::bind_kdtree(module);
+    nepa3d::bindings::bind_mesh(module);
+    nepa3d::bindings::bind_bvh(module);
+    nepa3d::bindings::bind_voxel(module);
+    nepa3d::bindings::bind_ordering(module);
+}

@@ -1,0 +1,72 @@
+#include "mesh.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <unordered_set>
+
+namespace nepa3d {
+
+namespace {
+
+bool is_finite(Vec3d v) { return std::isfinite(v.x) && std::isfinite(v.y) && std::isfinite(v.z); }
+
+/// Scaled by the longest edge first, so that the test means the same for tiny and for huge meshes.
+bool has_area(Vec3d a, Vec3d b, Vec3d c) {
+    Vec3d ab = b - a, ac = c - a;
+    const Vec3d reach = max(max(ab, -1.0 * ab), max(ac, -1.0 * ac));
+    const double longest = std::max({reach.x, reach.y, reach.z});
+    if (!(longest > 0) || !std::isfinite(longest)) return false;
+    ab = (1 / longest) * ab, ac = (1 / longest) * ac;
+    const Vec3d normal = cross(ab, ac);
+    return dot(normal, normal) > 0;
+}
+
+struct FaceHash {
+    std::size_t operator()(const std::array<std::int64_t, 3>& f) const {
+        std::uint64_t hash = 0;
+        for (const std::int64_t index : f) hash = (hash ^ static_cast<std::uint64_t>(index)) * 0x9e3779b97f4a7c15ull;
+        return static_cast<std::size_t>(hash ^ (hash >> 32));
+    }
+};
+
+}  // namespace
+
+Mesh clean_mesh(std::span<const Vec3d> vertices, std::span<const Face> faces, Dropped& dropped) {
+    Mesh mesh;
+    std::vector<std::int64_t> renumbered(vertices.size(), -1);
+    std::unordered_set<std::array<std::int64_t, 3>, FaceHash> seen;
+    seen.reserve(faces.size());
+    for (const Face& face : faces) {
+        const Vec3d a = corner_of(vertices, face.a), b = corner_of(vertices, face.b), c = corner_of(vertices, face.c);
+        std::array<std::int64_t, 3> key{face.a, face.b, face.c};
+        std::sort(key.begin(), key.end());
+        if (!is_finite(a) || !is_finite(b) || !is_finite(c)) {
+            ++dropped.nonfinite_faces;
+        } else if (!has_area(a, b, c)) {
+            ++dropped.degenerate_faces;
+        } else if (!seen.insert(key).second) {
+            ++dropped.duplicate_faces;
+        } else {
+            mesh.faces.push_back(face);
+            for (const std::int64_t index : key) renumbered[static_cast<std::size_t>(index)] = 0;
+        }
+    }
+    for (std::size_t i = 0; i < vertices.size(); ++i) {
+        if (renumbered[i] == 0) {
+            renumbered[i] = static_cast<std::int64_t>(mesh.vertices.size());
+            mesh.vertices.push_back(vertices[i]);
+        } else if (is_finite(vertices[i])) {
+            ++dropped.unreferenced_vertices;
+        } else {
+            ++dropped.nonfinite_vertices;
+        }
+    }
+    for (Face& face : mesh.faces) {
+        face = {renumbered[static_cast<std::size_t>(face.a)], renumbered[static_cast<std::size_t>(face.b)],
+                renumbered[static_cast<std::size_t>(face.c)]};
+    }
+    return mesh;
+}
+
+}  // namespace nepa3d

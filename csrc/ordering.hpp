@@ -1,0 +1,22 @@
+/// Orders that turn a set of queries into a sequence.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "vec3.hpp"
+
+namespace nepa3d {
+
+/// Morton code (Morton, 1966) of a point of [-1, 1]^3: 10 bits an axis, x lowest; outside points are clamped.
+std::uint32_t morton_code(Vec3 point);
+
+/// Indices that sort `points` by Morton code; equal codes keep their order. O(N), by radix.
+std::vector<std::int64_t> morton_order(Points points);
+
+/// Indices that sort unit directions by azimuth atan2(y, x), then by polar angle acos(z), both rounded to float32;
+/// equal ones keep their order. O(R log R).
+std::vector<std::int64_t> ray_direction_order(Points directions);
+
+}  // namespace nepa3d

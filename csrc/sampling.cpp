@@ -1,0 +1,50 @@
+#include "sampling.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+namespace nepa3d {
+
+namespace {
+
+struct Plane {
+    Vec3d corner, edge1, edge2, normal;  // the normal's length is twice the area
+};
+
+Plane plane_of(Points vertices, const Face& face) {
+    const Vec3d a = to_double(corner_of(vertices, face.a));
+    const Vec3d edge1 = to_double(corner_of(vertices, face.b)) - a;
+    const Vec3d edge2 = to_double(corner_of(vertices, face.c)) - a;
+    return {a, edge1, edge2, cross(edge1, edge2)};
+}
+
+}  // namespace
+
+std::vector<SurfaceSample> sample_surface(Points vertices, std::span<const Face> faces, Points uniforms) {
+    std::vector<double> cumulative(faces.size());
+    double total = 0;
+    std::size_t last = 0;  // the last face with an area: rounding must not carry a sample past it
+    for (std::size_t i = 0; i < faces.size(); ++i) {
+        const Vec3d normal = plane_of(vertices, faces[i]).normal;
+        const double area = std::sqrt(dot(normal, normal));
+        if (area > 0) last = i;
+        cumulative[i] = total += area;
+    }
+    if (!(total > 0)) throw std::invalid_argument("faces must have a positive total area, got " + std::to_string(total));
+    std::vector<SurfaceSample> samples;
+    samples.reserve(uniforms.size());
+    for (const Vec3 uniform : uniforms) {
+        const auto above = std::upper_bound(cumulative.begin(), cumulative.end(), double(uniform.x) * total);
+        const std::size_t face = std::min(static_cast<std::size_t>(above - cumulative.begin()), last);
+        const Plane plane = plane_of(vertices, faces[face]);
+        const double root = std::sqrt(double(uniform.y)), z = double(uniform.z);
+        const Vec3d point = plane.corner + (root * (1 - z)) * plane.edge1 + (root * z) * plane.edge2;
+        const Vec3d normal = (1 / std::sqrt(dot(plane.normal, plane.normal))) * plane.normal;
+        samples.push_back({to_float(point), to_float(normal), static_cast<std::int64_t>(face)});
+    }
+    return samples;
+}
+
+}  // namespace nepa3d

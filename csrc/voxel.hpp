@@ -1,0 +1,32 @@
+/// Occupancy grids of the cube [-1, 1]^3: filling, dilation, ray walks, interpolation.
+/// A grid of side G is stored x-major: cell (i, j, k) at (i * G + j) * G + k, centred on (i + 0.5) * 2 / G - 1.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "vec3.hpp"
+
+namespace nepa3d {
+
+/// Marks the cells that hold a point, those outside the cube in the nearest cell, then grows the marked set by
+/// `dilate` rounds of 6-neighbours. Returns G^3 bytes, 0 or 1. O(N + dilate * G^3). Points must be finite.
+std::vector<std::uint8_t> voxelize(Points points, int grid, int dilate);
+
+struct VoxelHit {
+    bool hit;
+    float t;  ///< ray parameter at which the occupied cell is entered; 0 on a miss
+};
+
+/// First occupied cell along a ray through the cube (Amanatides and Woo: A Fast Voxel Traversal Algorithm, 1987),
+/// looking at no more than `max_steps` cells. x is stepped only if its next boundary is strictly the nearest of the
+/// three, else y if strictly nearer than z, else z. A zero direction misses.
+VoxelHit voxel_first_hit(std::span<const std::uint8_t> occupancy, int grid, Vec3 origin, Vec3 direction,
+                         int max_steps);
+
+/// Trilinear interpolation of cell-centred values at one point: weights from the unclamped floor, indices clamped.
+float trilinear_sample(std::span<const float> values, int grid, Vec3 point);
+
+}  // namespace nepa3d

@@ -1,0 +1,49 @@
+"""How every command starts: a dataclass becomes flags, errors become one line and an exit status.
+
+Exit statuses: 0 done, 2 the request is wrong (flags or input), 3 done but some shapes failed,
+74 reading or writing failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+Config = TypeVar("Config")
+
+EXIT_OK = 0
+EXIT_USAGE = 2
+EXIT_SOME_FAILED = 3
+EXIT_IO = 74
+EXIT_INTERRUPTED = 130
+
+
+def parse(config_type: type[Config], argv: Sequence[str] | None = None) -> Config:
+    """Parse ``argv`` (default: the process's) into ``config_type``; its docstrings are the help text."""
+    import tyro  # here, so that worker processes importing a command's module do not load it
+
+    return tyro.cli(
+        config_type,
+        args=argv,
+        use_underscores=True,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+    )
+
+
+def run(
+    config_type: type[Config], command: Callable[[Config], int | None], argv: Sequence[str] | None = None
+) -> int:
+    """Parse, call ``command`` and return the exit status; bad input and failed I/O end in one line on stderr."""
+    config = parse(config_type, argv)
+    try:
+        return command(config) or EXIT_OK
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_IO
+    except KeyboardInterrupt:
+        print("interrupted; finished files are kept, the same command goes on from them", file=sys.stderr)
+        return EXIT_INTERRUPTED

@@ -1,0 +1,44 @@
+"""What the compiled kernels offer (``geometry``), their plain twins (``reference``), and attention on torch.
+
+``nepa3d.ops.attention`` is imported on its own, so that the data side needs no torch.
+"""
+
+from nepa3d.ops import reference
+from nepa3d.ops.geometry import (
+    KdTree,
+    TriangleBvh,
+    cast_rays,
+    clean_mesh,
+    closest_point,
+    distance_transform,
+    morton_code,
+    morton_order,
+    nearest_distance,
+    parse_obj,
+    parse_off,
+    ray_direction_order,
+    sample_surface,
+    trilinear_sample,
+    voxel_first_hit,
+    voxelize,
+)
+
+__all__ = [
+    "KdTree",
+    "TriangleBvh",
+    "cast_rays",
+    "clean_mesh",
+    "closest_point",
+    "distance_transform",
+    "morton_code",
+    "morton_order",
+    "nearest_distance",
+    "parse_obj",
+    "parse_off",
+    "ray_direction_order",
+    "reference",
+    "sample_surface",
+    "trilinear_sample",
+    "voxel_first_hit",
+    "voxelize",
+]

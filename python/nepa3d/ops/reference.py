@@ -1,0 +1,241 @@
+"""The slow, obvious twin of every compiled op: same names, arguments and answers, in plain NumPy.
+
+These are the oracles of the tests and the documentation of what the kernels compute. ``threads`` is accepted
+where the compiled op takes it, and changes nothing. Letters: N points, M queries, R rays, V vertices,
+F faces, G grid side.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float32]
+Int = NDArray[np.int64]
+
+_CHUNK = 1 << 22  # pairs compared at once
+
+
+def nearest_distance(points: Float, queries: Float, *, threads: int = 1) -> tuple[Float, Int]:
+    """Distance from each query to its nearest point, by comparing with every point; ties take the lowest index."""
+    distance = np.empty(len(queries), np.float32)
+    index = np.empty(len(queries), np.int64)
+    step = max(1, _CHUNK // max(1, len(points)))
+    for begin in range(0, len(queries), step):
+        delta = queries[begin : begin + step, None, :].astype(np.float64) - points[None].astype(np.float64)
+        squared = (delta**2).sum(-1)
+        nearest = squared.argmin(1)
+        index[begin : begin + step] = nearest
+        distance[begin : begin + step] = np.sqrt(squared[np.arange(len(nearest)), nearest])
+    return distance, index
+
+
+def cast_rays(
+    vertices: Float, faces: Int, origins: Float, directions: Float, *, threads: int = 1
+) -> tuple[Float, Int, Float]:
+    """First hit of each ray on a triangle mesh: t (inf on a miss), face (-1 on a miss), barycentrics (R, 3).
+
+    Möller and Trumbore's test (1997) in float64 against every triangle, both sides; ties take the lowest face.
+    """
+    corner, edge1, edge2 = _edges(vertices, faces)
+    t = np.full(len(origins), np.inf, np.float32)
+    face = np.full(len(origins), -1, np.int64)
+    barycentric = np.zeros((len(origins), 3), np.float32)
+    for ray, (origin, direction) in enumerate(
+        zip(origins.astype(np.float64), directions.astype(np.float64), strict=True)
+    ):
+        p = np.cross(direction, edge2)
+        determinant = (edge1 * p).sum(1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            s = origin - corner
+            u = (s * p).sum(1) / determinant
+            q = np.cross(s, edge1)
+            v = (q @ direction) / determinant
+            hit_t = (edge2 * q).sum(1) / determinant
+            inside = (u >= 0) & (v >= 0) & (u + v <= 1) & (hit_t >= 0)
+        if inside.any():
+            best = np.where(inside, hit_t, np.inf).argmin()
+            t[ray], face[ray] = hit_t[best], best
+            barycentric[ray] = 1 - u[best] - v[best], u[best], v[best]
+    return t, face, barycentric
+
+
+def closest_point(
+    vertices: Float, faces: Int, queries: Float, *, threads: int = 1
+) -> tuple[Float, Int, Float]:
+    """Nearest point of a triangle mesh: distance (M,), face (M,), point (M, 3); compared with every triangle.
+
+    The nearest point lies inside the triangle, where the query projects into it, or else on one of its edges.
+    """
+    corner, edge1, edge2 = _edges(vertices, faces)
+    normal = np.cross(edge1, edge2)
+    area2 = (normal**2).sum(1)
+    distance = np.empty(len(queries), np.float32)
+    face = np.empty(len(queries), np.int64)
+    point = np.empty((len(queries), 3), np.float32)
+    for row, query in enumerate(queries.astype(np.float64)):
+        candidates = [_closest_on_segments(query, corner + a, b) for a, b in _sides(edge1, edge2)]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            s = query - corner
+            v = (np.cross(edge1, s) * normal).sum(1) / area2
+            u = (np.cross(s, edge2) * normal).sum(1) / area2
+            inside = (u >= 0) & (v >= 0) & (u + v <= 1)
+            plane = corner + u[:, None] * edge1 + v[:, None] * edge2
+        candidates.append(np.where(inside[:, None], plane, np.inf))
+        squared = np.array([((candidate - query) ** 2).sum(1) for candidate in candidates])
+        face[row] = squared.min(0).argmin()
+        best = candidates[squared[:, face[row]].argmin()][face[row]]
+        point[row], distance[row] = best, np.linalg.norm(best - query)
+    return distance, face, point
+
+
+def sample_surface(vertices: Float, faces: Int, uniforms: Float) -> tuple[Float, Float, Int]:
+    """Area-weighted surface samples: points (N, 3), unit face normals (N, 3), faces (N,).
+
+    ``uniforms`` (N, 3) in [0, 1) choose the face (inverse of the cumulative area) and the place in it
+    (square-root parametrisation: Osada et al., Shape Distributions, 2002).
+    """
+    corner, edge1, edge2 = _edges(vertices, faces)
+    normal = np.cross(edge1, edge2)
+    length = np.linalg.norm(normal, axis=1)
+    cumulative = np.cumsum(length)
+    face = np.searchsorted(cumulative, uniforms[:, 0].astype(np.float64) * cumulative[-1], side="right")
+    face = np.minimum(face, np.flatnonzero(length)[-1])
+    root, along = np.sqrt(uniforms[:, 1].astype(np.float64)), uniforms[:, 2].astype(np.float64)
+    a, b = root * (1 - along), root * along
+    point = corner[face] + a[:, None] * edge1[face] + b[:, None] * edge2[face]
+    return point.astype(np.float32), (normal[face] / length[face, None]).astype(np.float32), face.astype(np.int64)
+
+
+def voxelize(points: Float, grid: int, dilate: int = 0) -> NDArray[np.uint8]:
+    """Occupancy (G, G, G) of the cells of [-1, 1]^3 that hold a point, grown by ``dilate`` rounds of 6-neighbours."""
+    occupied = np.zeros((grid, grid, grid), np.uint8)
+    cell = np.clip(np.floor((points + np.float32(1)) / np.float32(2 / grid)), 0, grid - 1).astype(int)
+    occupied[tuple(cell.T)] = 1
+    for _ in range(dilate):
+        padded = np.pad(occupied, 1)
+        occupied = padded[1:-1, 1:-1, 1:-1].copy()
+        for axis, shift in itertools.product(range(3), (-1, 1)):
+            occupied |= np.roll(padded, shift, axis)[1:-1, 1:-1, 1:-1]
+    return occupied
+
+
+def distance_transform(
+    occupancy: NDArray[np.uint8], spacing: float | tuple[float, float, float] = 1.0, *, threads: int = 1
+) -> Float:
+    """Euclidean distance (G0, G1, G2) from each cell centre to the nearest occupied one; inf if none is."""
+    cells = np.argwhere(occupancy)
+    if len(cells) == 0:
+        return np.full(occupancy.shape, np.inf, np.float32)
+    scale = np.broadcast_to(np.asarray(spacing, np.float64), 3)
+    every = np.stack(np.indices(occupancy.shape), -1).reshape(-1, 3)
+    nearest = np.full(len(every), np.inf)
+    for cell in cells:
+        nearest = np.minimum(nearest, (((every - cell) * scale) ** 2).sum(1))
+    return np.sqrt(nearest).astype(np.float32).reshape(occupancy.shape)
+
+
+def trilinear_sample(grid: Float, xyz: Float) -> Float:
+    """Trilinear interpolation (M,) of cell-centred values of [-1, 1]^3; indices clamp, weights do not."""
+    side = np.array(grid.shape)
+    position = (xyz.astype(np.float64) + 1) * side / 2 - 0.5
+    low = np.floor(position).astype(int)
+    weight = position - low
+    value = np.zeros(len(xyz))
+    for corner in itertools.product((0, 1), repeat=3):
+        index = np.clip(low + corner, 0, side - 1)
+        value += np.where(corner, weight, 1 - weight).prod(1) * grid[tuple(index.T)]
+    return value.astype(np.float32)
+
+
+def voxel_first_hit(
+    occupancy: NDArray[np.uint8], origins: Float, directions: Float, max_steps: int = 0, *, threads: int = 1
+) -> tuple[NDArray[np.bool_], Float]:
+    """First occupied cell along each ray through [-1, 1]^3: hit (R,), ray parameter where that cell is entered (R,).
+
+    Amanatides and Woo's walk (1987): at most ``max_steps`` cells (0: 3 G); x is stepped only if its next
+    boundary is strictly the nearest, else y if strictly nearer than z, else z. t is 0 on a miss.
+    """
+    grid = occupancy.shape[0]
+    hit = np.zeros(len(origins), bool)
+    t = np.zeros(len(origins), np.float32)
+    for ray in range(len(origins)):
+        origin, direction = origins[ray].astype(np.float64), directions[ray].astype(np.float64)
+        entered = _walk(occupancy, origin, direction, max_steps or 3 * grid)
+        if entered is not None:
+            hit[ray], t[ray] = True, entered
+    return hit, t
+
+
+def morton_code(xyz: Float) -> NDArray[np.uint32]:
+    """Morton code (N,) of [-1, 1]^3 with 10 bits an axis, x lowest (Morton, 1966)."""
+    cell = np.clip(np.trunc((xyz / np.float32(2) + np.float32(0.5)) * np.float32(1023)), 0, 1023).astype(np.uint32)
+    code = np.zeros(len(xyz), np.uint32)
+    for bit, axis in itertools.product(range(10), range(3)):
+        code |= ((cell[:, axis] >> bit) & 1) << (3 * bit + axis)
+    return code
+
+
+def morton_order(xyz: Float) -> Int:
+    """Indices (N,) that sort points by Morton code; equal codes keep their order."""
+    return np.argsort(morton_code(xyz), kind="stable")
+
+
+def ray_direction_order(directions: Float) -> Int:
+    """Indices (R,) that sort directions by azimuth atan2(y, x), then polar angle acos(z), both rounded to float32."""
+    x, y, z = directions.T.astype(np.float64)
+    theta = np.arctan2(y, x).astype(np.float32)
+    phi = np.arccos(np.clip(z, -1, 1)).astype(np.float32)
+    return np.lexsort((phi, theta))
+
+
+def _edges(vertices: Float, faces: Int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    a, b, c = (vertices[faces[:, k]].astype(np.float64) for k in range(3))
+    return a, b - a, c - a
+
+
+def _sides(edge1: np.ndarray, edge2: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(np.zeros_like(edge1), edge1), (np.zeros_like(edge1), edge2), (edge1, edge2 - edge1)]
+
+
+def _closest_on_segments(query: np.ndarray, start: np.ndarray, along: np.ndarray) -> np.ndarray:
+    length2 = (along**2).sum(1)
+    s = ((query - start) * along).sum(1) / np.where(length2 > 0, length2, 1)
+    return start + np.clip(s, 0, 1)[:, None] * along
+
+
+def _walk(occupancy: NDArray[np.uint8], origin: np.ndarray, direction: np.ndarray, steps: int) -> float | None:
+    grid = occupancy.shape[0]
+    size = 2 / grid
+    enter, leave = 0.0, math.inf
+    for o, d in zip(origin, direction, strict=True):
+        if d == 0:
+            if abs(o) > 1:
+                return None
+            continue
+        near, far = sorted(((-1 - o) / d, (1 - o) / d))
+        enter, leave = max(enter, near), min(leave, far)
+    if not enter <= leave or math.isinf(leave):
+        return None
+    cell = np.clip(np.floor((origin + enter * direction + 1) / size), 0, grid - 1).astype(int)
+    step = np.sign(direction).astype(int)
+    boundary = np.full(3, math.inf)
+    stride = np.full(3, math.inf)
+    for axis in np.flatnonzero(direction):
+        boundary[axis] = (-1 + (cell[axis] + (step[axis] > 0)) * size - origin[axis]) / direction[axis]
+        stride[axis] = size / abs(direction[axis])
+    entered = enter
+    for _ in range(steps):
+        if occupancy[tuple(cell)]:
+            return entered
+        x, y, z = boundary
+        axis = 0 if x < y and x < z else 1 if y < z else 2
+        entered = boundary[axis]
+        boundary[axis] += stride[axis]
+        cell[axis] += step[axis]
+        if not 0 <= cell[axis] < grid:
+            return None
+    return None

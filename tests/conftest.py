@@ -1,0 +1,30 @@
+"""Fixtures shared by the tests."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "fixtures" / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A writable copy of the recorded data with its unpaired view laid out beside it."""
+    folder = tmp_path_factory.mktemp("golden") / "golden"
+    shutil.copytree(GOLDEN, folder)
+    for record in json.loads((folder / "split.json").read_text())["records"]:
+        target = folder / "unpaired" / record["split"] / f"{record['key']}.npz"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / "cache" / record["src_relpath"], target)
+    return folder
+
+
+@pytest.fixture
+def golden(golden_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The recorded data as working directory: evaluation draws hash paths as composed from it. Read only."""
+    monkeypatch.chdir(golden_folder)
+    return golden_folder
