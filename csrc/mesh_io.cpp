@@ -72,7 +72,7 @@ private:
     static double out_of_range(const char* from, const char* stop, double) {
         for (const char* c = from; c + 1 < stop; ++c)
             if ((*c == 'e' || *c == 'E') && c[1] == '-') return 0;
-        return std::numeric_limits<double>::infinity();
+        return *from == '-' ? -std::numeric_limits<double>::infinity() : std::numeric_limits<double>::infinity();
     }
 };
 

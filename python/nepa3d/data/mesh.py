@@ -1,0 +1,113 @@
+"""From a mesh file to clean triangles that fit the unit sphere."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nepa3d import ops
+
+
+class Reason(str, Enum):
+    """Why a mesh cannot be used."""
+
+    EMPTY_FILE = "empty_file"
+    UNREADABLE = "unreadable"
+    UNSUPPORTED = "unsupported"
+    NO_FACES = "no_faces"
+    NONFINITE_VERTICES = "nonfinite_vertices"
+    ALL_DEGENERATE = "all_degenerate"
+
+
+class BadMeshError(ValueError):
+    """A mesh file that cannot be used: names the file, the reason and the detail."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: Reason, detail: str) -> None:
+        super().__init__(f"{os.fspath(path)}: {reason.value}: {detail}")
+        self.path, self.reason, self.detail = os.fspath(path), reason, detail
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.reason, self.detail)
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Triangles in the unit sphere: ``vertices`` (V, 3) float32, ``faces`` (F, 3) int64, and what cleaning dropped."""
+
+    vertices: NDArray[np.float32]
+    faces: NDArray[np.int64]
+    dropped: dict[str, int]
+
+    def face_normals(self) -> NDArray[np.float32]:
+        """Unit normals (F, 3) by the faces' winding."""
+        a, b, c = (self.vertices[self.faces[:, k]].astype(np.float64) for k in range(3))
+        normal = np.cross(b - a, c - a)
+        length = np.linalg.norm(normal, axis=1, keepdims=True)
+        # vertices rounded to float32 can leave a face without area
+        return np.divide(normal, length, out=np.zeros_like(normal), where=length > 0).astype(np.float32)
+
+
+def read_mesh(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Vertices (V, 3) float64 and faces (F, 3) of all parts of a mesh file, merged, as they stand in it.
+
+    OBJ and OFF are read natively, other formats by trimesh. Raises ``BadMeshError``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        if not path.exists():
+            raise BadMeshError(path, Reason.UNREADABLE, "there is no such file")
+        raise BadMeshError(path, Reason.UNSUPPORTED, "not a regular file")
+    if path.stat().st_size == 0:
+        raise BadMeshError(path, Reason.EMPTY_FILE, "the file has 0 bytes")
+    native = {".obj": ops.parse_obj, ".off": ops.parse_off}.get(path.suffix.lower())
+    if native is None:
+        return _read_with_trimesh(path)
+    try:
+        return native(path.read_bytes())
+    except ValueError as error:
+        raise BadMeshError(path, Reason.UNREADABLE, str(error)) from error
+
+
+def load_mesh(path: str | os.PathLike[str]) -> Mesh:
+    """Read a mesh file and ``normalize`` it. Raises ``BadMeshError``."""
+    vertices, faces = read_mesh(path)
+    if len(faces) == 0:
+        raise BadMeshError(path, Reason.NO_FACES, f"{len(vertices)} vertices and no face")
+    vertices, faces, dropped = ops.clean_mesh(vertices, faces)
+    if len(faces) == 0:
+        reason = Reason.ALL_DEGENERATE if dropped["degenerate_faces"] else Reason.NONFINITE_VERTICES
+        raise BadMeshError(path, reason, "no face has an area and finite corners")
+    return Mesh(normalize(vertices), faces, dropped)
+
+
+def normalize(vertices: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Vertices (V, 3) centred on their bounding box and divided by the largest norm, so that they fit the unit sphere.
+
+    The vertices must be finite and not all in one place.
+    """
+    low, high = vertices.min(0), vertices.max(0)
+    centred = vertices - (low / 2 + high / 2)
+    centred /= np.abs(centred).max()  # first, so that no square over- or underflows
+    return (centred / np.linalg.norm(centred, axis=1).max()).astype(np.float32)
+
+
+def _read_with_trimesh(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    import trimesh  # here: most corpora need only the native readers
+
+    if path.suffix.lower().lstrip(".") not in trimesh.available_formats():
+        raise BadMeshError(path, Reason.UNSUPPORTED, f"no reader for {path.suffix or 'a file without a suffix'}")
+    try:
+        mesh = trimesh.load_mesh(path, process=False)
+    # its readers raise all of these on damaged files, and import some of their own needs late
+    except (ValueError, KeyError, IndexError, AttributeError, TypeError, OSError, ImportError) as error:
+        raise BadMeshError(path, Reason.UNREADABLE, f"trimesh: {error}") from error
+    vertices = np.asarray(mesh.vertices, np.float64).reshape(-1, 3)
+    if not hasattr(mesh, "faces"):
+        return vertices, np.empty((0, 3), np.int64)
+    return vertices, np.asarray(mesh.faces, np.int64).reshape(-1, 3)

@@ -1,0 +1,206 @@
+"""The queries of one shape and the answers of its mesh, its point cloud and its grids: the content of a cache file."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nepa3d import ops
+from nepa3d.data.mesh import Mesh
+
+CAMERA_RADIUS = 2.2
+CAMERA_ELEVATION = 0.35 * math.pi
+FOCAL_LENGTH = 1 / math.tan(math.radians(30))
+
+Float = NDArray[np.float32]
+Arrays = dict[str, NDArray]
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """What decides the content of a cache file, beside the mesh and the seed."""
+
+    pc_points: int = 2048
+    """Surface samples of a shape."""
+    pt_pool: int = 20000
+    """Point queries of a shape."""
+    ray_pool: int = 8000
+    """Ray queries of a shape."""
+    n_views: int = 20
+    """Cameras the rays come from."""
+    rays_per_view: int = 400
+    """Rays of a camera, at least; more if ray_pool needs them."""
+    pc_grid: int = 64
+    """Side of the grid in which rays meet the point cloud."""
+    pc_dilate: int = 1
+    """Rounds by which that grid's occupied cells grow."""
+    pc_max_steps: int = 0
+    """Cells a ray visits at most; 0: three times the grid's side."""
+    no_pc_rays: bool = False
+    """Leave out the rays' answers from the point cloud."""
+    df_grid: int = 64
+    """Side of the distance field's grid."""
+    df_dilate: int = 1
+    """Rounds by which its occupied cells grow."""
+    no_udf: bool = False
+    """Leave out the distance field."""
+    pt_surface_ratio: float = 0.5
+    """Part of the point queries that lie near the surface."""
+    pt_surface_sigma: float = 0.02
+    """Standard deviation of their distance from it, along each axis."""
+    pt_dist_mode: Literal["mesh", "kdtree"] = "kdtree"
+    """Point distances to the triangles (mesh), or to dist_ref_points surface samples (kdtree)."""
+    dist_ref_points: int = 8192
+    """Surface samples the kdtree mode measures to."""
+
+    def __post_init__(self) -> None:
+        for name in ("pc_points", "pt_pool", "n_views", "rays_per_view", "pc_grid", "df_grid", "dist_ref_points"):
+            _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        for name in ("ray_pool", "pc_dilate", "pc_max_steps", "df_dilate", "pt_surface_sigma"):
+            _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        _require(0 <= self.pt_surface_ratio <= 1, "pt_surface_ratio", "between 0 and 1", self.pt_surface_ratio)
+
+
+def random_stream(seed: int, key: str, purpose: str) -> np.random.Generator:
+    """Random numbers that depend on (seed, shape, purpose) only, not on order, workers or other settings.
+
+    A seed of -1 draws from the operating system instead.
+    """
+    if seed == -1:
+        return np.random.default_rng()
+    digest = hashlib.sha256(f"{seed}\0{key}\0{purpose}".encode()).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+
+
+def build_pools(mesh: Mesh, settings: PoolSettings, seed: int, key: str) -> Arrays:
+    """Every array of the cache file of shape ``key`` ("class/id")."""
+
+    def surface(count: int, purpose: str) -> tuple[Float, Float]:
+        uniforms = random_stream(seed, key, purpose).random((count, 3), np.float32)
+        points, normals, _ = ops.sample_surface(mesh.vertices, mesh.faces, uniforms)
+        return points, normals
+
+    bvh = ops.TriangleBvh(mesh.vertices, mesh.faces)
+    pc_xyz, pc_n = surface(settings.pc_points, "surface")
+    pt_xyz = point_queries(pc_xyz, settings, random_stream(seed, key, "points"))
+    if settings.pt_dist_mode == "mesh":
+        pt_dist, _, _ = bvh.closest_point(pt_xyz)
+    else:
+        pt_dist, _ = ops.nearest_distance(surface(settings.dist_ref_points, "reference")[0], pt_xyz)
+    pt_dist_pc, _ = ops.nearest_distance(pc_xyz, pt_xyz)
+    arrays: Arrays = {
+        "pc_xyz": pc_xyz,
+        "pc_n": pc_n,
+        "pt_xyz_pool": pt_xyz,
+        "pt_dist_pool": pt_dist,
+        "pt_dist_pc_pool": pt_dist_pc,
+    }
+    arrays |= distance_field(pc_xyz, pt_xyz, settings)
+    origins, directions = camera_rays(settings, random_stream(seed, key, "rays"))
+    arrays |= {"ray_o_pool": origins, "ray_d_pool": directions}
+    arrays |= mesh_ray_answers(mesh, bvh, origins, directions)
+    if not settings.no_pc_rays:
+        arrays |= cloud_ray_answers(pc_xyz, pc_n, origins, directions, settings)
+    return arrays
+
+
+def point_queries(pc_xyz: Float, settings: PoolSettings, rng: np.random.Generator) -> Float:
+    """Point queries (P, 3) in [-1, 1]^3: uniform ones, then surface samples with Gaussian jitter."""
+    uniform = round((1 - settings.pt_surface_ratio) * settings.pt_pool)
+    near = settings.pt_pool - uniform
+    anywhere = rng.random((uniform, 3), np.float32) * 2 - 1
+    jitter = rng.standard_normal((near, 3), np.float32) * np.float32(settings.pt_surface_sigma)
+    around = pc_xyz[rng.integers(len(pc_xyz), size=near)] + jitter
+    return np.concatenate([anywhere, around]).clip(-1, 1)
+
+
+def distance_field(pc_xyz: Float, pt_xyz: Float, settings: PoolSettings) -> Arrays:
+    """The occupancy and unsigned distance grids of a point cloud, and the field at the point queries."""
+    arrays: Arrays = {
+        "udf_grid": np.zeros((1, 1, 1), np.float16),
+        "occ_grid": np.zeros((1, 1, 1), np.uint8),
+        "df_grid": np.array([settings.df_grid], np.int32),
+        "df_dilate": np.array([settings.df_dilate], np.int32),
+    }
+    if settings.no_udf:
+        return arrays
+    occupancy = ops.voxelize(pc_xyz, settings.df_grid, settings.df_dilate)
+    distance = ops.distance_transform(occupancy, 2 / settings.df_grid)
+    return arrays | {
+        "udf_grid": distance.astype(np.float16),
+        "occ_grid": occupancy,
+        "pt_dist_udf_pool": ops.trilinear_sample(distance, pt_xyz),
+    }
+
+
+def camera_positions(n_views: int) -> Float:
+    """Camera centres (n_views, 3) on a spiral around the origin, from below to above."""
+    azimuth = np.linspace(0, 2 * np.pi, n_views, endpoint=False)
+    elevation = np.linspace(-CAMERA_ELEVATION, CAMERA_ELEVATION, n_views)
+    circle = np.stack([np.cos(azimuth), np.sin(azimuth)], 1) * np.cos(elevation)[:, None]
+    return (CAMERA_RADIUS * np.column_stack([circle, np.sin(elevation)])).astype(np.float32)
+
+
+def look_at_origin(positions: Float) -> Float:
+    """Frames (n, 3, 3) of cameras that look at the origin; rows are right, up, forward."""
+    forward = -positions.astype(np.float64)
+    forward /= np.linalg.norm(forward, axis=1, keepdims=True)
+    right = np.cross([0.0, 0.0, 1.0], forward)
+    vertical = np.linalg.norm(right, axis=1) < 1e-6
+    right[vertical] = np.cross([0.0, 1.0, 0.0], forward[vertical])
+    right /= np.linalg.norm(right, axis=1, keepdims=True)
+    return np.stack([right, np.cross(forward, right), forward], 1).astype(np.float32)
+
+
+def camera_rays(settings: PoolSettings, rng: np.random.Generator) -> tuple[Float, Float]:
+    """Origins and unit directions (R, 3): for each camera in turn, uniform over its square image of 60 degrees."""
+    positions = camera_positions(settings.n_views)
+    per_view = max(settings.rays_per_view, math.ceil(settings.ray_pool / settings.n_views))
+    origins = np.repeat(positions, per_view, axis=0)[: settings.ray_pool]
+    frames = np.repeat(look_at_origin(positions), per_view, axis=0)[: settings.ray_pool]
+    uv = rng.random((len(origins), 2), np.float32) * 2 - 1
+    in_camera = np.column_stack([uv, np.full(len(uv), FOCAL_LENGTH, np.float32)])
+    directions = np.einsum("ri,rij->rj", in_camera, frames)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return origins, directions
+
+
+def mesh_ray_answers(mesh: Mesh, bvh: ops.TriangleBvh, origins: Float, directions: Float) -> Arrays:
+    """First hits on the mesh: 0/1, distance, face normal; zeros on a miss."""
+    t, face, _ = bvh.cast_rays(origins, directions)
+    hit = face >= 0
+    return {
+        "ray_hit_pool": hit.astype(np.float32),
+        "ray_t_pool": np.where(hit, t, np.float32(0)),
+        "ray_n_pool": np.where(hit[:, None], mesh.face_normals()[face], np.float32(0)),
+    }
+
+
+def cloud_ray_answers(
+    pc_xyz: Float, pc_n: Float, origins: Float, directions: Float, settings: PoolSettings
+) -> Arrays:
+    """First hits in the voxelised point cloud: 0/1, distance, normal of the nearest point; zeros on a miss."""
+    occupancy = ops.voxelize(pc_xyz, settings.pc_grid, settings.pc_dilate)
+    hit, t, normal = voxel_ray_answers(occupancy, pc_xyz, pc_n, origins, directions, settings.pc_max_steps)
+    return {"ray_hit_pc_pool": hit, "ray_t_pc_pool": t, "ray_n_pc_pool": normal}
+
+
+def voxel_ray_answers(
+    occupancy: NDArray[np.uint8], pc_xyz: Float, pc_n: Float, origins: Float, directions: Float, max_steps: int = 0
+) -> tuple[Float, Float, Float]:
+    """Hit (R,) as 0/1, t (R,) and normal (R, 3) of rays through an occupancy grid of a point cloud."""
+    hit, t = ops.voxel_first_hit(occupancy, origins, directions, max_steps)
+    normal = np.zeros_like(directions)
+    _, nearest = ops.nearest_distance(pc_xyz, (origins + t[:, None] * directions)[hit])
+    normal[hit] = pc_n[nearest]
+    return hit.astype(np.float32), t, normal
+
+
+def _require(condition: bool, name: str, expected: str, got: float) -> None:
+    if not condition:
+        raise ValueError(f"{name} must be {expected}, got {got}")

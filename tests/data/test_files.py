@@ -1,0 +1,52 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nepa3d.data import files
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    files.write_text(path, "before")
+
+    def interrupted() -> None:
+        with files.atomic_open(path) as file:
+            file.write(b"half of the new con")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        interrupted()
+    assert path.read_text() == "before"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_nothing_shows_before_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.bin"
+    with files.atomic_open(path) as file:
+        file.write(b"x")
+        file.flush()
+        assert not path.exists()
+    assert path.read_bytes() == b"x"
+
+
+def test_json_and_npz(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "a.json", {"a": [1, 2]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": [1, 2]}
+    for deflate in (False, True):
+        files.write_npz(tmp_path / "a.npz", {"x": np.arange(5)}, deflate=deflate)
+        with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
+            np.testing.assert_array_equal(arrays["x"], np.arange(5))
+
+
+def test_leftovers_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / f"{files.TEMPORARY_PREFIX}x.npz").write_bytes(b"half")
+    (tmp_path / "deep" / "kept.npz").write_bytes(b"whole")
+    assert files.remove_temporaries(tmp_path) == 1
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["kept.npz"]
