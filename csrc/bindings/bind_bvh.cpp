@@ -6,7 +6,7 @@ namespace nepa3d::bindings {
 
 namespace {
 
-py::tuple cast_rays(const TriangleBvh& bvh, const py::array& origins, const py::array& directions, int threads) {
+auto cast_rays(const TriangleBvh& bvh, const py::array& origins, const py::array& directions, int threads) {
     const PointRows from(origins, "origins", "R"), along(directions, "directions", "R");
     at_least(threads, 1, "threads");
     const auto origin = from.span(), direction = along.span();
@@ -33,7 +33,7 @@ py::tuple cast_rays(const TriangleBvh& bvh, const py::array& origins, const py::
     return py::make_tuple(t, face, barycentric);
 }
 
-py::tuple closest_point(const TriangleBvh& bvh, const py::array& queries, int threads) {
+auto closest_point(const TriangleBvh& bvh, const py::array& queries, int threads) {
     const PointRows rows(queries, "queries", "M");
     at_least(threads, 1, "threads");
     const auto query = rows.span();

@@ -1,3 +1,5 @@
+#include <pybind11/typing.h>
+
 #include "arguments.hpp"
 #include "mesh.hpp"
 #include "mesh_io.hpp"
@@ -7,25 +9,31 @@ namespace nepa3d::bindings {
 
 namespace {
 
-py::tuple to_arrays(const Mesh& mesh) {
+struct MeshArrays {
+    py::array_t<double> vertices;
+    py::array_t<std::int64_t> faces;
+};
+
+MeshArrays to_arrays(const Mesh& mesh) {
     py::array_t<double> vertices({static_cast<py::ssize_t>(mesh.vertices.size()), py::ssize_t{3}});
     py::array_t<std::int64_t> faces({static_cast<py::ssize_t>(mesh.faces.size()), py::ssize_t{3}});
     std::copy(mesh.vertices.begin(), mesh.vertices.end(), reinterpret_cast<Vec3d*>(vertices.mutable_data()));
     std::copy(mesh.faces.begin(), mesh.faces.end(), reinterpret_cast<Face*>(faces.mutable_data()));
-    return py::make_tuple(vertices, faces);
+    return {vertices, faces};
 }
 
 template <Mesh (*parse)(std::string_view)>
-py::tuple parsed(const py::bytes& text) {
+auto parsed(const py::bytes& text) {
     const auto view = static_cast<std::string_view>(text);
     const Mesh mesh = [&] {
         const py::gil_scoped_release unlocked;
         return parse(view);
     }();
-    return to_arrays(mesh);
+    const MeshArrays arrays = to_arrays(mesh);
+    return py::make_tuple(arrays.vertices, arrays.faces);
 }
 
-py::tuple clean(const py::array& vertices, const py::array& faces) {
+auto clean(const py::array& vertices, const py::array& faces) {
     const Rows<Vec3d, double> points(vertices, "vertices", "V");
     const FaceRows triangles(faces, "faces", "F");
     Dropped dropped;
@@ -33,17 +41,17 @@ py::tuple clean(const py::array& vertices, const py::array& faces) {
         const py::gil_scoped_release unlocked;
         return clean_mesh(points.span(), triangles.span(), dropped);
     }();
-    py::dict counts;
+    py::typing::Dict<py::str, py::int_> counts;
     counts["nonfinite_vertices"] = dropped.nonfinite_vertices;
     counts["nonfinite_faces"] = dropped.nonfinite_faces;
     counts["degenerate_faces"] = dropped.degenerate_faces;
     counts["duplicate_faces"] = dropped.duplicate_faces;
     counts["unreferenced_vertices"] = dropped.unreferenced_vertices;
-    const py::tuple arrays = to_arrays(mesh);
-    return py::make_tuple(arrays[0], arrays[1], counts);
+    const MeshArrays arrays = to_arrays(mesh);
+    return py::make_tuple(arrays.vertices, arrays.faces, counts);
 }
 
-py::tuple sample(const py::array& vertices, const py::array& faces, const py::array& uniforms) {
+auto sample(const py::array& vertices, const py::array& faces, const py::array& uniforms) {
     const PointRows points(vertices, "vertices", "V"), numbers(uniforms, "uniforms", "N");
     const FaceRows triangles(faces, "faces", "F");
     for (const Vec3 row : numbers.span()) {

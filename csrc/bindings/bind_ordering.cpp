@@ -6,7 +6,7 @@ namespace nepa3d::bindings {
 namespace {
 
 template <std::vector<std::int64_t> (*sort)(Points)>
-py::array order(const py::array& array, const char* name, const char* letter) {
+py::array_t<std::int64_t> order(const py::array& array, const char* name, const char* letter) {
     const PointRows rows(array, name, letter);
     std::vector<std::int64_t> indices;
     {

@@ -9,7 +9,7 @@ namespace nepa3d::bindings {
 
 namespace {
 
-py::array voxelize_points(const py::array& points, int grid, int dilate) {
+py::array_t<std::uint8_t> voxelize_points(const py::array& points, int grid, int dilate) {
     const PointRows rows(points, "points", "N");
     at_least(grid, 1, "grid");
     at_least(dilate, 0, "dilate");
@@ -21,7 +21,7 @@ py::array voxelize_points(const py::array& points, int grid, int dilate) {
     return to_numpy(std::move(occupancy), {grid, grid, grid});
 }
 
-py::array transform(const py::array& occupancy, std::array<double, 3> spacing, int threads) {
+py::array_t<float> transform(const py::array& occupancy, std::array<double, 3> spacing, int threads) {
     if (occupancy.ndim() != 3)
         throw py::value_error("occupancy must have shape (G0, G1, G2), got " + shape_of(occupancy));
     for (const double step : spacing) {
@@ -41,7 +41,7 @@ py::array transform(const py::array& occupancy, std::array<double, 3> spacing, i
     return to_numpy(std::move(distance), {cells.shape(0), cells.shape(1), cells.shape(2)});
 }
 
-py::array sample(const py::array& grid, const py::array& xyz) {
+py::array_t<float> sample(const py::array& grid, const py::array& xyz) {
     const Cube<float> values(grid, "grid");
     const PointRows rows(xyz, "xyz", "M");
     std::vector<float> sampled(rows.span().size());
@@ -54,8 +54,8 @@ py::array sample(const py::array& grid, const py::array& xyz) {
     return to_numpy(std::move(sampled), {count});
 }
 
-py::tuple first_hit(const py::array& occupancy, const py::array& origins, const py::array& directions, int max_steps,
-                    int threads) {
+auto first_hit(const py::array& occupancy, const py::array& origins, const py::array& directions, int max_steps,
+               int threads) {
     const Cube<std::uint8_t> cells(occupancy, "occupancy");
     const PointRows from(origins, "origins", "R"), along(directions, "directions", "R");
     at_least(max_steps, 0, "max_steps");

@@ -1,0 +1,68 @@
+# make demo   the whole pipeline on real meshes, ending in a table and a picture (QUICK=1: a small run)
+# make test   the tests
+# Both make the environment first, are idempotent, and say what they do. The rest is for developers.
+
+PYTHON ?= python3
+VENV ?= .venv
+QUICK ?=
+DEMO_ROOT ?= demo$(if $(QUICK),/quick,/full)
+
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml CMakeLists.txt constraints.txt $(shell find cmake csrc python -type f -not -name '*.so' -not -name '*.pyc')
+SANITIZED := build/sanitized
+
+.PHONY: help env demo test lint stubs sanitize clean
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+env: $(VENV)/.installed
+
+$(VENV)/.installed: $(SOURCES)
+	@echo "== environment: $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "Python 3.10 or newer is needed: make PYTHON=python3.11 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+		|| { rm -rf $(VENV); echo "No virtual environment could be made. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@$(BIN)/python -c 'import sysconfig, pathlib, sys; sys.exit(not (pathlib.Path(sysconfig.get_path("include")) / "Python.h").exists())' \
+		|| { echo "Python's headers are missing. On Debian and Ubuntu: apt install python3-dev"; exit 1; }
+	@command -v c++ g++ clang++ >/dev/null \
+		|| { echo "A C++20 compiler is needed. On Debian and Ubuntu: apt install g++"; exit 1; }
+	@echo "== install nepa3d (builds the compiled core) with the versions of constraints.txt"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt ".[demo,dev]"
+	@touch $@
+
+demo: env
+	@$(BIN)/python -m nepa3d.demo --root $(DEMO_ROOT) $(if $(QUICK),--quick)
+
+test: env
+	@echo "== tests"
+	@$(BIN)/python -m pytest
+
+lint: env
+	@echo "== lint"
+	@$(BIN)/ruff format --check python tests
+	@$(BIN)/ruff check python tests
+	@$(BIN)/mypy
+	@$(MAKE) --no-print-directory stubs-current
+
+# The core's tests with the address and undefined behaviour sanitizers, in a build of its own.
+sanitize: env
+	@echo "== sanitizers"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps \
+		--target $(SANITIZED)/site --upgrade -Cbuild-dir=$(SANITIZED)/build -Ccmake.build-type=RelWithDebInfo \
+		-Ccmake.define.NEPA3D_SANITIZE=ON -Ccmake.define.NEPA3D_WERROR=ON .
+	@LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+		PYTHONPATH=$(SANITIZED)/site $(BIN)/python -m pytest tests/ops/test_geometry.py tests/ops/test_mesh_readers.py
+
+stubs: env
+	@$(BIN)/pybind11-stubgen nepa3d._core --output-dir build/stubs >/dev/null
+	@cp build/stubs/nepa3d/_core.pyi python/nepa3d/_core.pyi
+
+stubs-current: env
+	@$(BIN)/pybind11-stubgen nepa3d._core --output-dir build/stubs >/dev/null
+	@diff -u python/nepa3d/_core.pyi build/stubs/nepa3d/_core.pyi \
+		|| { echo "python/nepa3d/_core.pyi is stale: make stubs"; exit 1; }
+
+clean:
+	rm -rf build $(VENV)

@@ -1,0 +1,162 @@
+"""One function over many shapes in worker processes, where a bad shape costs only itself."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, TimeoutError, as_completed
+from dataclasses import asdict, dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+from pebble import ProcessExpired, ProcessPool
+from tqdm import tqdm
+
+from nepa3d.data.mesh import BadMeshError
+
+State = Literal["ok", "ok_repaired", "skipped", "bad_input", "timeout", "crash", "oom", "io_error", "error"]
+GOOD: tuple[State, ...] = ("ok", "ok_repaired", "skipped")
+
+Job = TypeVar("Job")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a shape; ``reason`` says why it failed or what was repaired."""
+
+    key: str
+    state: State
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """How the work is spread over processes."""
+
+    workers: int = 4
+    chunk_size: int = 1  # shapes handed to a worker at once
+    max_tasks_per_child: int = 0  # chunks after which a worker is replaced; 0: never
+    time_limit: float = 600.0  # seconds a shape may take
+
+    def __post_init__(self) -> None:
+        for name, least in (("workers", 1), ("chunk_size", 1), ("max_tasks_per_child", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.time_limit <= 0:
+            raise ValueError(f"time_limit must be positive, got {self.time_limit}")
+
+
+@dataclass(frozen=True)
+class Task(Generic[Job]):
+    """A named call: ``work(job)`` returns "" when all went well, or what had to be repaired."""
+
+    key: str
+    job: Job
+
+
+@dataclass
+class Report:
+    """The outcomes of a run."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def counts(self) -> dict[str, int]:
+        """Shapes by state."""
+        return dict(Counter(outcome.state for outcome in self.outcomes))
+
+    def failures(self) -> list[Outcome]:
+        """Shapes without a result, by key."""
+        return sorted((o for o in self.outcomes if o.state not in GOOD), key=lambda o: o.key)
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts, failures and repairs as plain values."""
+        repaired = sorted((o for o in self.outcomes if o.state == "ok_repaired"), key=lambda o: o.key)
+        return {
+            "counts": self.counts(),
+            "failures": [asdict(outcome) for outcome in self.failures()],
+            "repaired": [asdict(outcome) for outcome in repaired],
+        }
+
+    def print_summary(self, label: str) -> None:
+        """One line of counts, then a line a failure."""
+        print(f"{label}: " + (", ".join(f"{n} {state}" for state, n in self.counts().items()) or "nothing to do"))
+        for failure in self.failures():
+            print(f"  {failure.key}: {failure.state}: {failure.reason}")
+
+
+def run_tasks(work: Callable[[Job], str], tasks: Sequence[Task[Job]], pool: Pool, label: str) -> list[Outcome]:
+    """Call ``work`` on every job in worker processes, with a progress bar; one outcome a task, in no given order.
+
+    Workers are forked from a clean server process. A worker that dies or overruns its time is replaced; the shapes
+    of its chunk are then run one by one, so that only the culprit is charged.
+    """
+    outcomes: list[Outcome] = []
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["nepa3d.data.preprocess_shapenet"])
+    with (
+        ProcessPool(pool.workers, max_tasks=pool.max_tasks_per_child, context=context) as processes,
+        tqdm(total=len(tasks), desc=label, unit="shape", smoothing=0.1) as progress,
+    ):
+        waiting = [tasks[i : i + pool.chunk_size] for i in range(0, len(tasks), pool.chunk_size)]
+        while waiting:
+            futures = {
+                processes.schedule(_run_chunk, (work, chunk), timeout=pool.time_limit * len(chunk)): chunk
+                for chunk in waiting
+            }
+            waiting = []
+            for chunk, finished in _as_finished(futures):
+                if isinstance(finished, Outcome) and len(chunk) > 1:
+                    waiting += [[task] for task in chunk]
+                    continue
+                results = [finished] if isinstance(finished, Outcome) else finished
+                outcomes += results
+                progress.update(len(results))
+                failed = sum(outcome.state not in GOOD for outcome in outcomes)
+                if failed:
+                    progress.set_postfix(failed=failed, refresh=False)
+    return outcomes
+
+
+def _as_finished(
+    futures: dict[Future, Sequence[Task]],
+) -> Iterator[tuple[Sequence[Task], list[Outcome] | Outcome]]:
+    """Each chunk with its outcomes, or with the one outcome of a worker that did not return."""
+    for future in as_completed(futures):
+        chunk = futures[future]
+        error = future.exception()
+        yield chunk, (future.result() if error is None else _outcome(chunk[0].key, error))
+
+
+def _run_chunk(work: Callable[[Job], str], tasks: Sequence[Task[Job]]) -> list[Outcome]:
+    return [_run_one(work, task) for task in tasks]
+
+
+def _run_one(work: Callable[[Job], str], task: Task[Job]) -> Outcome:
+    try:
+        repaired = work(task.job)
+    except (ValueError, OSError, MemoryError) as error:
+        return _outcome(task.key, error)
+    return Outcome(task.key, "ok_repaired" if repaired else "ok", repaired)
+
+
+def _outcome(key: str, error: BaseException) -> Outcome:
+    if isinstance(error, BadMeshError):
+        return Outcome(key, "bad_input", str(error))
+    if isinstance(error, TimeoutError):
+        return Outcome(key, "timeout", "the time limit of the shape is over")
+    if isinstance(error, ProcessExpired):
+        return Outcome(key, *_death(error.exitcode))
+    if isinstance(error, MemoryError):
+        return Outcome(key, "oom", "memory ran out")
+    if isinstance(error, OSError):
+        return Outcome(key, "io_error", str(error))
+    return Outcome(key, "error", f"{type(error).__name__}: {error}")
+
+
+def _death(exit_status: int | None) -> tuple[State, str]:
+    if exit_status == -signal.SIGKILL:
+        return "oom", "the worker was killed by SIGKILL, as a system out of memory does"
+    if exit_status is not None and exit_status < 0:
+        return "crash", f"the worker died of {signal.Signals(-exit_status).name}"
+    return "crash", f"the worker exited with status {exit_status}"
