@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -67,12 +68,14 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], *,
 
 
 def remove_temporaries(folder: str | os.PathLike[str]) -> int:
-    """Delete what killed writers left anywhere under ``folder``; returns how many files that were."""
-    removed = 0
-    for leftover in Path(folder).rglob(f"{TEMPORARY_PREFIX}*"):
-        leftover.unlink(missing_ok=True)
-        removed += 1
-    return removed
+    """Delete what killed writers left anywhere under ``folder``; returns how many files and folders that were."""
+    leftovers = list(Path(folder).rglob(f"{TEMPORARY_PREFIX}*"))
+    for leftover in leftovers:
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink(missing_ok=True)
+    return len(leftovers)
 
 
 def _umask() -> int:

@@ -1,0 +1,90 @@
+"""Cached shapes as token sequences, for training and for evaluation."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nepa3d.backends import ShapeAnswers, VoxelSettings, read_answers
+from nepa3d.token.schema import sequence_length
+from nepa3d.token.tokenizer import draw_rows, evaluation_rng, tokenize
+
+Sample = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """How a shape becomes a sequence."""
+
+    n_point: int
+    n_ray: int
+    qa: bool
+    eos: bool
+    drop_ray_prob: float = 0.0  # in training, of leaving out all rays of a sample
+    force_missing_ray: bool = False
+    voxel: VoxelSettings = field(default_factory=VoxelSettings)
+
+    def __post_init__(self) -> None:
+        for name in ("n_point", "n_ray"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if not 0 <= self.drop_ray_prob <= 1:
+            raise ValueError(f"drop_ray_prob must lie in [0, 1], got {self.drop_ray_prob}")
+
+    @property
+    def length(self) -> int:
+        """Tokens T of a sample."""
+        return sequence_length(self.n_point, self.n_ray, qa=self.qa, eos=self.eos)
+
+
+def list_shapes(cache_root: str | os.PathLike[str], split: str) -> list[str]:
+    """The cache files ``<cache_root>/<split>/<class>/<id>.npz``, sorted.
+
+    Paths are composed from ``cache_root`` as spelt: evaluation draws depend on the spelling. ``ValueError`` if there
+    are none.
+    """
+    folder = os.path.join(cache_root, split)
+    if not os.path.isdir(folder):
+        raise ValueError(f"{folder}: there is no such folder of caches")
+    paths = []
+    for entry in os.scandir(folder):
+        if entry.is_dir():
+            names = (name for name in os.listdir(entry.path) if name.endswith(".npz") and not name.startswith("."))
+            paths += [os.path.join(folder, entry.name, name) for name in names]
+    if not paths:
+        raise ValueError(f"{folder}: holds no <class>/<id>.npz")
+    return sorted(paths)
+
+
+def evaluation_sample(
+    path: str, backend: str, settings: SampleSettings, eval_seed: int, resample: int = 0
+) -> Sample:
+    """Features (T, 15) and types (T,), a function of the path as spelt, the seed and the resample."""
+    answers = read_answers(path, backend, settings.voxel)
+    return _sample(answers, settings, evaluation_rng(path, eval_seed, resample), settings.force_missing_ray)
+
+
+def training_sample(
+    path: str, backend: str, settings: SampleSettings, seed: int, epoch: int, index: int
+) -> Sample:
+    """Features (T, 15) and types (T,), a function of the path's file, the settings and (seed, epoch, index)."""
+    rng = np.random.default_rng([seed, epoch, index])
+    dropped = bool(rng.random() < settings.drop_ray_prob)
+    answers = read_answers(path, backend, settings.voxel)
+    return _sample(answers, settings, rng, settings.force_missing_ray or dropped)
+
+
+def _sample(
+    answers: ShapeAnswers,
+    settings: SampleSettings,
+    rng: np.random.RandomState | np.random.Generator,
+    rays_missing: bool,
+) -> Sample:
+    points = draw_rows(len(answers.point_xyz), settings.n_point, rng)
+    missing = rays_missing or not answers.rays_available
+    blank = np.zeros(settings.n_ray, np.int64)
+    rays = blank if missing else draw_rows(len(answers.ray_t), settings.n_ray, rng)
+    return tokenize(answers, points, rays, qa=settings.qa, eos=settings.eos, rays_missing=missing)

@@ -1,0 +1,110 @@
+"""Give older caches the point cloud's own distances, so that its view does not know the mesh's."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nepa3d import cli, ops
+from nepa3d.data.cache import ShapeCache, needs_distances
+from nepa3d.data.dataset import list_shapes
+from nepa3d.data.files import remove_temporaries, write_npz
+from nepa3d.data.runner import Outcome, Pool, Report, Task, run_tasks
+
+KEY = "pt_dist_pc_pool"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Add pt_dist_pc_pool to every cache file that lacks a valid one, in place.
+
+    A file is rewritten whole or not at all, behind the links that point to it. Shapes that fail are listed; the exit
+    status is then 3.
+
+    Example: python -m nepa3d.data.migrate_add_pt_dist_pc_pool --cache_root data/shapenet_cache_v0 --splits train,test
+    """
+
+    cache_root: str
+    """Cache to migrate."""
+    splits: str = "all"
+    """Comma-separated splits, or all."""
+    workers: int = 4
+    """Processes."""
+    chunk: int = 1
+    """Files handed to a process at once."""
+    overwrite: bool = False
+    """Compute again what is valid."""
+    limit: int = 0
+    """Only the first so many files; 0: all."""
+
+
+def migrate_file(path: str) -> str:
+    """Add the distances to one file; keeps its form, stored or deflated."""
+    target = os.path.realpath(path)
+    with ShapeCache(target) as cache:
+        arrays = dict(cache)
+    arrays[KEY] = ops.nearest_distance(arrays["pc_xyz"], arrays["pt_xyz_pool"])[0]
+    with zipfile.ZipFile(target) as file:
+        deflate = any(member.compress_type == zipfile.ZIP_DEFLATED for member in file.infolist())
+    write_npz(target, arrays, deflate=deflate)
+    return ""
+
+
+def is_migrated(path: str) -> bool:
+    """Whether the file has valid distances already."""
+    with ShapeCache(path) as cache:
+        return KEY in cache and not needs_distances(cache[KEY])
+
+
+def splits_of(config: Config) -> list[str]:
+    """The split folders to migrate; ``ValueError`` if there are none."""
+    if config.splits != "all":
+        return [name.strip() for name in config.splits.split(",") if name.strip()]
+    root = Path(config.cache_root)
+    if not root.is_dir():
+        raise ValueError(f"cache_root: {root} is not a folder")
+    return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(("_", ".")))
+
+
+def migrate_or_skip(job: tuple[str, bool]) -> str:
+    """Migrate a file unless it is done; what it returns tells the two apart."""
+    path, overwrite = job
+    if not overwrite and is_migrated(path):
+        return "skip"
+    return migrate_file(path)
+
+
+def migrate(config: Config) -> Report:
+    """Migrate the chosen files; see ``Config``."""
+    paths = [path for split in splits_of(config) for path in list_shapes(config.cache_root, split)]
+    if config.limit > 0:
+        paths = paths[: config.limit]
+    remove_temporaries(config.cache_root)
+    tasks = [Task(path, (path, config.overwrite)) for path in paths]
+    pool = Pool(config.workers, config.chunk)
+    outcomes = run_tasks(migrate_or_skip, tasks, pool, "migrate")
+    return Report([Outcome(o.key, "skipped") if o.state == "ok_repaired" else o for o in outcomes])
+
+
+def command(config: Config) -> int:
+    """Migrate, and print the counts as the document has them."""
+    report = migrate(config)
+    count: Counter[str] = Counter(outcome.state for outcome in report.outcomes)
+    failures = report.failures()
+    for failure in failures:
+        print(f"  {failure.key}: {failure.state}: {failure.reason}")
+    total = len(report.outcomes)
+    print(f"done: ok={count['ok']} skip={count['skipped']} fail={len(failures)} total={total}")
+    return cli.EXIT_SOME_FAILED if failures else cli.EXIT_OK
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(Config, command, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

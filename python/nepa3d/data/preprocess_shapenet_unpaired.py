@@ -1,0 +1,140 @@
+"""The unpaired corpus, on disk: a view of the source cache with one folder a part, as links or copies."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from nepa3d import cli
+from nepa3d.data.files import TEMPORARY_PREFIX, remove_temporaries, write_json
+
+LinkMode = Literal["symlink", "hardlink", "copy"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Lay out <out_root>/<split>/<class>/<id>.npz from an assignment made by shapenet_unpaired_split.
+
+    Example: python -m nepa3d.data.preprocess_shapenet_unpaired --src_cache_root data/shapenet_cache_v0
+    --split_json data/shapenet_unpaired_splits_v1.json --out_root data/shapenet_unpaired_cache_v1
+    """
+
+    src_cache_root: Path
+    """Cache the shapes are taken from."""
+    split_json: Path
+    """Which shape goes where."""
+    out_root: Path
+    """Where the view is laid out."""
+    splits: tuple[str, ...] = ("train_mesh", "train_pc", "train_udf", "eval")
+    """Parts to lay out."""
+    link_mode: LinkMode = "symlink"
+    """How a file of the view is made."""
+    overwrite: bool = False
+    """Replace what exists."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of an assignment."""
+
+    key: str
+    split: str
+    src_relpath: str
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of an assignment file; ``ValueError`` naming the file and the record on anything unsound."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: there is no such file") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("records"), list):
+        raise ValueError(f"{path}: expected an object with a list `records`")
+    return [_record(path, index, entry) for index, entry in enumerate(content["records"])]
+
+
+def _record(path: Path, index: int, entry: Any) -> Record:
+    values = [entry.get(name) if isinstance(entry, dict) else None for name in ("key", "split", "src_relpath")]
+    for value in values:
+        if not isinstance(value, str) or PurePosixPath(value).is_absolute() or ".." in PurePosixPath(value).parts:
+            raise ValueError(
+                f"{path}: record {index} must give key, split and src_relpath as paths that stay inside, got {entry!r}"
+            )
+    return Record(*(str(value) for value in values))
+
+
+def materialize(config: Config) -> dict[str, Any]:
+    """Make every missing file of the chosen parts; returns counts and the missing sources."""
+    chosen = [record for record in read_records(config.split_json) if record.split in config.splits]
+    unknown = set(config.splits) - {record.split for record in chosen}
+    if unknown:
+        raise ValueError(f"splits: {config.split_json} has no shape of {', '.join(sorted(unknown))}")
+    config.out_root.mkdir(parents=True, exist_ok=True)
+    remove_temporaries(config.out_root)
+    counts: Counter[str] = Counter({"created": 0, "skipped": 0, "missing": 0})
+    missing = []
+    for record in tqdm(chosen, desc="view", unit="shape"):
+        source = config.src_cache_root / record.src_relpath
+        target = config.out_root / record.split / f"{record.key}.npz"
+        if not source.exists():
+            missing.append(record.src_relpath)
+            counts["missing"] += 1
+        elif not config.overwrite and target.exists():
+            counts["skipped"] += 1
+        else:
+            _place(source, target, config.link_mode)
+            counts["created"] += 1
+    summary = {
+        "src_cache_root": os.fspath(config.src_cache_root),
+        "split_json": os.fspath(config.split_json),
+        "splits": list(config.splits),
+        "link_mode": config.link_mode,
+        "counts": dict(counts),
+        "missing": missing,
+    }
+    write_json(config.out_root / "_meta" / "split_source.json", summary)
+    return summary
+
+
+def _place(source: Path, target: Path, mode: LinkMode) -> None:
+    """Make ``target`` from ``source`` under a temporary name, then rename it, so that it is whole or not there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=target.parent) as folder:
+        temporary = Path(folder, target.name)
+        if mode == "symlink":
+            temporary.symlink_to(os.path.relpath(source.resolve(), target.parent.resolve()))
+        elif mode == "hardlink":
+            os.link(source.resolve(), temporary)
+        else:
+            shutil.copyfile(source, temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+        temporary.replace(target)
+
+
+def command(config: Config) -> int:
+    """Lay out the view; sources that are missing are listed and make the exit status 3."""
+    summary = materialize(config)
+    print("view: " + ", ".join(f"{count} {what}" for what, count in summary["counts"].items()))
+    for name in summary["missing"]:
+        print(f"  missing: {config.src_cache_root / name}")
+    return cli.EXIT_SOME_FAILED if summary["missing"] else cli.EXIT_OK
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(Config, command, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

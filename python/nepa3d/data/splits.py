@@ -1,0 +1,75 @@
+"""Which shapes belong together: test splits, validation sets, few-shot sets. All exact functions of a seed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+
+def class_of(path: str) -> str:
+    """A cache file's class: the name of its folder."""
+    return os.path.basename(os.path.dirname(path))
+
+
+def mesh_test_split(mesh_paths: Sequence[str], test_ratio: float, split_seed: int) -> list[str]:
+    """The test meshes of paths ``.../<synset>/<model>/models/<name>``, sorted.
+
+    Of each synset round(test_ratio * n) models, at least one when n >= 10: those with the smallest
+    md5("<synset>/<model>:<split_seed>"), so that adding a model moves few others.
+    """
+    if not 0 <= test_ratio <= 1:
+        raise ValueError(f"test_ratio must lie in [0, 1], got {test_ratio}")
+
+    def key(path: str) -> int:
+        synset, model = path.split(os.sep)[-4:-2]
+        text = f"{synset}/{model}:{split_seed}"
+        return int(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()[:8], 16)
+
+    groups: dict[str, list[str]] = {}
+    for path in sorted(mesh_paths):
+        parts = path.split(os.sep)
+        if len(parts) < 4:
+            raise ValueError(f"a mesh path must end in <synset>/<model>/models/<name>, got {path}")
+        groups.setdefault(parts[-4], []).append(path)
+    test: list[str] = []
+    for paths in groups.values():
+        count = round(test_ratio * len(paths))
+        if len(paths) >= 10:
+            count = max(1, count)
+        test += sorted(paths, key=lambda path: (key(path), path))[:count]
+    return sorted(test)
+
+
+def stratified_validation(paths: Sequence[str], ratio: float, seed: int) -> list[str]:
+    """The validation part: int(n * ratio) shapes of each class, at least one if it has two. Sorted."""
+    if not 0 <= ratio < 1:
+        raise ValueError(f"val_ratio must lie in [0, 1), got {ratio}")
+
+    def count(n: int) -> int:
+        return max(int(n * ratio), 1 if n >= 2 and ratio > 0 else 0)
+
+    return _drawn_by_class(paths, count, seed)
+
+
+def k_shot(paths: Sequence[str], k: int, seed: int) -> list[str]:
+    """min(n, k) shapes of each class, sorted."""
+    if k < 1:
+        raise ValueError(f"fewshot_k must be at least 1, got {k}")
+    return _drawn_by_class(paths, lambda n: min(n, k), seed)
+
+
+def _drawn_by_class(paths: Sequence[str], count: Callable[[int], int], seed: int) -> list[str]:
+    """Classes by first appearance; of each, the first ``count`` after a shuffle; one RandomState through all."""
+    rng = np.random.RandomState(seed)
+    groups: dict[str, list[str]] = {}
+    for path in paths:
+        groups.setdefault(class_of(path), []).append(path)
+    drawn: list[str] = []
+    for group in groups.values():
+        shuffled = sorted(group)
+        rng.shuffle(shuffled)
+        drawn += shuffled[: count(len(shuffled))]
+    return sorted(drawn)
