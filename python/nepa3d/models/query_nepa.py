@@ -1,0 +1,51 @@
+"""QueryNepa: token embeddings, a causal Transformer, and a head that predicts the next embedding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nepa3d.models.causal_transformer import CausalTransformer
+from nepa3d.ops.attention import DualMask
+from nepa3d.token.schema import FEATURE_DIM, N_TYPES_QA
+
+
+class QueryNepa(nn.Module):
+    """Next-embedding prediction over query tokens.
+
+    A token is an MLP of its features plus the embeddings of its type and its position. ``n_types`` is 5 for plain
+    sequences and 9 for the Q/A form; ``max_len`` is the longest sequence.
+    """
+
+    def __init__(
+        self,
+        feat_dim: int = FEATURE_DIM,
+        d_model: int = 384,
+        n_types: int = N_TYPES_QA,
+        nhead: int = 6,
+        num_layers: int = 8,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.0,
+        max_len: int = 1026,
+    ) -> None:
+        super().__init__()
+        # in the order of the author's optimiser states, which go by position
+        self.pos_emb = nn.Parameter(torch.empty(1, max_len, d_model))
+        self.type_emb = nn.Embedding(n_types, d_model)
+        self.token_mlp = nn.Sequential(nn.Linear(feat_dim, d_model), nn.GELU(), nn.Linear(d_model, d_model))
+        self.backbone = CausalTransformer(d_model, nhead, num_layers, mlp_ratio, dropout)
+        self.pred_head = nn.Linear(d_model, d_model)
+        nn.init.trunc_normal_(self.pos_emb, std=0.02)
+
+    def embed(self, features: Tensor, types: Tensor) -> Tensor:
+        """Token embeddings z (B, T, D) of features (B, T, 15) and type ids (B, T)."""
+        length = features.shape[1]
+        if length > self.pos_emb.shape[1]:
+            raise ValueError(f"features must have at most {self.pos_emb.shape[1]} tokens, got {length}")
+        return self.token_mlp(features) + self.type_emb(types) + self.pos_emb[:, :length]
+
+    def forward(self, features: Tensor, types: Tensor, mask: DualMask | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeddings z, predictions z_hat and hidden states h, each (B, T, D)."""
+        z = self.embed(features, types)
+        h = self.backbone(z, mask)
+        return z, self.pred_head(h), h
