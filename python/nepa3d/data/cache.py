@@ -58,17 +58,14 @@ class ShapeCache(Mapping[str, NDArray]):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         try:
-            if Path(self.path).stat().st_size == 0:
-                raise CacheError(self.path, "the file has 0 bytes")
-            self._file = np.load(self.path, allow_pickle=False)
+            self._handle = Path(self.path).open("rb")  # np.load would leave a damaged file open
         except FileNotFoundError as error:
             raise CacheError(self.path, "there is no such file") from error
-        except (zipfile.BadZipFile, ValueError, EOFError) as error:
-            if isinstance(error, CacheError):
-                raise
-            raise CacheError(self.path, f"not a readable .npz: {error}") from error
-        if not isinstance(self._file, np.lib.npyio.NpzFile):
-            raise CacheError(self.path, "not an .npz but a single array")
+        try:
+            self._file = self._open()
+        except BaseException:
+            self._handle.close()
+            raise
         self._read: dict[str, NDArray] = {}
         self._lengths: dict[str, tuple[str, int]] = {}
 
@@ -77,6 +74,7 @@ class ShapeCache(Mapping[str, NDArray]):
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+        self._handle.close()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._file.files)
@@ -91,6 +89,17 @@ class ShapeCache(Mapping[str, NDArray]):
         if key not in self._read:
             self._read[key] = self._checked(key, self._member(key))
         return self._read[key]
+
+    def _open(self) -> np.lib.npyio.NpzFile:
+        if os.fstat(self._handle.fileno()).st_size == 0:
+            raise CacheError(self.path, "the file has 0 bytes")
+        try:
+            file = np.load(self._handle, allow_pickle=False)
+        except (zipfile.BadZipFile, ValueError, EOFError) as error:
+            raise CacheError(self.path, f"not a readable .npz: {error}") from error
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise CacheError(self.path, "not an .npz but a single array")
+        return file
 
     def _member(self, key: str) -> NDArray:
         if key not in self._file.files:

@@ -1,0 +1,331 @@
+"""Completion (CPAC-UDF): can a linear head read the distance field off the states of query tokens?
+
+The frozen model sees a context of points with distances, then query points without. A ridge head, fitted on
+other shapes, predicts the distance at each query from the state of its token. Beside it stands what needs no
+model: copying the distance of the nearest context point.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from tabulate import tabulate
+from tqdm import tqdm
+
+from nepa3d import cli
+from nepa3d.analysis.completion_sequence import (
+    CompletionSample,
+    Context,
+    QuerySource,
+    SequenceSettings,
+    Target,
+    completion_sample,
+)
+from nepa3d.analysis.embedding import (
+    UNREADABLE_SHAPE,
+    Probe,
+    ProbeRequest,
+    Representation,
+    hidden_states,
+    open_probe,
+    reason_of,
+    shapes_of,
+)
+from nepa3d.analysis.ridge import DistanceErrors, RidgeSums, predict
+from nepa3d.backends import VoxelSettings, require_backend
+from nepa3d.data.files import write_json
+from nepa3d.token.schema import sequence_length
+
+TRANSDUCTIVE = "none"
+TEST_SEED_OFFSET = 999
+
+
+@dataclass(frozen=True)
+class CompletionConfig:
+    """Predict distances at query points from a context, with a ridge head on frozen token states.
+
+    Example: python -m nepa3d.analysis.completion_cpac_udf --cache_root data/shapenet_unpaired_cache_v1
+    --split eval --ckpt runs/eccv_upmix_nepa_s0/ckpt_ep049.pt --context_backend pointcloud_noray
+    --head_train_split train_udf --max_shapes 800 --out_json results/cpac_pc2udf.json
+    """
+
+    cache_root: str
+    """Cache folder holding <split>/<class>/<id>.npz; its spelling is part of the evaluation draws."""
+    ckpt: str
+    """Checkpoint to probe."""
+    split: str = "eval"
+    """Split whose shapes are completed."""
+    context_backend: str = "pointcloud_noray"
+    """View that answers the context points."""
+    n_context: int = 256
+    """Context points a shape."""
+    n_query: int = 256
+    """Query points a shape."""
+    add_eos: Literal[-1, 0, 1] = -1
+    """Closing token; -1: as trained."""
+    qa_tokens: Literal[-1, 0, 1] = -1
+    """Question/answer form; -1: as trained."""
+    seed: int = 0
+    """Seed of the draws (and of the shuffle of a transductive split)."""
+    head_train_split: str = "train_udf"
+    """Split the ridge head is fitted on; 'none': on part of the completed split itself (transductive)."""
+    head_train_backend: str = "udfgrid"
+    """View of the context while the head is fitted (a transductive head uses context_backend)."""
+    head_train_ratio: float = 0.2
+    """Transductive only: share of the shapes the head is fitted on."""
+    head_train_n: int = 0
+    """Transductive only: number of shapes the head is fitted on; 0: by head_train_ratio."""
+    head_train_max_shapes: int = 0
+    """Use only the first so many shapes of head_train_split; 0: all."""
+    ridge_lambda: float = 1e-3
+    """Ridge penalty, on the bias too."""
+    tau: float = 0.03
+    """A point counts as surface when its distance is at most this (world units)."""
+    max_shapes: int = 0
+    """Use only the first so many shapes of the split by sorted path; 0: all."""
+    voxel_grid: int = 64
+    """Cells a side of the voxel backend."""
+    voxel_dilate: int = 1
+    """Dilation rounds of the voxel backend."""
+    voxel_max_steps: int = 0
+    """Steps a ray may take in the voxel backend; 0: 3 * voxel_grid."""
+    query_source: QuerySource = "pool"
+    """Query points: the pool the context came from, that pool less the context, or cells of the UDF grid."""
+    target: Target = "udf"
+    """True distances: the UDF grid's, or the mesh distances of the cache."""
+    context: Context = "own"
+    """Control: the shape's own context, the context of another shape at test time, or none at all."""
+    representation: Representation = "h"
+    """Backbone state h or predicted embedding z_hat."""
+    batch: int = 64
+    """Sequences a forward pass."""
+    device: str = "auto"
+    """auto (a GPU where there is one), cpu, or cuda."""
+    out_json: str = ""
+    """Where to write the figures and settings; empty: nowhere."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which shapes fit the head, which are completed, and how their sequences are made."""
+
+    train: list[str]
+    test: list[str]
+    train_settings: SequenceSettings
+    test_settings: SequenceSettings
+    n_total: int
+
+
+def complete(config: CompletionConfig) -> dict[str, Any]:
+    """Fit the head and score it: figures, settings, what names the protocol. Bad input is ``ValueError``."""
+    _check(config)
+    probe = open_probe(ProbeRequest(config.ckpt, config.add_eos, config.qa_tokens, device=config.device))
+    n_points = config.n_query + (0 if config.context == "absent" else config.n_context)
+    length = sequence_length(n_points, 0, qa=probe.qa, eos=probe.eos)
+    probe.require_length(length, "n_context, n_query, qa_tokens and add_eos")
+    plan = _plan(config, probe)
+    failed: dict[str, str] = {}
+    weights, n_train = _fit(config, probe, plan, failed)
+    figures, n_test = _score(config, probe, plan, weights, failed)
+    result = {
+        **figures,
+        **_settings_report(config, probe),
+        "n_shapes_total": plan.n_total,
+        "n_shapes_head_train": n_train,
+        "n_shapes_head_test": n_test,
+        **_protocol_report(config),
+        "failed": [{"path": path, "reason": reason} for path, reason in failed.items()],
+    }
+    for path, reason in failed.items():
+        print(f"failed: {path}: {reason}", file=sys.stderr)
+    return result
+
+
+def command(config: CompletionConfig) -> int:
+    """Complete, print the table, write the JSON; the exit status says whether any shape failed."""
+    result = complete(config)
+    print(_table(result))
+    if config.out_json:
+        write_json(config.out_json, result)
+        print(f"wrote {config.out_json}")
+    return cli.EXIT_SOME_FAILED if result["failed"] else cli.EXIT_OK
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m nepa3d.analysis.completion_cpac_udf``."""
+    return cli.run(CompletionConfig, command, argv)
+
+
+def _check(config: CompletionConfig) -> None:
+    for flag in ("context_backend", "head_train_backend"):
+        require_backend(getattr(config, flag), flag)
+    for flag in ("n_context", "n_query", "batch"):
+        if getattr(config, flag) < 1:
+            raise ValueError(f"{flag}: expected at least 1, got {getattr(config, flag)}")
+    for flag in ("ridge_lambda", "tau"):
+        if not getattr(config, flag) > 0:
+            raise ValueError(f"{flag}: expected a positive number, got {getattr(config, flag)}")
+    if not 0 < config.head_train_ratio < 1:
+        raise ValueError(f"head_train_ratio: expected a number in (0, 1), got {config.head_train_ratio}")
+    if config.head_train_n < 0:
+        raise ValueError(f"head_train_n: expected at least 0, got {config.head_train_n}")
+    if config.head_train_n and config.head_train_split != TRANSDUCTIVE:
+        raise ValueError("head_train_n goes with head_train_split 'none'; else use head_train_max_shapes")
+    if config.query_source == "grid" and config.target != "udf":
+        raise ValueError("query_source 'grid' has UDF distances only; use it with target 'udf'")
+
+
+def _plan(config: CompletionConfig, probe: Probe) -> Plan:
+    shapes = shapes_of(config.cache_root, config.split, config.max_shapes)
+    voxel = VoxelSettings(config.voxel_grid, config.voxel_dilate, config.voxel_max_steps)
+
+    def settings(backend: str) -> SequenceSettings:
+        return SequenceSettings(
+            context_backend=backend,
+            n_context=config.n_context,
+            n_query=config.n_query,
+            qa=probe.qa,
+            eos=probe.eos,
+            query_source=config.query_source,
+            target=config.target,
+            context=config.context,
+            voxel=voxel,
+        )
+
+    test_settings = settings(config.context_backend)
+    if config.head_train_split != TRANSDUCTIVE:
+        train = shapes_of(config.cache_root, config.head_train_split, config.head_train_max_shapes)
+        return Plan(train, shapes, settings(config.head_train_backend), test_settings, len(shapes))
+    shuffled = list(shapes)
+    np.random.RandomState(config.seed).shuffle(shuffled)
+    n_train = config.head_train_n or round(config.head_train_ratio * len(shuffled))
+    if not 0 < n_train < len(shuffled):
+        raise ValueError(
+            f"head_train_n / head_train_ratio: {n_train} of {len(shuffled)} shapes would fit the head; "
+            "at least one must fit it and one remain"
+        )
+    return Plan(shuffled[:n_train], shuffled[n_train:], test_settings, test_settings, len(shapes))
+
+
+def _fit(config: CompletionConfig, probe: Probe, plan: Plan, failed: dict[str, str]) -> tuple[np.ndarray, int]:
+    sums: RidgeSums | None = None
+
+    def take(samples: list[CompletionSample]) -> None:
+        nonlocal sums
+        features, target = _query_states(probe, samples, config.representation)
+        sums = sums or RidgeSums(features.shape[1])
+        sums.add(features, target)
+
+    def read(index: int) -> CompletionSample:
+        return completion_sample(plan.train[index], plan.train_settings, config.seed)
+
+    n_read = _stream(config.batch, plan.train, "fit head", read, take, failed)
+    if sums is None:
+        raise ValueError(f"no shape to fit the head on could be read; first: {next(iter(failed.values()))}")
+    return sums.solve(config.ridge_lambda), n_read
+
+
+def _score(
+    config: CompletionConfig, probe: Probe, plan: Plan, weights: np.ndarray, failed: dict[str, str]
+) -> tuple[dict[str, Any], int]:
+    if config.context == "mismatched" and len(plan.test) < 2:
+        raise ValueError("context 'mismatched' needs at least two shapes to complete")
+    model, copy = DistanceErrors(config.tau), DistanceErrors(config.tau)
+
+    def take(samples: list[CompletionSample]) -> None:
+        features, target = _query_states(probe, samples, config.representation)
+        model.add(predict(weights, features), target)
+        for sample in samples:
+            if sample.nearest_copy is not None:
+                copy.add(sample.nearest_copy, sample.target)
+
+    def read(index: int) -> CompletionSample:
+        other = plan.test[(index + 1) % len(plan.test)] if config.context == "mismatched" else None
+        return completion_sample(plan.test[index], plan.test_settings, config.seed + TEST_SEED_OFFSET, other)
+
+    n_read = _stream(config.batch, plan.test, "complete", read, take, failed)
+    if not n_read:
+        raise ValueError(f"no shape to complete could be read; first: {next(iter(failed.values()))}")
+    return {**model.metrics(), "nearest_copy": copy.metrics() if copy.count else None}, n_read
+
+
+def _stream(
+    batch: int,
+    paths: list[str],
+    title: str,
+    read: Callable[[int], CompletionSample],
+    take: Callable[[list[CompletionSample]], None],
+    failed: dict[str, str],
+) -> int:
+    """Hand ``take`` the readable shapes in batches, note the others in ``failed``; the number read."""
+    pending: list[CompletionSample] = []
+    n_read = 0
+    for index, path in enumerate(tqdm(paths, desc=title, unit="shape")):
+        try:
+            pending.append(read(index))
+        except UNREADABLE_SHAPE as error:
+            failed.setdefault(path, reason_of(error))
+            continue
+        n_read += 1
+        if len(pending) == batch:
+            take(pending)
+            pending = []
+    if pending:
+        take(pending)
+    return n_read
+
+
+def _query_states(
+    probe: Probe, samples: list[CompletionSample], representation: Representation
+) -> tuple[np.ndarray, np.ndarray]:
+    """States (n, D) at the query tokens of all samples, and the true distances (n,)."""
+    tokens = [(sample.features, sample.types) for sample in samples]
+    hidden = hidden_states(probe, tokens, representation).numpy()
+    states = [hidden[i, sample.query_tokens] for i, sample in enumerate(samples)]
+    return np.concatenate(states), np.concatenate([sample.target for sample in samples])
+
+
+def _settings_report(config: CompletionConfig, probe: Probe) -> dict[str, Any]:
+    transductive = config.head_train_split == TRANSDUCTIVE
+    taken = ("cache_root", "ckpt", "context_backend", "n_context", "n_query", "seed", "ridge_lambda", "tau")
+    more = ("max_shapes", "head_train_ratio", "head_train_max_shapes", "representation")
+    voxel = ("voxel_grid", "voxel_dilate", "voxel_max_steps")
+    return {
+        **{name: getattr(config, name) for name in (*taken, *more, *voxel)},
+        "target": "udfgrid_distance_probe" if config.target == "udf" else "mesh_distance_probe",
+        "eval_split": config.split,
+        "head_train_split": "legacy_transductive" if transductive else config.head_train_split,
+        "head_train_backend": config.context_backend if transductive else config.head_train_backend,
+        "legacy_transductive": transductive,
+        "add_eos": probe.eos,
+        "qa_tokens": probe.qa,
+    }
+
+
+def _protocol_report(config: CompletionConfig) -> dict[str, Any]:
+    return {
+        "probe": "cpac_udf",
+        "query_source": config.query_source,
+        "queries_may_repeat_context": config.query_source == "pool" and config.context != "absent",
+        "context": config.context,
+        "test_seed": config.seed + TEST_SEED_OFFSET,
+    }
+
+
+def _table(result: dict[str, Any]) -> str:
+    title = f"{result['context_backend']} -> {result['target']}, {result['n_shapes_head_test']} shapes"
+    if result["context"] != "own":
+        title += f", context {result['context']}"
+    rows = [[title, result["mae"], result["rmse"], result["iou@tau"]]]
+    if result["nearest_copy"]:
+        copy = result["nearest_copy"]
+        rows.append(["copy of the nearest context point", copy["mae"], copy["rmse"], copy["iou@tau"]])
+    return tabulate(rows, ["", "MAE", "RMSE", f"IoU@{result['tau']:g}"], floatfmt=".4f", missingval="n/a")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

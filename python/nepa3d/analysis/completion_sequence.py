@@ -1,0 +1,135 @@
+"""The token sequence of the completion probe: a context with its distances, then queries without.
+
+BOS, context, queries, optional EOS; context and queries each in Morton order. In the Q/A form every point is
+a question and an answer, the answers of the queries blank. Letters: T tokens, Q queries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nepa3d import ops
+from nepa3d.backends import ShapeAnswers, VoxelSettings, read_answers
+from nepa3d.backends.answers import without_rays
+from nepa3d.data.cache import CacheError, ShapeCache
+from nepa3d.token.schema import POINT_DISTANCE, XYZ, TokenType
+from nepa3d.token.tokenizer import draw_rows, evaluation_rng, tokenize
+
+QuerySource = Literal["pool", "pool_disjoint", "grid"]
+Target = Literal["udf", "mesh"]
+Context = Literal["own", "mismatched", "absent"]
+
+_NO_ROWS = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
+class SequenceSettings:
+    """What a completion sequence is made of."""
+
+    context_backend: str
+    n_context: int
+    n_query: int
+    qa: bool
+    eos: bool
+    query_source: QuerySource = "pool"
+    target: Target = "udf"
+    context: Context = "own"
+    voxel: VoxelSettings = field(default_factory=VoxelSettings)
+
+
+@dataclass(frozen=True)
+class CompletionSample:
+    """One sequence and what is asked of it."""
+
+    features: NDArray[np.float32]  # (T, 15)
+    types: NDArray[np.int64]  # (T,)
+    query_tokens: NDArray[np.int64]  # (Q,) where the queries stand in the sequence
+    target: NDArray[np.float32]  # (Q,) true distances
+    nearest_copy: NDArray[np.float32] | None  # (Q,) distance answered at the nearest context point
+
+
+def completion_sample(
+    path: str, settings: SequenceSettings, seed: int, context_path: str | None = None
+) -> CompletionSample:
+    """The sequence of the shape at ``path``, its draws a function of (path, seed) alone.
+
+    ``context_path`` takes the context from another shape. A cache without what ``settings`` ask for raises
+    ``ValueError`` with the path.
+    """
+    rng = evaluation_rng(path, seed)
+    context = read_answers(context_path or path, settings.context_backend, settings.voxel)
+    context_rows = draw_rows(len(context.point_xyz), settings.n_context, rng)
+    queries = _query_answers(path, settings)
+    query_rows = _draw_queries(queries, context_rows, settings, rng)
+
+    if settings.context == "absent":
+        context_rows = _NO_ROWS
+    head, head_types = tokenize(context, context_rows, _NO_ROWS, qa=settings.qa, eos=False)
+    tail, tail_types = tokenize(queries, query_rows, _NO_ROWS, qa=settings.qa, eos=settings.eos)
+    tail, tail_types = tail[1:].copy(), tail_types[1:]  # its BOS
+    answers = _rows_of(tail_types, TokenType.POINT, TokenType.A_POINT)
+    questions = _rows_of(tail_types, TokenType.POINT, TokenType.Q_POINT)
+    target = tail[answers, POINT_DISTANCE].copy()
+    tail[:, POINT_DISTANCE] = 0.0
+    return CompletionSample(
+        features=np.concatenate([head, tail]),
+        types=np.concatenate([head_types, tail_types]),
+        query_tokens=len(head) + questions,
+        target=target,
+        nearest_copy=_nearest_copy(head, head_types, tail[questions, XYZ]),
+    )
+
+
+def _query_answers(path: str, settings: SequenceSettings) -> ShapeAnswers:
+    """Where distances may be asked, with the true ones in ``point_distance``."""
+    with ShapeCache(path) as cache:
+        if settings.query_source == "grid":
+            grid = cache["udf_grid"]
+            if grid.ndim != 3 or grid.size == 1:
+                raise CacheError(path, f"has no UDF grid to ask for, its udf_grid has shape {grid.shape}")
+            return without_rays(cell_centres(grid.shape[0]), grid.reshape(-1).astype(np.float32))
+        key = "pt_dist_udf_pool" if settings.target == "udf" else "pt_dist_pool"
+        return without_rays(cache["pt_xyz_pool"], cache[key])
+
+
+def cell_centres(side: int) -> NDArray[np.float32]:
+    """Centres (side^3, 3) of the cells of a grid over [-1, 1]^3, z fastest."""
+    centre = (np.arange(side) + 0.5) * (2.0 / side) - 1.0
+    xyz = np.stack(np.meshgrid(centre, centre, centre, indexing="ij"), -1)
+    return xyz.reshape(-1, 3).astype(np.float32)
+
+
+def _draw_queries(
+    queries: ShapeAnswers,
+    context_rows: NDArray[np.int64],
+    settings: SequenceSettings,
+    rng: np.random.RandomState,
+) -> NDArray[np.int64]:
+    pool_size = len(queries.point_xyz)
+    if settings.query_source != "pool_disjoint":
+        return draw_rows(pool_size, settings.n_query, rng)
+    free = np.setdiff1d(np.arange(pool_size), context_rows)
+    if len(free) == 0:
+        raise ValueError(f"the context takes all {pool_size} points of the pool, none is left to ask for")
+    return free[draw_rows(len(free), settings.n_query, rng)]
+
+
+def _nearest_copy(
+    features: NDArray[np.float32], types: NDArray[np.int64], query_xyz: NDArray[np.float32]
+) -> NDArray[np.float32] | None:
+    questions = _rows_of(types, TokenType.POINT, TokenType.Q_POINT)
+    answers = _rows_of(types, TokenType.POINT, TokenType.A_POINT)
+    if len(questions) == 0:
+        return None
+    xyz = np.ascontiguousarray(features[questions, XYZ])
+    _, nearest = ops.nearest_distance(xyz, np.ascontiguousarray(query_xyz))
+    copied: NDArray[np.float32] = features[answers, POINT_DISTANCE][nearest]
+    return copied
+
+
+def _rows_of(types: NDArray[np.int64], *wanted: TokenType) -> NDArray[np.int64]:
+    return np.flatnonzero(np.isin(types, wanted))

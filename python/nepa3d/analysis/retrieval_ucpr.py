@@ -1,0 +1,319 @@
+"""Cross-view retrieval (UCPR): does a shape seen through one backend find itself seen through another?
+
+Every shape of a split is embedded twice, through the query and the gallery backend; each query ranks the
+gallery by cosine, and its true item is the same shape. Ties count as ties: a collapsed encoder scores chance.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tabulate import tabulate
+from tqdm import tqdm
+
+from nepa3d import cli
+from nepa3d.analysis import ranking
+from nepa3d.analysis.embedding import (
+    UNREADABLE_SHAPE,
+    Pooling,
+    Probe,
+    ProbeRequest,
+    Representation,
+    Tokens,
+    hidden_states,
+    open_probe,
+    pool,
+    reason_of,
+    sample_length,
+    shapes_of,
+)
+from nepa3d.backends import VoxelSettings, require_backend
+from nepa3d.data.dataset import SampleSettings, evaluation_sample
+from nepa3d.data.files import write_json
+from nepa3d.token.schema import POINT_DISTANCE, XYZ, TokenType
+
+COLLAPSED_FROM = 0.5  # share of the gallery tied with the true item from which we speak of collapse
+RESAMPLE_STRIDE = 1_000_003  # between the seeds of two resamples
+SEED_MODULUS = 1 << 32
+
+
+@dataclass(frozen=True)
+class RetrievalConfig:
+    """Retrieve every shape across two views of it and report R@k, mAP and ranks beside chance.
+
+    Example: python -m nepa3d.analysis.retrieval_ucpr --cache_root data/shapenet_unpaired_cache_v1 --split eval
+    --ckpt runs/eccv_upmix_nepa_s0/ckpt_ep049.pt --query_backend mesh --gallery_backend udfgrid
+    --eval_seed 0 --eval_seed_gallery 999 --max_files 1000 --out_json results/ucpr_mesh2udf.json
+    """
+
+    cache_root: str
+    """Cache folder holding <split>/<class>/<id>.npz; its spelling is part of the evaluation draws."""
+    ckpt: str
+    """Checkpoint to probe."""
+    query_backend: str
+    """View of the queries."""
+    gallery_backend: str
+    """View of the gallery."""
+    split: str = "eval"
+    """Split to retrieve in."""
+    n_point: int = -1
+    """Point tokens a sample; -1: as trained."""
+    n_ray: int = -1
+    """Ray tokens a sample; -1: as trained."""
+    add_eos: Literal[-1, 0, 1] = -1
+    """Closing token; -1: as trained."""
+    qa_tokens: Literal[-1, 0, 1] = -1
+    """Question/answer form; -1: as trained."""
+    eval_seed: int = 0
+    """Seed of the query draws."""
+    eval_seed_gallery: int = -1
+    """Seed of the gallery draws; -1: eval_seed, so both share coordinates, which flatters the figures."""
+    mc_k: int = 1
+    """Resamples averaged into each embedding."""
+    ablate_point_xyz: bool = False
+    """Zero the coordinates of point questions."""
+    ablate_point_dist: bool = False
+    """Zero the distances of point answers."""
+    max_files: int = 0
+    """Use only the first so many shapes by sorted path; 0: all."""
+    chunk: int = 256
+    """Sequences a forward pass, and query rows a block of similarities."""
+    voxel_grid: int = 64
+    """Cells a side of the voxel backend."""
+    voxel_dilate: int = 1
+    """Dilation rounds of the voxel backend."""
+    voxel_max_steps: int = 0
+    """Steps a ray may take in the voxel backend; 0: 3 * voxel_grid."""
+    pooling: Pooling = "eos"
+    """Embedding: last token, mean of answer tokens, or mean of all tokens."""
+    representation: Representation = "h"
+    """Backbone state h or predicted embedding z_hat."""
+    rank_rule: Literal["expected", "strict"] = "expected"
+    """Ties share their places, or count as wins (as first published: a collapsed encoder scores 1)."""
+    device: str = "auto"
+    """auto (a GPU where there is one), cpu, or cuda."""
+    out_json: str = ""
+    """Where to write the figures and settings; empty: nowhere."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at every shape."""
+
+    backend: str
+    settings: SampleSettings
+    seed: int
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Both views of every readable shape, as unit vectors (N, D) in one order, and what could not be read."""
+
+    probe: Probe
+    queries: NDArray[np.float64]
+    gallery: NDArray[np.float64]
+    failed: dict[str, str]  # path -> reason
+
+
+def retrieve(config: RetrievalConfig) -> dict[str, Any]:
+    """Embed, rank and score: figures, settings, and what names the protocol. Bad input is ``ValueError``."""
+    embeddings = embed_views(config)
+    queries, gallery = embeddings.queries, embeddings.gallery
+    ranks = ranking.rank_true_items(queries, gallery, chunk=config.chunk)
+    scored = ranks
+    if config.rank_rule == "strict":
+        scored = ranking.rank_strictly(queries, gallery, chunk=config.chunk)
+    tied = ranking.tied_fraction(ranks)
+    result = {
+        **ranking.retrieval_metrics(scored),
+        **_settings_report(config, embeddings.probe),
+        "n_files": len(queries),
+        **_protocol_report(config),
+        "tied_fraction": tied,
+        "collapsed": len(queries) > 1 and tied >= COLLAPSED_FROM,
+        "query_spread": ranking.spread(queries),
+        "gallery_spread": ranking.spread(gallery),
+        "chance": ranking.chance_metrics(len(queries)),
+        "failed": [{"path": path, "reason": reason} for path, reason in embeddings.failed.items()],
+    }
+    _warn(result)
+    return result
+
+
+def embed_views(config: RetrievalConfig) -> Embeddings:
+    """Embed every shape of the split through both backends. Bad input is ``ValueError``."""
+    _check(config)
+    probe = open_probe(_request(config))
+    probe.require_length(sample_length(probe), "n_point, n_ray, qa_tokens and add_eos")
+    paths = shapes_of(config.cache_root, config.split, config.max_files)
+    settings = _sample_settings(config, probe)
+    failed: dict[str, str] = {}
+    views = (
+        View(config.query_backend, settings, config.eval_seed),
+        View(config.gallery_backend, settings, _gallery_seed(config)),
+    )
+    queries, gallery = (_embed(config, probe, paths, view, failed) for view in views)
+    kept = [i for i, path in enumerate(paths) if path not in failed]
+    if not kept:
+        raise ValueError(f"none of {len(paths)} shapes could be read; first: {next(iter(failed.values()))}")
+    return Embeddings(probe, queries[kept], gallery[kept], failed)
+
+
+def command(config: RetrievalConfig) -> int:
+    """Retrieve, print the table, write the JSON; the exit status says whether any shape failed."""
+    result = retrieve(config)
+    print(_table(result))
+    if config.out_json:
+        write_json(config.out_json, result)
+        print(f"wrote {config.out_json}")
+    return cli.EXIT_SOME_FAILED if result["failed"] else cli.EXIT_OK
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m nepa3d.analysis.retrieval_ucpr``."""
+    return cli.run(RetrievalConfig, command, argv)
+
+
+def _check(config: RetrievalConfig) -> None:
+    for flag in ("query_backend", "gallery_backend"):
+        require_backend(getattr(config, flag), flag)
+    for flag in ("mc_k", "chunk"):
+        if getattr(config, flag) < 1:
+            raise ValueError(f"{flag}: expected at least 1, got {getattr(config, flag)}")
+    for flag in ("n_point", "n_ray"):
+        if getattr(config, flag) < -1:
+            raise ValueError(f"{flag}: expected at least 0, or -1 (as trained), got {getattr(config, flag)}")
+
+
+def _request(config: RetrievalConfig) -> ProbeRequest:
+    return ProbeRequest(
+        ckpt=config.ckpt,
+        add_eos=config.add_eos,
+        qa_tokens=config.qa_tokens,
+        n_point=config.n_point,
+        n_ray=config.n_ray,
+        device=config.device,
+    )
+
+
+def _sample_settings(config: RetrievalConfig, probe: Probe) -> SampleSettings:
+    voxel = VoxelSettings(config.voxel_grid, config.voxel_dilate, config.voxel_max_steps)
+    return SampleSettings(probe.n_point, probe.n_ray, qa=probe.qa, eos=probe.eos, voxel=voxel)
+
+
+def _embed(
+    config: RetrievalConfig, probe: Probe, paths: list[str], view: View, failed: dict[str, str]
+) -> NDArray[np.float64]:
+    """Embeddings (N, D) of ``paths``; an unreadable shape is noted in ``failed``, its row means nothing."""
+    vectors: NDArray[np.float64] | None = None
+    pending: list[tuple[int, Tokens]] = []
+
+    def flush() -> None:
+        nonlocal vectors
+        if not pending:
+            return
+        embedded = ranking.normalize(_pooled(config, probe, [sample for _, sample in pending]))
+        if vectors is None:
+            vectors = np.zeros((len(paths), embedded.shape[1]))
+        np.add.at(vectors, [owner for owner, _ in pending], embedded)
+        pending.clear()
+
+    for owner, path in enumerate(tqdm(paths, desc=f"embed {view.backend}", unit="shape")):
+        try:
+            samples = [evaluation_sample(path, view.backend, view.settings, view.seed, i) for i in range(config.mc_k)]
+        except UNREADABLE_SHAPE as error:
+            failed.setdefault(path, f"{view.backend}: {reason_of(error)}")
+            continue
+        for sample in samples:
+            pending.append((owner, _ablated(config, sample)))
+            if len(pending) == config.chunk:
+                flush()
+    flush()
+    if vectors is None:
+        return np.empty((len(paths), 0))
+    return ranking.normalize(vectors)
+
+
+def _pooled(config: RetrievalConfig, probe: Probe, samples: list[Tokens]) -> NDArray[np.float32]:
+    hidden = hidden_states(probe, samples, config.representation)
+    types = np.stack([types for _, types in samples])
+    vectors: NDArray[np.float32] = pool(hidden, types, config.pooling).numpy()
+    return vectors
+
+
+def _ablated(config: RetrievalConfig, sample: Tokens) -> Tokens:
+    features, types = sample
+    if config.ablate_point_xyz or config.ablate_point_dist:
+        features = features.copy()
+    if config.ablate_point_xyz:
+        features[np.isin(types, (TokenType.POINT, TokenType.Q_POINT)), XYZ] = 0.0
+    if config.ablate_point_dist:
+        features[np.isin(types, (TokenType.POINT, TokenType.A_POINT)), POINT_DISTANCE] = 0.0
+    return features, types
+
+
+def _gallery_seed(config: RetrievalConfig) -> int:
+    return config.eval_seed if config.eval_seed_gallery == -1 else config.eval_seed_gallery
+
+
+def _settings_report(config: RetrievalConfig, probe: Probe) -> dict[str, Any]:
+    taken = ("cache_root", "split", "ckpt", "query_backend", "gallery_backend", "mc_k", "eval_seed")
+    more = ("ablate_point_xyz", "ablate_point_dist", "max_files", "pooling", "representation")
+    voxel = ("voxel_grid", "voxel_dilate", "voxel_max_steps")
+    return {
+        **{name: getattr(config, name) for name in (*taken, *more, *voxel)},
+        "eval_seed_gallery": _gallery_seed(config),
+        "n_point": probe.n_point,
+        "n_ray": probe.n_ray,
+        "add_eos": probe.eos,
+        "qa_tokens": probe.qa,
+    }
+
+
+def _protocol_report(config: RetrievalConfig) -> dict[str, Any]:
+    shared = _draw_seeds(config.eval_seed, config.mc_k) & _draw_seeds(_gallery_seed(config), config.mc_k)
+    return {"probe": "ucpr", "tie_rule": ranking.TIE_RULES[config.rank_rule], "shared_draws": bool(shared)}
+
+
+def _draw_seeds(first: int, resamples: int) -> set[int]:
+    return {(first + RESAMPLE_STRIDE * i) % SEED_MODULUS for i in range(resamples)}
+
+
+def _warn(result: dict[str, Any]) -> None:
+    if result["shared_draws"]:
+        print(
+            "warning: queries and gallery draw the very same coordinates (equal eval seeds), which flatters "
+            "the figures; give another --eval_seed_gallery for independent draws",
+            file=sys.stderr,
+        )
+    if result["collapsed"]:
+        print(
+            f"warning: collapsed gallery: on average {result['tied_fraction']:.0%} of its items cannot be "
+            f"told from the true one (spread {result['gallery_spread']:.1e}); tied items share their places, "
+            "so the figures are near chance",
+            file=sys.stderr,
+        )
+    for failure in result["failed"]:
+        print(f"failed: {failure['path']}: {failure['reason']}", file=sys.stderr)
+
+
+def _table(result: dict[str, Any]) -> str:
+    names = ("r@1", "r@5", "r@10", "mAP", "mean_rank", "median_rank")
+    title = f"{result['query_backend']} -> {result['gallery_backend']}, {result['n_files']} shapes"
+    rows = [
+        [title, *(result[name] for name in names)],
+        ["chance", *(result["chance"][name] for name in names)],
+    ]
+    heads = ["", "R@1", "R@5", "R@10", "mAP", "mean rank", "median rank"]
+    table = tabulate(rows, heads, floatfmt=("", ".4f", ".4f", ".4f", ".4f", ".2f", ".1f"))
+    spreads = f"query {result['query_spread']:.4f}, gallery {result['gallery_spread']:.4f}"
+    return f"{table}\nspread of the embeddings (0: all alike): {spreads}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,135 @@
+"""Completion against recorded results, its sequences, and the controls."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nepa3d.analysis.completion_cpac_udf import CompletionConfig, complete, main
+from nepa3d.analysis.completion_sequence import SequenceSettings, completion_sample
+from nepa3d.token.schema import POINT_DISTANCE, XYZ, TokenType
+
+RECORDED = json.loads((Path(__file__).parents[1] / "fixtures" / "golden" / "evals.json").read_text())
+EVALS = {key: value for key, value in RECORDED.items() if key.startswith("cpac|")}
+SHAPE = "unpaired/eval/kitchen/Blend_Swap_CC_0_bread.npz"
+SMALL = CompletionConfig("unpaired", "nepa_v1.pt", n_context=16, n_query=16)
+
+
+def flags(*more: str, root: str = "unpaired", ckpt: str = "nepa_v1.pt") -> list[str]:
+    return ["--cache_root", root, "--ckpt", ckpt, "--n_context", "16", "--n_query", "16", *more]
+
+
+@pytest.mark.parametrize("key", EVALS)
+def test_recorded_results(key: str, golden: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    assert main([*EVALS[key]["args"], "--out_json", str(out)]) == 0
+    result = json.loads(out.read_text())
+    for name, expected in EVALS[key]["out"].items():
+        assert result[name] == (pytest.approx(expected, abs=1e-4) if isinstance(expected, float) else expected), name
+    assert result["failed"] == [] and result["nearest_copy"]["mae"] > 0
+
+
+@pytest.mark.parametrize("qa", [False, True])
+def test_sequence_hides_the_answers_it_asks_for(qa: bool, golden: Path) -> None:
+    settings = SequenceSettings("pointcloud_noray", n_context=5, n_query=7, qa=qa, eos=True)
+    sample = completion_sample(SHAPE, settings, seed=3)
+    assert sample.features.shape == (1 + 12 * (2 if qa else 1) + 1, 15)
+    assert (sample.features[sample.query_tokens[0] :, POINT_DISTANCE] == 0).all()
+    question = TokenType.Q_POINT if qa else TokenType.POINT
+    assert (sample.types[sample.query_tokens] == question).all()
+    with np.load(SHAPE) as cache:
+        pool, true = cache["pt_xyz_pool"], cache["pt_dist_udf_pool"]
+    for xyz, target in zip(sample.features[sample.query_tokens, XYZ], sample.target, strict=True):
+        assert true[(pool == xyz).all(1)] == target
+    again = completion_sample(SHAPE, settings, seed=3)
+    assert (again.features == sample.features).all()
+
+
+def test_disjoint_queries_never_repeat_the_context(golden: Path) -> None:
+    settings = SequenceSettings("udfgrid", 300, 300, qa=False, eos=False, query_source="pool_disjoint")
+    sample = completion_sample(SHAPE, settings, seed=0)
+    rows = {xyz.tobytes() for xyz in sample.features[1:, XYZ]}
+    assert len(rows) == 600
+    overlapping = completion_sample(SHAPE, replace(settings, query_source="pool"), seed=0)
+    assert len({xyz.tobytes() for xyz in overlapping.features[1:, XYZ]}) < 600
+
+
+def test_grid_queries_ask_for_cells_of_the_field(golden: Path) -> None:
+    settings = SequenceSettings("udfgrid", 4, 20, qa=True, eos=False, query_source="grid")
+    sample = completion_sample(SHAPE, settings, seed=0)
+    with np.load(SHAPE) as cache:
+        grid = cache["udf_grid"].astype(np.float32)
+    cell = ((sample.features[sample.query_tokens, XYZ] + 1) / 2 * len(grid)).astype(int)
+    assert (grid[tuple(cell.T)] == sample.target).all()
+
+
+def test_nearest_copy_answers_exactly_where_query_and_context_agree(golden: Path) -> None:
+    settings = SequenceSettings("udfgrid", 600, 50, qa=False, eos=True)
+    sample = completion_sample(SHAPE, settings, seed=0)  # the context is the whole pool
+    assert sample.nearest_copy is not None
+    np.testing.assert_array_equal(sample.nearest_copy, sample.target)
+
+
+def test_controls_change_the_figures_and_are_named(golden: Path) -> None:
+    own = complete(SMALL)
+    results = {
+        "absent": complete(replace(SMALL, context="absent")),
+        "mismatched": complete(replace(SMALL, context="mismatched")),
+        "grid": complete(replace(SMALL, query_source="grid")),
+        "mesh": complete(replace(SMALL, target="mesh")),
+        "z_hat": complete(replace(SMALL, representation="z_hat")),
+    }
+    assert len({own["mae"], *(result["mae"] for result in results.values())}) == 6
+    assert results["absent"]["nearest_copy"] is None
+    assert results["mismatched"]["context"] == "mismatched"
+    assert results["mesh"]["target"] == "mesh_distance_probe"
+    assert own["queries_may_repeat_context"] and not results["grid"]["queries_may_repeat_context"]
+
+
+def test_batch_changes_no_figure(golden: Path) -> None:
+    one, many = complete(replace(SMALL, batch=1)), complete(replace(SMALL, batch=7))
+    assert one["mae"] == pytest.approx(many["mae"], abs=1e-6)
+
+
+def test_unreadable_shape_is_listed_never_scored_as_zero(golden: Path, tmp_path: Path) -> None:
+    root = tmp_path / "cache"
+    shutil.copytree("unpaired", root)
+    broken = sorted((root / "eval").rglob("*.npz"))[0]
+    with np.load(broken) as cache:
+        lacking = {key: cache[key] for key in cache if key != "pt_dist_udf_pool"}
+    np.savez(broken, **lacking)
+    out = tmp_path / "out.json"
+    assert main(flags("--out_json", str(out), root=str(root))) == 3
+    result = json.loads(out.read_text())
+    assert result["n_shapes_head_test"] == 11
+    assert [failure["path"] for failure in result["failed"]] == [str(broken)]
+    assert "pt_dist_udf_pool" in result["failed"][0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (flags(ckpt="none.pt"), "ckpt.*none.pt"),
+        (flags(root="nowhere"), "nowhere.*no such folder"),
+        (flags("--head_train_split", "train_none"), "train_none.*no such folder"),
+        (flags("--n_query", "40"), "make 58 tokens, but nepa_v1.pt takes at most 50"),
+        (flags("--head_train_split", "none", "--head_train_n", "12"), "12 of 12 shapes"),
+        (flags("--head_train_n", "3"), "head_train_n"),
+        (flags("--ridge_lambda", "0"), "ridge_lambda"),
+        (flags("--query_source", "grid", "--target", "mesh"), "grid"),
+        (flags("--context_backend", "hologram"), "context_backend.*hologram"),
+    ],
+)
+def test_bad_requests_end_in_one_line(
+    argv: list[str], said: str, golden: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert re.search(said, error[0])
