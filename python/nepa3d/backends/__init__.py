@@ -10,7 +10,7 @@ from nepa3d.backends.mesh_backend import mesh
 from nepa3d.backends.pointcloud_backend import pointcloud, pointcloud_meshray, pointcloud_noray
 from nepa3d.backends.udfgrid_backend import udfgrid
 from nepa3d.backends.voxel_backend import voxel
-from nepa3d.data.cache import ShapeCache
+from nepa3d.data.cache import CacheError, ShapeCache
 
 _VIEWS: dict[str, Callable[[ShapeCache, VoxelSettings], ShapeAnswers]] = {
     "mesh": mesh,
@@ -21,6 +21,7 @@ _VIEWS: dict[str, Callable[[ShapeCache, VoxelSettings], ShapeAnswers]] = {
     "voxel": voxel,
 }
 BACKENDS = tuple(_VIEWS)
+_DEFAULT_VOXEL = VoxelSettings()
 
 __all__ = ["BACKENDS", "ShapeAnswers", "VoxelSettings", "read_answers", "require_backend"]
 
@@ -32,10 +33,13 @@ def require_backend(name: str, argument: str = "backend") -> str:
     return name
 
 
-def read_answers(
-    path: str | os.PathLike[str], backend: str, voxel: VoxelSettings = VoxelSettings()
-) -> ShapeAnswers:
+def read_answers(path: str | os.PathLike[str], backend: str, voxel: VoxelSettings = _DEFAULT_VOXEL) -> ShapeAnswers:
     """The view ``backend`` of the cache file ``path``. Reads only what the view needs; faults are ``CacheError``."""
     view = _VIEWS[require_backend(backend)]
     with ShapeCache(path) as cache:
-        return view(cache, voxel)
+        try:
+            return view(cache, voxel)
+        except CacheError:
+            raise
+        except ValueError as error:  # of a kernel, which does not know the file
+            raise CacheError(path, f"no {backend} view: {error}") from error

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d.backends import ShapeAnswers, VoxelSettings, read_answers
+from nepa3d.data.cache import CacheError
 from nepa3d.token.schema import sequence_length
 from nepa3d.token.tokenizer import draw_rows, evaluation_rng, tokenize
 
@@ -46,45 +48,54 @@ def list_shapes(cache_root: str | os.PathLike[str], split: str) -> list[str]:
     Paths are composed from ``cache_root`` as spelt: evaluation draws depend on the spelling. ``ValueError`` if there
     are none.
     """
-    folder = os.path.join(cache_root, split)
-    if not os.path.isdir(folder):
+    folder = os.path.join(cache_root, split)  # noqa: PTH118 - a Path would respell it
+    if not Path(folder).is_dir():
         raise ValueError(f"{folder}: there is no such folder of caches")
     paths = []
     for entry in os.scandir(folder):
-        if entry.is_dir():
-            names = (name for name in os.listdir(entry.path) if name.endswith(".npz") and not name.startswith("."))
-            paths += [os.path.join(folder, entry.name, name) for name in names]
+        if entry.is_dir() and not entry.name.startswith("."):
+            with os.scandir(entry.path) as files:
+                names = [file.name for file in files if file.name.endswith(".npz")]
+            paths += [f"{entry.path}{os.sep}{name}" for name in names if not name.startswith(".")]
     if not paths:
         raise ValueError(f"{folder}: holds no <class>/<id>.npz")
     return sorted(paths)
 
 
-def evaluation_sample(
-    path: str, backend: str, settings: SampleSettings, eval_seed: int, resample: int = 0
-) -> Sample:
+def evaluation_sample(path: str, backend: str, settings: SampleSettings, eval_seed: int, resample: int = 0) -> Sample:
     """Features (T, 15) and types (T,), a function of the path as spelt, the seed and the resample."""
     answers = read_answers(path, backend, settings.voxel)
-    return _sample(answers, settings, evaluation_rng(path, eval_seed, resample), settings.force_missing_ray)
+    return _sample(path, answers, settings, evaluation_rng(path, eval_seed, resample), settings.force_missing_ray)
 
 
-def training_sample(
-    path: str, backend: str, settings: SampleSettings, seed: int, epoch: int, index: int
-) -> Sample:
-    """Features (T, 15) and types (T,), a function of the path's file, the settings and (seed, epoch, index)."""
+def training_sample(path: str, backend: str, settings: SampleSettings, seed: int, epoch: int, index: int) -> Sample:
+    """Features (T, 15) and types (T,), a function of the file, the settings and (seed, epoch, index)."""
     rng = np.random.default_rng([seed, epoch, index])
     dropped = bool(rng.random() < settings.drop_ray_prob)
     answers = read_answers(path, backend, settings.voxel)
-    return _sample(answers, settings, rng, settings.force_missing_ray or dropped)
+    return _sample(path, answers, settings, rng, settings.force_missing_ray or dropped)
 
 
 def _sample(
+    path: str,
     answers: ShapeAnswers,
     settings: SampleSettings,
     rng: np.random.RandomState | np.random.Generator,
     rays_missing: bool,
 ) -> Sample:
-    points = draw_rows(len(answers.point_xyz), settings.n_point, rng)
     missing = rays_missing or not answers.rays_available
+    points = _draw(path, "n_point", len(answers.point_xyz), settings.n_point, rng)
     blank = np.zeros(settings.n_ray, np.int64)
-    rays = blank if missing else draw_rows(len(answers.ray_t), settings.n_ray, rng)
-    return tokenize(answers, points, rays, qa=settings.qa, eos=settings.eos, rays_missing=missing)
+    rays = blank if missing else _draw(path, "n_ray", len(answers.ray_t), settings.n_ray, rng)
+    features, types = tokenize(answers, points, rays, qa=settings.qa, eos=settings.eos, rays_missing=missing)
+    if not np.isfinite(features).all():
+        raise CacheError(path, "the sample has values that are not finite")
+    return features, types
+
+
+def _draw(
+    path: str, name: str, pool: int, n: int, rng: np.random.RandomState | np.random.Generator
+) -> NDArray[np.int64]:
+    if n and not pool:
+        raise CacheError(path, f"{name} is {n}, but the pool is empty")
+    return draw_rows(pool, n, rng)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
+from pathlib import PurePath
 
 import numpy as np
 
 
 def class_of(path: str) -> str:
     """A cache file's class: the name of its folder."""
-    return os.path.basename(os.path.dirname(path))
+    return PurePath(path).parent.name
 
 
 def mesh_test_split(mesh_paths: Sequence[str], test_ratio: float, split_seed: int) -> list[str]:
@@ -24,13 +24,13 @@ def mesh_test_split(mesh_paths: Sequence[str], test_ratio: float, split_seed: in
         raise ValueError(f"test_ratio must lie in [0, 1], got {test_ratio}")
 
     def key(path: str) -> int:
-        synset, model = path.split(os.sep)[-4:-2]
+        synset, model = PurePath(path).parts[-4:-2]
         text = f"{synset}/{model}:{split_seed}"
         return int(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()[:8], 16)
 
     groups: dict[str, list[str]] = {}
     for path in sorted(mesh_paths):
-        parts = path.split(os.sep)
+        parts = PurePath(path).parts
         if len(parts) < 4:
             raise ValueError(f"a mesh path must end in <synset>/<model>/models/<name>, got {path}")
         groups.setdefault(parts[-4], []).append(path)
