@@ -31,9 +31,7 @@ def parse(config_type: type[Config], argv: Sequence[str] | None = None) -> Confi
     )
 
 
-def run(
-    config_type: type[Config], command: Callable[[Config], int | None], argv: Sequence[str] | None = None
-) -> int:
+def run(config_type: type[Config], command: Callable[[Config], int | None], argv: Sequence[str] | None = None) -> int:
     """Parse, call ``command`` and return the exit status; bad input and failed I/O end in one line on stderr."""
     config = parse(config_type, argv)
     try:

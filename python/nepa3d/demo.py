@@ -58,13 +58,24 @@ FULL = Scale(
     tokens=("--n_point", "64", "--n_ray", "64"),
 )
 QUICK = Scale(
-    shapes=48,
+    shapes=96,
     per_class=4,
     samples=128,
     epochs=2,
     model=("--d_model", "64", "--layers", "2", "--heads", "2"),
     tokens=("--n_point", "32", "--n_ray", "32"),
-    pools=("--pt_pool", "2000", "--ray_pool", "800", "--n_views", "8", "--rays_per_view", "100"),
+    pools=(
+        "--pt_pool",
+        "2000",
+        "--ray_pool",
+        "800",
+        "--n_views",
+        "8",
+        "--rays_per_view",
+        "100",
+        "--test_ratio",
+        "0.25",
+    ),
 )
 OBJECTIVES = {
     "nepa": (

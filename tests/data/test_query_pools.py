@@ -119,7 +119,9 @@ def test_randomness_is_a_function_of_seed_and_key_alone() -> None:
         np.testing.assert_array_equal(array, again[key])
     assert not np.array_equal(first["pc_xyz"], build_pools(CUBE, SMALL, 0, "box/b")["pc_xyz"])
     assert not np.array_equal(first["pc_xyz"], build_pools(CUBE, SMALL, 1, "box/a")["pc_xyz"])
-    assert not np.array_equal(build_pools(CUBE, SMALL, -1, "a/a")["pc_xyz"], build_pools(CUBE, SMALL, -1, "a/a")["pc_xyz"])
+    assert not np.array_equal(
+        build_pools(CUBE, SMALL, -1, "a/a")["pc_xyz"], build_pools(CUBE, SMALL, -1, "a/a")["pc_xyz"]
+    )
 
 
 def test_one_setting_does_not_stir_another_draw() -> None:

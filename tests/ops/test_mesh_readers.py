@@ -82,7 +82,7 @@ def test_obj_faults_name_the_line(faces: bytes, message: str) -> None:
         b"OFF\n4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n4 0 1 2 3\n",
         b"OFF 4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n4 0 1 2 3",
         b"OFF4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n4 0 1 2 3\n",
-        b"# made by hand\nCOFF\r\n# counts\r\n4 1 0\r\n0 0 0 255 0 0\r\n1 0 0 9 9 9\r\n\r\n1 1 0\r\n0 1 0\r\n4 0 1 2 3 7\r\n",
+        b"# by hand\nCOFF\r\n# counts\r\n4 1 0\r\n0 0 0 255 0 0\r\n1 0 0 9 9\r\n\r\n1 1 0\r\n0 1 0\r\n4 0 1 2 3 7\r\n",
     ],
 )
 def test_off_forms(text: bytes) -> None:

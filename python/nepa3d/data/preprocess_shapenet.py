@@ -82,7 +82,7 @@ def write_shape(job: ShapeJob) -> str:
 
 
 def shape_key(mesh: Path, root: Path) -> str:
-    """"synset/model" of a mesh below ``root``."""
+    """ "synset/model" of a mesh below ``root``."""
     parts = mesh.relative_to(root).parts
     if len(parts) < 2:
         raise ValueError(f"{mesh}: a mesh must lie in a synset's folder below {root}")

@@ -181,9 +181,7 @@ def mesh_ray_answers(mesh: Mesh, bvh: ops.TriangleBvh, origins: Float, direction
     }
 
 
-def cloud_ray_answers(
-    pc_xyz: Float, pc_n: Float, origins: Float, directions: Float, settings: PoolSettings
-) -> Arrays:
+def cloud_ray_answers(pc_xyz: Float, pc_n: Float, origins: Float, directions: Float, settings: PoolSettings) -> Arrays:
     """First hits in the voxelised point cloud: 0/1, distance, normal of the nearest point; zeros on a miss."""
     occupancy = ops.voxelize(pc_xyz, settings.pc_grid, settings.pc_dilate)
     hit, t, normal = voxel_ray_answers(occupancy, pc_xyz, pc_n, origins, directions, settings.pc_max_steps)

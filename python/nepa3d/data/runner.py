@@ -5,8 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, TimeoutError, as_completed
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import TimeoutError, as_completed
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
@@ -119,7 +119,7 @@ def run_tasks(work: Callable[[Job], str], tasks: Sequence[Task[Job]], pool: Pool
 
 
 def _as_finished(
-    futures: dict[Future, Sequence[Task]],
+    futures: Mapping[Any, Sequence[Task[Any]]],
 ) -> Iterator[tuple[Sequence[Task], list[Outcome] | Outcome]]:
     """Each chunk with its outcomes, or with the one outcome of a worker that did not return."""
     for future in as_completed(futures):

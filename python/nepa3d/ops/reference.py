@@ -63,9 +63,7 @@ def cast_rays(
     return t, face, barycentric
 
 
-def closest_point(
-    vertices: Float, faces: Int, queries: Float, *, threads: int = 1
-) -> tuple[Float, Int, Float]:
+def closest_point(vertices: Float, faces: Int, queries: Float, *, threads: int = 1) -> tuple[Float, Int, Float]:
     """Nearest point of a triangle mesh: distance (M,), face (M,), point (M, 3); compared with every triangle.
 
     The nearest point lies inside the triangle, where the query projects into it, or else on one of its edges.
@@ -131,7 +129,7 @@ def distance_transform(
     if len(cells) == 0:
         return np.full(occupancy.shape, np.inf, np.float32)
     scale = np.broadcast_to(np.asarray(spacing, np.float64), 3)
-    every = np.stack(np.indices(occupancy.shape), -1).reshape(-1, 3)
+    every = np.argwhere(np.ones(occupancy.shape))
     nearest = np.full(len(every), np.inf)
     for cell in cells:
         nearest = np.minimum(nearest, (((every - cell) * scale) ** 2).sum(1))
@@ -232,10 +230,10 @@ def _walk(occupancy: NDArray[np.uint8], origin: np.ndarray, direction: np.ndarra
         if occupancy[tuple(cell)]:
             return entered
         x, y, z = boundary
-        axis = 0 if x < y and x < z else 1 if y < z else 2
-        entered = boundary[axis]
-        boundary[axis] += stride[axis]
-        cell[axis] += step[axis]
-        if not 0 <= cell[axis] < grid:
+        nearest = 0 if x < y and x < z else 1 if y < z else 2
+        entered = boundary[nearest]
+        boundary[nearest] += stride[nearest]
+        cell[nearest] += step[nearest]
+        if not 0 <= cell[nearest] < grid:
             return None
     return None

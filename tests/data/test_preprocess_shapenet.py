@@ -1,0 +1,195 @@
+"""Meshes in ShapeNet's layout to caches: names, splits, faults, settings, independence, and being killed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nepa3d import cli
+from nepa3d.data import preprocess_shapenet
+from nepa3d.data.files import TEMPORARY_PREFIX
+
+TETRAHEDRON = "v 0 0 0\nv {0} 0 0\nv 0 1 0\nv 0 0 1\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
+SMALL = ["--pc_points", "64", "--pt_pool", "100", "--ray_pool", "40", "--n_views", "4", "--rays_per_view", "10"]
+SMALL += [
+    "--pc_grid",
+    "8",
+    "--df_grid",
+    "8",
+    "--dist_ref_points",
+    "128",
+    "--workers",
+    "2",
+    "--max_tasks_per_child",
+    "0",
+]
+
+
+def mesh(root: Path, key: str, content: str) -> Path:
+    path = root / key / "models" / "model_normalized.obj"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    return path
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    root = tmp_path / "meshes"
+    for synset, count in (("chair", 12), ("table", 3)):
+        for i in range(count):
+            mesh(root, f"{synset}/m{i:02d}", TETRAHEDRON.format(1 + i / 10))
+    return root
+
+
+def run(corpus: Path, out: Path, *more: str) -> int:
+    """The exit status of the command, whether it returns or, on wrong flags, exits."""
+    try:
+        return preprocess_shapenet.main(["--shapenet_root", f"{corpus}", "--out_root", f"{out}", *SMALL, *more])
+    except SystemExit as stopped:
+        assert isinstance(stopped.code, int)
+        return stopped.code
+
+
+def digests(root: Path) -> dict[str, str]:
+    """A digest of each cache file's arrays, by key."""
+    found = {}
+    for path in sorted(root.glob("*/*/*.npz")):
+        digest = hashlib.sha256()
+        with np.load(path) as arrays:
+            for name in sorted(arrays.files):
+                digest.update(name.encode() + arrays[name].tobytes())
+        found[f"{path.parent.name}/{path.stem}"] = digest.hexdigest()
+    return found
+
+
+def test_layout_split_and_report(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cache"
+    assert run(corpus, out) == cli.EXIT_OK
+    train = (out / "_splits" / "train.txt").read_text().splitlines()
+    test = (out / "_splits" / "test.txt").read_text().splitlines()
+    assert sorted(train + test) == sorted(f"{p}" for p in corpus.glob("*/*/models/*.obj"))
+    assert [Path(p).parts[-4] for p in test] == ["chair"]
+    for part, paths in (("train", train), ("test", test)):
+        for path in paths:
+            synset, model = Path(path).parts[-4:-2]
+            assert (out / part / synset / f"{model}.npz").is_file()
+    report = json.loads((out / "_meta" / "preprocess_all.json").read_text())
+    assert report["counts"] == {"ok": 15}
+    assert report["failures"] == []
+    assert report["settings"]["pt_pool"] == 100
+
+
+def test_outputs_do_not_depend_on_workers_order_or_other_shapes(corpus: Path, tmp_path: Path) -> None:
+    assert run(corpus, tmp_path / "a") == cli.EXIT_OK
+    more = ["--workers", "1", "--chunk_size", "5", "--max_tasks_per_child", "1", "--split_seed", "3"]
+    assert run(corpus, tmp_path / "b", *more) == cli.EXIT_OK
+    reference = digests(tmp_path / "a")
+    assert digests(tmp_path / "b") == reference
+    for path in list(corpus.glob("*/m0[1-9]")):
+        (path / "models" / "model_normalized.obj").unlink()
+    assert run(corpus, tmp_path / "c") == cli.EXIT_OK
+    alone = digests(tmp_path / "c")
+    assert len(alone) == 4
+    assert alone.items() <= reference.items()
+
+
+def test_bad_shapes_are_listed_and_the_rest_is_done(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mesh(corpus, "lamp/empty", "")
+    mesh(corpus, "lamp/index", "v 0 0 0\nf 1 2 3\n")
+    mesh(corpus, "lamp/line", "v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n")
+    mesh(corpus, "lamp/repaired", TETRAHEDRON.format(1) + "f 1 1 2\n")
+    out = tmp_path / "cache"
+    assert run(corpus, out) == cli.EXIT_SOME_FAILED
+    report = json.loads((out / "_meta" / "preprocess_all.json").read_text())
+    assert report["counts"] == {"ok": 15, "ok_repaired": 1, "bad_input": 3}
+    reasons = {failure["key"]: failure["reason"] for failure in report["failures"]}
+    assert "empty_file" in reasons["lamp/empty"]
+    assert "vertex index 2 is out of range" in reasons["lamp/index"] or "index 3" in reasons["lamp/index"]
+    assert "all_degenerate" in reasons["lamp/line"]
+    assert report["repaired"][0] == {"key": "lamp/repaired", "state": "ok_repaired", "reason": "1 degenerate faces"}
+    assert f"lamp/empty: bad_input: {corpus}/lamp/empty/models/model_normalized.obj" in capsys.readouterr().out
+    assert len(digests(out)) == 16
+
+
+def test_second_call_skips(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "cache"
+    assert run(corpus, out) == cli.EXIT_OK
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/*/*.npz")}
+    next(iter(before)).unlink()
+    assert run(corpus, out) == cli.EXIT_OK
+    assert "14 skipped, 1 ok" in capsys.readouterr().out
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("*/*/*.npz")}
+    assert set(kept) == set(before)
+    assert sum(kept[path] == before[path] for path in before) == 14
+
+
+def test_other_settings_are_refused(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "cache"
+    assert run(corpus, out) == cli.EXIT_OK
+    before = digests(out)
+    assert run(corpus, out, "--pt_pool", "120", "--seed", "1") == cli.EXIT_USAGE
+    assert "pt_pool 100 -> 120; seed 0 -> 1" in capsys.readouterr().err
+    assert digests(out) == before
+    assert run(corpus, out, "--seed", "1", "--overwrite") == cli.EXIT_OK
+    assert digests(out).keys() == before.keys()
+    assert all(digests(out)[key] != before[key] for key in before)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--mesh_glob", "nothing/*.obj"], "no mesh matches nothing/"),
+        (["--pc_points", "0"], "pc_points must be at least 1, got 0"),
+        (["--test_ratio", "1.5"], "test_ratio must"),
+        (["--workers", "0"], "workers must be at least 1"),
+    ],
+)
+def test_wrong_requests(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    assert run(corpus, tmp_path / "cache", *flags) == cli.EXIT_USAGE
+    assert message in capsys.readouterr().err
+
+
+def test_no_such_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path / "missing", tmp_path / "cache") == cli.EXIT_USAGE
+    assert "missing is not a folder" in capsys.readouterr().err
+
+
+def test_sigkill_at_any_moment_loses_nothing(corpus: Path, tmp_path: Path) -> None:
+    assert run(corpus, tmp_path / "calm") == cli.EXIT_OK
+    expected = digests(tmp_path / "calm")
+    out = tmp_path / "cache"
+    command = [sys.executable, "-m", "nepa3d.data.preprocess_shapenet", "--shapenet_root", f"{corpus}"]
+    command += ["--out_root", f"{out}", *SMALL]
+    finished = 0
+    for attempt in range(6):
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        deadline = time.monotonic() + 30
+        while len(list(out.glob("*/*/*.npz"))) < min(15, finished + 1 + attempt) and time.monotonic() < deadline:
+            if process.poll() is not None:
+                break
+            time.sleep(0.002)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        partial = digests(out)  # every file under a final name loads
+        assert partial.items() <= expected.items()
+        assert len(partial) >= finished
+        finished = len(partial)
+    assert subprocess.run(command, capture_output=True).returncode == cli.EXIT_OK
+    assert digests(out) == expected
+    assert not list(out.rglob(f"{TEMPORARY_PREFIX}*"))
