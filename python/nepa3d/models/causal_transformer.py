@@ -67,9 +67,7 @@ class Encoder(nn.Module):
 class CausalTransformer(nn.Module):
     """The backbone: every token sees itself and, where the mask lets it, the tokens before it."""
 
-    def __init__(
-        self, d_model: int, nhead: int, num_layers: int, mlp_ratio: float = 4.0, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, d_model: int, nhead: int, num_layers: int, mlp_ratio: float = 4.0, dropout: float = 0.0) -> None:
         super().__init__()
         self.enc = Encoder(d_model, nhead, num_layers, mlp_ratio, dropout)
 

@@ -143,9 +143,7 @@ class Run:
         """The state as a checkpoint file holds it; ``epoch`` there is the last finished one."""
         scaler = self.scaler.state_dict() if self.scaler else None
         args = asdict(self.config)
-        return Checkpoint(
-            self.model.state_dict(), self.optimizer.state_dict(), scaler, args, self.epoch - 1, self.step
-        )
+        return Checkpoint(self.model.state_dict(), self.optimizer.state_dict(), scaler, args, self.epoch - 1, self.step)
 
 
 def pretrain(config: Config) -> Path:
@@ -204,9 +202,7 @@ def train_epoch(run: Run, corpus: Corpus, device: torch.device, total_steps: int
     """One pass over the corpus; returns the loss of every step."""
     config = run.config
     dataset = EpochDataset(corpus, run.epoch)
-    loader = DataLoader(
-        dataset, config.batch, num_workers=config.num_workers, pin_memory=device.type == "cuda"
-    )
+    loader = DataLoader(dataset, config.batch, num_workers=config.num_workers, pin_memory=device.type == "cuda")
     losses: list[Tensor] = []
     for features, types in loader:
         losses.append(train_step(run, features, types, total_steps, device))

@@ -1,0 +1,82 @@
+"""Checkpoint files: the author's load, ours round-trip, damaged and unsafe ones are refused by name."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from nepa3d.train.checkpoint import build_model, load_checkpoint, load_weights, save_checkpoint
+
+
+@pytest.mark.parametrize("name", ["nepa_v1", "mae_v1", "nepa_qa"])
+def test_round_trip_of_the_authors(golden_folder: Path, tmp_path: Path, name: str) -> None:
+    saved = load_checkpoint(golden_folder / f"{name}.pt")
+    assert (saved.epoch, saved.step) == (3, 64)
+    save_checkpoint(tmp_path / "a.pt", saved)
+    again = load_checkpoint(tmp_path / "a.pt")
+    assert again.args == saved.args
+    assert all(torch.equal(again.model[key], value) for key, value in saved.model.items())
+    assert sorted(torch.load(tmp_path / "a.pt", weights_only=True)) == [
+        "args",
+        "epoch",
+        "model",
+        "opt",
+        "scaler",
+        "step",
+    ]
+
+
+def test_files_that_are_none(tmp_path: Path, golden_folder: Path) -> None:
+    whole = (golden_folder / "nepa_v1.pt").read_bytes()
+    for name, content in {"empty": b"", "text": b"weights", "half": whole[: len(whole) // 2]}.items():
+        path = tmp_path / f"{name}.pt"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name}.pt: not a readable checkpoint"):
+            load_checkpoint(path)
+    with pytest.raises(ValueError, match=r"missing.pt: there is no such checkpoint file"):
+        load_checkpoint(tmp_path / "missing.pt")
+
+
+class Canary:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (f"{self.path}",)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    torch.save({"model": Canary(tmp_path / "ran")}, tmp_path / "evil.pt")
+    with pytest.raises(ValueError, match=r"evil.pt: not a readable checkpoint"):
+        load_checkpoint(tmp_path / "evil.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_other_content(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match=r"list.pt: expected a dict, got list"):
+        load_checkpoint(tmp_path / "list.pt")
+    torch.save({"model": {}, "opt": {}, "args": {}, "epoch": "3"}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a.pt: expected epoch to be a int, got str"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+def test_weights_that_do_not_fit_are_listed(golden_folder: Path) -> None:
+    saved = load_checkpoint(golden_folder / "nepa_v1.pt")
+    model = build_model(saved)
+    state = dict(saved.model)
+    del state["pred_head.bias"]
+    state["extra"] = torch.zeros(1)
+    state["pos_emb"] = state["pos_emb"][:, :7]
+    with pytest.raises(ValueError, match=r"pred_head.bias is missing; extra is unexpected; pos_emb: expected \(1, 50"):
+        load_weights(model, replace(saved, model=state))
+
+
+def test_a_foreign_checkpoint(golden_folder: Path) -> None:
+    saved = load_checkpoint(golden_folder / "nepa_v1.pt")
+    with pytest.raises(ValueError, match="not a QueryNepa checkpoint, it lacks pos_emb"):
+        build_model(replace(saved, model={"conv.weight": torch.zeros(1)}))
