@@ -58,6 +58,7 @@ _DAMAGE = (
     struct.error,
     tokenize.TokenError,
     EOFError,
+    LookupError,
     OSError,
     OverflowError,
     RuntimeError,

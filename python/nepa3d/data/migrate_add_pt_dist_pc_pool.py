@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nepa3d import cli, ops
-from nepa3d.data.cache import ShapeCache, needs_distances
+from nepa3d.data.cache import CacheError, ShapeCache, needs_distances
 from nepa3d.data.dataset import list_shapes
 from nepa3d.data.files import remove_temporaries, write_npz
 from nepa3d.data.runner import Outcome, Pool, Report, Task, run_tasks
@@ -22,8 +21,8 @@ KEY = "pt_dist_pc_pool"
 class Config:
     """Add pt_dist_pc_pool to every cache file that lacks a valid one, in place.
 
-    A file is rewritten whole or not at all, behind the links that point to it. Shapes that fail are listed; the exit
-    status is then 3.
+    A file is rewritten whole or not at all, behind the symbolic links that point to it; hard links to it keep the old
+    content. Shapes that fail are listed; the exit status is then 3.
 
     Example: python -m nepa3d.data.migrate_add_pt_dist_pc_pool --cache_root data/shapenet_cache_v0 --splits train,test
     """
@@ -43,27 +42,36 @@ class Config:
 
 
 def migrate_file(path: str) -> str:
-    """Add the distances to one file; keeps its form, stored or deflated."""
+    """Add the distances to one file; all else in it keeps its values, dtypes and form, stored or deflated."""
     target = os.path.realpath(path)
     with ShapeCache(target) as cache:
-        arrays = dict(cache)
-    arrays[KEY] = ops.nearest_distance(arrays["pc_xyz"], arrays["pt_xyz_pool"])[0]
-    with zipfile.ZipFile(target) as file:
-        deflate = any(member.compress_type == zipfile.ZIP_DEFLATED for member in file.infolist())
+        distance, _ = ops.nearest_distance(cache["pc_xyz"], cache["pt_xyz_pool"])
+        arrays = {key: cache.stored(key) for key in cache if key != KEY} | {KEY: distance}
+        deflate = cache.is_deflated()
     write_npz(target, arrays, deflate=deflate)
     return ""
 
 
 def is_migrated(path: str) -> bool:
-    """Whether the file has valid distances already."""
+    """Whether the file has valid distances already, one for each query."""
     with ShapeCache(path) as cache:
-        return KEY in cache and not needs_distances(cache[KEY])
+        queries = cache["pt_xyz_pool"]
+        if KEY not in cache:
+            return False
+        try:
+            stored = cache[KEY]
+        except CacheError:
+            return False
+        return len(stored) == len(queries) and not needs_distances(stored)
 
 
 def splits_of(config: Config) -> list[str]:
     """The split folders to migrate; ``ValueError`` if there are none."""
     if config.splits != "all":
-        return [name.strip() for name in config.splits.split(",") if name.strip()]
+        names = [name.strip() for name in config.splits.split(",") if name.strip()]
+        if not names:
+            raise ValueError(f"splits must be names with commas between them, or all, got {config.splits!r}")
+        return names
     root = Path(config.cache_root)
     if not root.is_dir():
         raise ValueError(f"cache_root: {root} is not a folder")
@@ -83,7 +91,8 @@ def migrate(config: Config) -> Report:
     paths = [path for split in splits_of(config) for path in list_shapes(config.cache_root, split)]
     if config.limit > 0:
         paths = paths[: config.limit]
-    remove_temporaries(config.cache_root)
+    for folder in {Path(os.path.realpath(path)).parent for path in paths}:
+        remove_temporaries(folder)
     tasks = [Task(path, (path, config.overwrite)) for path in paths]
     pool = Pool(config.workers, config.chunk)
     outcomes = run_tasks(migrate_or_skip, tasks, pool, "migrate")

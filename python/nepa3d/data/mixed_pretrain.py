@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import difflib
 import importlib.resources
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,6 @@ import numpy as np
 import yaml
 
 from nepa3d.backends import VoxelSettings, require_backend
-from nepa3d.data.dataset import list_shapes
 
 EPOCH_STRIDE = 1009  # between the seeds of two epochs' draws
 
@@ -61,15 +62,22 @@ def load_mix(path: str | Path) -> Mix:
         content = yaml.safe_load(source.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{source}: not readable as YAML: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("datasets"), list) or not content["datasets"]:
-        raise ValueError(f"{source}: expected a mapping with a list `datasets`")
-    known = {"datasets", "mix_seed", "mix_num_samples", "replacement"}
-    _refuse_unknown(source, "", content, known)
+    if not isinstance(content, dict):
+        raise ValueError(f"{source}: expected a mapping with a list `datasets`, got {type(content).__name__}")
+    _refuse_unknown(source, "", content, {"datasets", "mix_seed", "mix_num_samples", "replacement"})
+    if not isinstance(content.get("datasets"), list) or not content["datasets"]:
+        raise ValueError(f"{source}: datasets must be a list with at least one entry, got {content.get('datasets')!r}")
     components = tuple(_component(source, i, entry) for i, entry in enumerate(content["datasets"]))
+    if not sum(component.weight for component in components) > 0:
+        raise ValueError(f"{source}: datasets: at least one weight must be positive")
     settings = {key: value for key, value in content.items() if key != "datasets"}
-    for key, kind in (("mix_seed", int), ("mix_num_samples", int), ("replacement", bool)):
-        if key in settings and type(settings[key]) is not kind:
-            raise ValueError(f"{source}: {key} must be {kind.__name__}, got {settings[key]!r}")
+    for key, expected, accepts in (
+        ("mix_seed", "a count of at least 0", _is_count(0)),
+        ("mix_num_samples", "a count of at least 0", _is_count(0)),
+        ("replacement", "true or false", _is_switch),
+    ):
+        if key in settings and not accepts(settings[key]):
+            raise ValueError(f"{source}: {key} must be {expected}, got {settings[key]!r}")
     return Mix(components, **settings)
 
 
@@ -82,11 +90,6 @@ def resolve_config(path: str | Path) -> Path:
     if not path.is_absolute() and installed.is_file():
         return installed
     raise ValueError(f"{path}: there is no such file, here or in the installed package")
-
-
-def shapes_of(mix: Mix) -> list[list[str]]:
-    """The cache files of each component."""
-    return [list_shapes(component.cache_root, component.split) for component in mix.components]
 
 
 def draw_mixture(
@@ -104,15 +107,15 @@ def draw_mixture(
         total = sum(sizes)
         if num_samples > total:
             raise ValueError(f"mix_num_samples: {num_samples} of {total} shapes cannot be drawn without replacement")
-        starts = np.cumsum([0, *sizes])
         chosen = rng.choice(total, size=num_samples, replace=False)
-        component = np.searchsorted(starts, chosen, side="right") - 1
-        return [(int(c), int(i - starts[c])) for c, i in zip(component, chosen, strict=True)]
-    share = np.asarray(weights, np.float64)
-    share = share / share.sum()
+        starts = np.cumsum([0, *sizes])
+        owners = np.searchsorted(starts, chosen, side="right") - 1
+        return [(int(c), int(i - starts[c])) for c, i in zip(owners, chosen, strict=True)]
+    bounds = np.cumsum(np.asarray(weights, np.float64) / sum(weights))
+    bounds = (bounds / bounds[-1]).tolist()
     drawn = []
     for _ in range(num_samples):
-        component = int(rng.choice(len(sizes), p=share))
+        component = bisect.bisect_right(bounds, rng.random_sample())  # what choice(p=...) does, ten times faster
         drawn.append((component, int(rng.randint(0, sizes[component]))))
     return drawn
 
@@ -123,13 +126,48 @@ def _component(source: Path, index: int, entry: Any) -> Component:
         raise ValueError(f"{source}: {where} must be a mapping, got {entry!r}")
     _refuse_unknown(source, where, entry, {f.name for f in fields(Component)})
     for key in ("cache_root", "split", "backend"):
-        if not isinstance(entry.get(key), str):
-            raise ValueError(f"{source}: {where} must give {key} as text, got {entry.get(key)!r}")
-    weight = entry.get("weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight > 0:
-        raise ValueError(f"{source}: {where}: weight must be positive, got {weight!r}")
-    require_backend(entry["backend"], f"{source}: {where}: backend")
-    return Component(**{"name": entry["split"], **entry})
+        if key not in entry:
+            raise ValueError(f"{source}: {where} must give {key}")
+    values = {"name": entry["split"], **entry}
+    for key, value in values.items():
+        expected, accepts = _VALUES[key]
+        if not accepts(value):
+            raise ValueError(f"{source}: {where}: {key} must be {expected}, got {value!r}")
+    require_backend(values["backend"], f"{source}: {where}: backend")
+    switches = {key: bool(values[key]) for key in ("force_missing_ray", "add_eos") if key in values}
+    return Component(**{**values, **switches})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_switch(value: Any) -> bool:
+    return isinstance(value, int) and value in (0, 1)
+
+
+def _is_count(least: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and value >= least
+
+
+# of each key of a component, what it must be and the test of that
+_VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "name": ("text", _is_text),
+    "cache_root": ("text", _is_text),
+    "split": ("text", _is_text),
+    "backend": ("text", _is_text),
+    "weight": ("a number of at least 0", lambda value: _is_number(value) and value >= 0),
+    "drop_ray_prob": ("a number in [0, 1]", lambda value: _is_number(value) and 0 <= value <= 1),
+    "force_missing_ray": ("true or false", _is_switch),
+    "add_eos": ("true or false", _is_switch),
+    "voxel_grid": ("a count of at least 1", _is_count(1)),
+    "voxel_dilate": ("a count of at least 0", _is_count(0)),
+    "voxel_max_steps": ("a count of at least 0", _is_count(0)),
+}
 
 
 def _refuse_unknown(source: Path, where: str, entry: Mapping[str, Any], known: set[str]) -> None:

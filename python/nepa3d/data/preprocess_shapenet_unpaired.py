@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from nepa3d import cli
 from nepa3d.data.files import TEMPORARY_PREFIX, remove_temporaries, write_json
+from nepa3d.data.shapenet_unpaired_split import EVALUATION, PARTS
 
 LinkMode = Literal["symlink", "hardlink", "copy"]
 
@@ -76,10 +77,11 @@ def _record(path: Path, index: int, entry: Any) -> Record:
 
 def materialize(config: Config) -> dict[str, Any]:
     """Make every missing file of the chosen parts; returns counts and the missing sources."""
-    chosen = [record for record in read_records(config.split_json) if record.split in config.splits]
-    unknown = set(config.splits) - {record.split for record in chosen}
-    if unknown:
-        raise ValueError(f"splits: {config.split_json} has no shape of {', '.join(sorted(unknown))}")
+    records = read_records(config.split_json)
+    chosen = [record for record in records if record.split in config.splits]
+    unknown = set(config.splits) - {record.split for record in records} - {*PARTS, EVALUATION}
+    if unknown or not chosen:
+        raise ValueError(f"splits: {config.split_json} has no shape of {', '.join(sorted(unknown) or config.splits)}")
     config.out_root.mkdir(parents=True, exist_ok=True)
     remove_temporaries(config.out_root)
     counts: Counter[str] = Counter({"created": 0, "skipped": 0, "missing": 0})
@@ -102,9 +104,17 @@ def materialize(config: Config) -> dict[str, Any]:
         "link_mode": config.link_mode,
         "counts": dict(counts),
         "missing": missing,
+        "strangers": _strangers(config, chosen),
     }
     write_json(config.out_root / "_meta" / "split_source.json", summary)
     return summary
+
+
+def _strangers(config: Config, chosen: Sequence[Record]) -> list[str]:
+    """Files of the view that the assignment does not put there, as a view made from another one leaves behind."""
+    placed = {f"{record.split}/{record.key}.npz" for record in chosen}
+    found = (path for split in config.splits for path in (config.out_root / split).glob("*/*.npz"))
+    return sorted({path.relative_to(config.out_root).as_posix() for path in found} - placed)
 
 
 def _place(source: Path, target: Path, mode: LinkMode) -> None:
@@ -129,6 +139,11 @@ def command(config: Config) -> int:
     print("view: " + ", ".join(f"{count} {what}" for what, count in summary["counts"].items()))
     for name in summary["missing"]:
         print(f"  missing: {config.src_cache_root / name}")
+    if summary["strangers"]:
+        print(
+            f"warning: {len(summary['strangers'])} files are not of this assignment, so a shape may be in two parts; "
+            f"delete them or choose another out_root: {summary['strangers'][0]} ..."
+        )
     return cli.EXIT_SOME_FAILED if summary["missing"] else cli.EXIT_OK
 
 

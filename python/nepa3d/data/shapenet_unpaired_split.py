@@ -18,6 +18,7 @@ from nepa3d.data.files import write_json
 from nepa3d.data.splits import class_of
 
 PARTS = ("train_mesh", "train_pc", "train_udf")
+EVALUATION = "eval"
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def unpaired_split(config: Config) -> dict[str, Any]:
         parts = np.repeat(PARTS, thirds(len(ids), config.ratios))
         train += [_record(f"{name}/{i}", str(part), config.train_split) for i, part in zip(ids, parts, strict=True)]
     held_out = list_shapes(config.cache_root, config.eval_split)
-    evaluation = [_record(f"{class_of(p)}/{Path(p).stem}", "eval", config.eval_split) for p in held_out]
+    evaluation = [_record(f"{class_of(p)}/{Path(p).stem}", EVALUATION, config.eval_split) for p in held_out]
     records = sorted(train, key=lambda r: r["key"]) + sorted(evaluation, key=lambda r: r["key"])
     meta = {
         "cache_root": os.fspath(config.cache_root),

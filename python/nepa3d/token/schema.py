@@ -1,4 +1,4 @@
-"""The token layout: 15 feature columns and the type ids (SPEC of the cache's author; see docs)."""
+"""The token layout: 15 feature columns and the type ids."""
 
 from __future__ import annotations
 

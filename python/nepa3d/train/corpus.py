@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from nepa3d.backends import VoxelSettings, require_backend
+from nepa3d.backends import require_backend
 from nepa3d.data.dataset import SampleSettings, list_shapes, training_sample
 from nepa3d.data.mixed_pretrain import Component, draw_mixture, load_mix
+
+
+T = TypeVar("T")
 
 
 class CorpusConfig(Protocol):
@@ -116,10 +119,14 @@ class EpochDataset(Dataset[tuple[Tensor, Tensor]]):
 
 def _settings(component: Component, default: SampleSettings) -> SampleSettings:
     """The command's settings, with what the mix file says of this component."""
-    given = {
-        "drop_ray_prob": component.drop_ray_prob,
-        "force_missing_ray": component.force_missing_ray,
-        "eos": component.add_eos,
-    }
-    voxel: VoxelSettings = component.voxel(default.voxel)
-    return replace(default, voxel=voxel, **{key: value for key, value in given.items() if value is not None})
+
+    def given(value: T | None, otherwise: T) -> T:
+        return otherwise if value is None else value
+
+    return replace(
+        default,
+        drop_ray_prob=given(component.drop_ray_prob, default.drop_ray_prob),
+        force_missing_ray=given(component.force_missing_ray, default.force_missing_ray),
+        eos=given(component.add_eos, default.eos),
+        voxel=component.voxel(default.voxel),
+    )
