@@ -14,7 +14,6 @@ from nepa3d.backends import require_backend
 from nepa3d.data.dataset import SampleSettings, list_shapes, training_sample
 from nepa3d.data.mixed_pretrain import Component, draw_mixture, load_mix
 
-
 T = TypeVar("T")
 
 
