@@ -53,7 +53,7 @@ FULL = Scale(
     shapes=0,
     per_class=50,
     samples=2048,
-    epochs=8,
+    epochs=6,
     model=("--d_model", "128", "--layers", "4", "--heads", "4"),
     tokens=("--n_point", "64", "--n_ray", "64"),
 )
