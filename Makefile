@@ -8,7 +8,7 @@ QUICK ?=
 DEMO_ROOT ?= demo$(if $(QUICK),/quick,/full)
 
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml CMakeLists.txt constraints.txt $(shell find cmake csrc python -type f -not -name '*.so' -not -name '*.pyc')
+SOURCES := pyproject.toml CMakeLists.txt constraints.txt $(shell find cmake csrc python -type f -not -name '*.so' -not -path '*/.*' -not -path '*/__pycache__/*')
 SANITIZED := build/sanitized
 
 .PHONY: help env demo test lint stubs sanitize clean

@@ -162,6 +162,20 @@ def test_wrong_requests(
     assert message in capsys.readouterr().err
 
 
+def test_two_meshes_of_one_name(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (corpus / "chair" / "m00" / "models" / "other.obj").write_text(TETRAHEDRON.format(1))
+    assert run(corpus, tmp_path / "cache", "--mesh_glob", "*/*/models/*.obj") == cli.EXIT_USAGE
+    assert "two meshes are both shape chair/m00" in capsys.readouterr().err
+    assert not (tmp_path / "cache" / "train").exists()
+
+
+def test_other_layouts(corpus: Path, tmp_path: Path) -> None:
+    (corpus / "lamp").mkdir()
+    (corpus / "lamp" / "a.obj").write_text(TETRAHEDRON.format(1))
+    assert run(corpus, tmp_path / "cache", "--mesh_glob", "lamp/*.obj") == cli.EXIT_OK
+    assert (tmp_path / "cache" / "train" / "lamp" / "a.npz").is_file()
+
+
 def test_no_such_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path / "missing", tmp_path / "cache") == cli.EXIT_USAGE
     assert "missing is not a folder" in capsys.readouterr().err

@@ -94,20 +94,20 @@ def plan(config: Config) -> list[ShapeJob]:
     root = config.shapenet_root
     if not root.is_dir():
         raise ValueError(f"shapenet_root: {root} is not a folder")
-    meshes = {str(path): shape_key(path, root) for path in sorted(root.glob(config.mesh_glob))}
+    meshes = _by_key(sorted(root.glob(config.mesh_glob)), root)
     if not meshes:
         raise ValueError(f"no mesh matches {config.mesh_glob} below {root}")
-    _refuse_same_keys(meshes)
-    test = set(mesh_test_split(list(meshes), config.test_ratio, config.split_seed))
-    parts = {"train": sorted(set(meshes) - test), "test": sorted(test)}
+    test = mesh_test_split(list(meshes), config.test_ratio, config.split_seed)
+    parts = {"train": sorted(set(meshes) - set(test)), "test": test}
     wanted = ("train", "test") if config.split == "all" else (config.split,)
     for name in wanted:
-        write_text(config.out_root / "_splits" / f"{name}.txt", "".join(f"{path}\n" for path in parts[name]))
+        manifest = sorted(f"{meshes[key]}\n" for key in parts[name])
+        write_text(config.out_root / "_splits" / f"{name}.txt", "".join(manifest))
     settings = PoolSettings(**{f.name: getattr(config, f.name) for f in fields(PoolSettings)})
     return [
-        ShapeJob(meshes[path], Path(path), config.out_root / name / f"{meshes[path]}.npz", settings, config.seed)
+        ShapeJob(key, meshes[key], config.out_root / name / f"{key}.npz", settings, config.seed)
         for name in wanted
-        for path in parts[name]
+        for key in parts[name]
     ]
 
 
@@ -158,11 +158,15 @@ def _claim(config: Config) -> None:
     write_json(path, settings)
 
 
-def _refuse_same_keys(meshes: dict[str, str]) -> None:
-    first: dict[str, str] = {}
-    for path, key in meshes.items():
-        if first.setdefault(key, path) != path:
-            raise ValueError(f"two meshes are both shape {key}: {first[key]} and {path}")
+def _by_key(meshes: Sequence[Path], root: Path) -> dict[str, Path]:
+    """Meshes by shape; two of one name would overwrite each other, and are refused."""
+    found: dict[str, Path] = {}
+    for path in meshes:
+        key = shape_key(path, root)
+        if key in found:
+            raise ValueError(f"two meshes are both shape {key}: {found[key]} and {path}")
+        found[key] = path
+    return found
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ def class_of(path: str) -> str:
     return PurePath(path).parent.name
 
 
-def mesh_test_split(mesh_paths: Sequence[str], test_ratio: float, split_seed: int) -> list[str]:
-    """The test meshes of paths ``.../<synset>/<model>/models/<name>``, sorted.
+def mesh_test_split(keys: Sequence[str], test_ratio: float, split_seed: int) -> list[str]:
+    """The test part of shapes "synset/model", sorted.
 
     Of each synset round(test_ratio * n) models, at least one when n >= 10: those with the smallest
     md5("<synset>/<model>:<split_seed>"), so that adding a model moves few others.
@@ -23,23 +23,17 @@ def mesh_test_split(mesh_paths: Sequence[str], test_ratio: float, split_seed: in
     if not 0 <= test_ratio <= 1:
         raise ValueError(f"test_ratio must lie in [0, 1], got {test_ratio}")
 
-    def key(path: str) -> int:
-        synset, model = PurePath(path).parts[-4:-2]
-        text = f"{synset}/{model}:{split_seed}"
-        return int(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()[:8], 16)
+    def rank(key: str) -> tuple[int, str]:
+        digest = hashlib.md5(f"{key}:{split_seed}".encode(), usedforsecurity=False).hexdigest()
+        return int(digest[:8], 16), key
 
     groups: dict[str, list[str]] = {}
-    for path in sorted(mesh_paths):
-        parts = PurePath(path).parts
-        if len(parts) < 4:
-            raise ValueError(f"a mesh path must end in <synset>/<model>/models/<name>, got {path}")
-        groups.setdefault(parts[-4], []).append(path)
+    for key in keys:
+        groups.setdefault(key.split("/")[0], []).append(key)
     test: list[str] = []
-    for paths in groups.values():
-        count = round(test_ratio * len(paths))
-        if len(paths) >= 10:
-            count = max(1, count)
-        test += sorted(paths, key=lambda path: (key(path), path))[:count]
+    for group in groups.values():
+        count = max(round(test_ratio * len(group)), 1 if len(group) >= 10 else 0)
+        test += sorted(group, key=rank)[:count]
     return sorted(test)
 
 
