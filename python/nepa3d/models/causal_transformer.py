@@ -13,7 +13,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, d_model: int, nhead: int) -> None:
         super().__init__()
-        if d_model % nhead:
+        if nhead < 1 or d_model % nhead:
             raise ValueError(f"d_model must be a multiple of the number of heads, got {d_model} and {nhead}")
         self.nhead = nhead
         self.in_proj_weight = nn.Parameter(torch.empty(3 * d_model, d_model))

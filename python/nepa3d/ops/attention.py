@@ -42,8 +42,8 @@ def dual_mask(length: int, mask: DualMask, *, device: torch.device | str | None 
     """Which edges remain: (T, T) bool, True where i may attend j.
 
     The bit of an edge is one 32-bit hash of a row key and a column key, compared with a probability scaled to 2^32:
-    integer arithmetic only, so that every device and kernel makes the same bits. The mixing function is lowbias32
-    (Chris Wellons, Hash Prospector, 2018).
+    integer arithmetic only, so that every device and kernel makes the same bits. The mixing function is the two-round
+    one of least bias known to github.com/skeeto/hash-prospector/issues/19 (TheIronBorn, 2022).
     """
     index = torch.arange(length, device=device)
     low, high = mask.seed & _MASK32, (mask.seed >> 32) & _MASK32
@@ -69,7 +69,7 @@ def _scaled(probability: float) -> int:
 
 
 def _mix32(x: Tensor) -> Tensor:
-    """lowbias32 on int64 tensors that hold 32-bit values."""
+    """The mixing function on int64 tensors that hold 32-bit values; their products wrap, which keeps the low bits."""
     x = x ^ (x >> 16)
     x = x * 0x21F0AAAD & _MASK32
     x = x ^ (x >> 15)

@@ -6,8 +6,10 @@ A file is a dict of ``model`` and ``opt`` (state dicts), ``scaler`` (state dict 
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
+import struct
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +20,11 @@ import torch
 from nepa3d.data.files import atomic_open
 from nepa3d.models.query_nepa import QueryNepa
 from nepa3d.token.schema import sequence_length
+
+# the weights that tell the model's sizes, and how many axes they have
+_SIZES = {"pos_emb": 3, "type_emb.weight": 2, "token_mlp.0.weight": 2, "backbone.enc.layers.0.linear1.weight": 2}
+# what zipfile and torch raise on damaged bytes in memory
+_DAMAGE = (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, ValueError, LookupError, EOFError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -34,10 +41,19 @@ class Checkpoint:
 
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
-    """Write a checkpoint under a temporary name, sync it and rename it over ``path``."""
+    """Write a checkpoint under a temporary name, sync it and rename it over ``path``.
+
+    ``OSError`` naming ``path`` and the size if that fails; a file of that name is then as it was.
+    """
     content = {f.name: getattr(checkpoint, f.name) for f in fields(Checkpoint) if f.name != "path"}
-    with atomic_open(path) as file:
-        torch.save(content, file)
+    buffer = io.BytesIO()  # torch.save to a file hides why writing failed
+    torch.save(content, buffer)
+    try:
+        with atomic_open(path) as file:
+            file.write(buffer.getbuffer())
+    except OSError as error:
+        reason = f"{error.strerror}, writing a checkpoint of {buffer.tell()} bytes"
+        raise OSError(error.errno, reason, os.fspath(path)) from error
 
 
 def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Checkpoint:
@@ -45,17 +61,16 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: there is no such checkpoint file")
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: not a readable checkpoint: {first_line}") from error
+    content = _read(path, device)
     wanted = {"model": dict, "opt": dict, "args": dict, "epoch": int, "step": int}
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a dict, got {type(content).__name__}")
     for key, kind in wanted.items():
         if not isinstance(content.get(key), kind):
             raise ValueError(f"{path}: expected {key} to be a {kind.__name__}, got {type(content.get(key)).__name__}")
+    for key, value in content["model"].items():
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(f"{path}: expected model.{key} to be a tensor, got {type(value).__name__}")
     return Checkpoint(**{key: content[key] for key in wanted}, scaler=content.get("scaler"), path=str(path))
 
 
@@ -75,19 +90,23 @@ def build_model(checkpoint: Checkpoint) -> QueryNepa:
     """The checkpoint's model in evaluation mode, its sizes read off the weights."""
     state = checkpoint.model
     name = checkpoint.path or "checkpoint"
-    missing = [key for key in ("pos_emb", "type_emb.weight", "token_mlp.0.weight") if key not in state]
-    if missing or "heads" not in checkpoint.args:
-        raise ValueError(f"{name}: not a QueryNepa checkpoint, it lacks {', '.join(missing) or 'args.heads'}")
+    for key, axes in _SIZES.items():
+        if key not in state:
+            raise ValueError(f"{name}: not a QueryNepa checkpoint, it lacks {key}")
+        if state[key].dim() != axes:
+            raise ValueError(f"{name}: expected {key} to have {axes} axes, got shape {tuple(state[key].shape)}")
+    heads = checkpoint.args.get("heads")
+    if not isinstance(heads, int):
+        raise ValueError(f"{name}: expected args.heads to be a whole number, got {heads!r}")
     d_model, feat_dim = state["token_mlp.0.weight"].shape
     layers = {key.split(".")[3] for key in state if key.startswith("backbone.enc.layers.")}
-    hidden = state["backbone.enc.layers.0.linear1.weight"].shape[0] if layers else 4 * d_model
     model = QueryNepa(
         feat_dim=feat_dim,
         d_model=d_model,
         n_types=state["type_emb.weight"].shape[0],
-        nhead=checkpoint.args["heads"],
+        nhead=heads,
         num_layers=len(layers),
-        mlp_ratio=hidden / d_model,
+        mlp_ratio=state["backbone.enc.layers.0.linear1.weight"].shape[0] / d_model,
         max_len=state["pos_emb"].shape[1],
     )
     load_weights(model, checkpoint)
@@ -107,3 +126,31 @@ def load_weights(model: QueryNepa, checkpoint: Checkpoint) -> None:
     if faults:
         raise ValueError(f"{checkpoint.path or 'checkpoint'}: does not fit the model: {'; '.join(faults)}")
     model.load_state_dict(got)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
+    """Fill ``optimizer``; ``ValueError`` where the state is not one of the same parameters in the same order."""
+    name = checkpoint.path or "checkpoint"
+    try:
+        optimizer.load_state_dict(checkpoint.opt)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{name}: opt does not fit the optimiser: {error}") from error
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, parameter in enumerate(parameters):
+        moment = optimizer.state[parameter].get("exp_avg", parameter)
+        if moment.shape != parameter.shape:
+            came = tuple(moment.shape)
+            raise ValueError(f"{name}: opt.state[{index}]: expected {tuple(parameter.shape)}, got {came}")
+
+
+def _read(path: Path, device: str | torch.device) -> Any:
+    data = path.read_bytes()
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            damaged = archive.testzip()  # torch does not look at the checksums
+        if damaged:
+            raise ValueError(f"the checksum of {damaged} is wrong")
+        return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    except _DAMAGE as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: not a readable checkpoint: {first_line}") from error

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from nepa3d.backends import require_backend
 from nepa3d.data.dataset import SampleSettings, list_shapes, training_sample
@@ -56,6 +56,11 @@ class Corpus:
     num_samples: int = 0
     replacement: bool = True
 
+    def __post_init__(self) -> None:
+        if len({part.settings.length for part in self.parts}) > 1:
+            lengths = ", ".join(f"{part.name} {part.settings.length}" for part in self.parts)
+            raise ValueError(f"the parts of a mix must have sequences of one length, got {lengths}")
+
     def epoch(self, epoch: int) -> list[tuple[int, int]]:
         """The samples (part, shape) of an epoch, in order; a function of the seeds and the epoch."""
         sizes = [len(part.paths) for part in self.parts]
@@ -68,11 +73,8 @@ class Corpus:
 
     @property
     def length(self) -> int:
-        """Tokens T of every sample; ``ValueError`` if the parts disagree."""
-        lengths = {part.name: part.settings.length for part in self.parts}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"the parts of a mix must have sequences of one length, got {lengths}")
-        return next(iter(lengths.values()))
+        """Tokens T of every sample."""
+        return self.parts[0].settings.length
 
 
 def open_corpus(config: CorpusConfig, settings: SampleSettings) -> Corpus:
@@ -97,7 +99,17 @@ def open_corpus(config: CorpusConfig, settings: SampleSettings) -> Corpus:
     )
 
 
-class EpochDataset(Dataset[tuple[Tensor, Tensor]]):
+@dataclass(frozen=True)
+class Unreadable:
+    """Why a sample could not be made. A value, as exceptions leave a loader's worker as tracebacks of other kinds."""
+
+    reason: str
+
+
+Sample = tuple[Tensor, Tensor] | Unreadable
+
+
+class EpochDataset(Dataset[Sample]):
     """The samples of one epoch in their order: features (T, 15) and types (T,)."""
 
     def __init__(self, corpus: Corpus, epoch: int) -> None:
@@ -107,13 +119,22 @@ class EpochDataset(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.draws)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> Sample:
         number, shape = self.draws[index]
         part = self.corpus.parts[number]
-        features, types = training_sample(
-            part.paths[shape], part.backend, part.settings, self.corpus.seed, self.number, index
-        )
+        try:
+            features, types = training_sample(
+                part.paths[shape], part.backend, part.settings, self.corpus.seed, self.number, index
+            )
+        except ValueError as error:
+            return Unreadable(str(error))
         return torch.from_numpy(features), torch.from_numpy(types)
+
+
+def collate(samples: list[Sample]) -> Sample:
+    """Features (B, T, 15) and types (B, T), or the first reason why there are none."""
+    unreadable = [sample for sample in samples if isinstance(sample, Unreadable)]
+    return unreadable[0] if unreadable else default_collate(samples)
 
 
 def _settings(component: Component, default: SampleSettings) -> SampleSettings:

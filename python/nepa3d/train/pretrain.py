@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,8 +22,15 @@ from nepa3d.data.dataset import SampleSettings
 from nepa3d.data.files import remove_temporaries, write_text
 from nepa3d.models.query_nepa import QueryNepa
 from nepa3d.ops.attention import DualMask
-from nepa3d.train.checkpoint import Checkpoint, load_checkpoint, load_weights, model_for, save_checkpoint
-from nepa3d.train.corpus import Corpus, EpochDataset, open_corpus
+from nepa3d.train.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_optimizer,
+    load_weights,
+    model_for,
+    save_checkpoint,
+)
+from nepa3d.train.corpus import Corpus, EpochDataset, Unreadable, collate, open_corpus
 from nepa3d.train.objectives import choose_masked, hide, mae_loss, nepa_loss
 
 WEIGHT_DECAY = 0.05
@@ -75,7 +82,8 @@ class Config:
     resume: str = ""
     """Checkpoint to go on from."""
     auto_resume: Literal[0, 1] = 1
-    """Without resume go on from last.pt in save_dir; start fresh where the checkpoint does not exist."""
+    """Without resume go on from last.pt in save_dir, or from the newest older checkpoint there if it is damaged;
+    start fresh where the checkpoint does not exist."""
     num_workers: int = 4
     """Processes that read samples; 0: none."""
     drop_ray_prob: float = 0.0
@@ -111,8 +119,14 @@ class Config:
         for name in ("batch", "epochs", "save_every", "layers", "heads", "d_model"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.mask_ratio <= 1:
-            raise ValueError(f"mask_ratio must lie in [0, 1], got {self.mask_ratio}")
+        for name in ("num_workers", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        for name in ("mask_ratio", "dual_mask_warmup_frac"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr must be positive, got {self.lr}")
         DualMask(self.dual_mask_near, self.dual_mask_far, self.dual_mask_window, 0)
 
     def sample_settings(self) -> SampleSettings:
@@ -138,6 +152,7 @@ class Run:
     scaler: torch.amp.GradScaler | None
     epoch: int = 0  # the next one
     step: int = 0  # steps done
+    source: str = ""  # the checkpoint it went on from
 
     def checkpoint(self) -> Checkpoint:
         """The state as a checkpoint file holds it; ``epoch`` there is the last finished one."""
@@ -150,61 +165,56 @@ def pretrain(config: Config) -> Path:
     """Train to the last epoch, going on from a checkpoint where there is one; returns the last checkpoint's path."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     corpus = open_corpus(config, config.sample_settings())
+    config = replace(config, add_eos=int(corpus.parts[0].settings.eos))  # a mix may decide it; checkpoints tell it
     folder = Path(config.save_dir)
     folder.mkdir(parents=True, exist_ok=True)
     remove_temporaries(folder)
-    run = start(config, corpus, device)
+    run = start(config, device)
     _announce(run, corpus, device)
     last = folder / f"ckpt_ep{config.epochs - 1:03d}.pt"
     if run.epoch >= config.epochs:
         print(f"all {config.epochs} epochs are done")
-        return last
-    steps = math.ceil(len(corpus.epoch(0)) / config.batch)
-    progress = tqdm(total=config.epochs * steps * config.batch, initial=run.step * config.batch, unit="sample")
-    with progress:
+        return Path(run.source)
+    samples = len(corpus.epoch(0))
+    total_steps = math.ceil(samples / config.batch) * config.epochs
+    with tqdm(total=config.epochs * samples, initial=run.epoch * samples, unit="sample") as progress:
         while run.epoch < config.epochs:
-            losses = train_epoch(run, corpus, device, steps * config.epochs, progress)
+            losses = train_epoch(run, corpus, device, total_steps, progress)
             _append_losses(folder, run, losses)
             run.epoch += 1
             _save(run, folder)
     return last
 
 
-def start(config: Config, corpus: Corpus, device: torch.device) -> Run:
+def start(config: Config, device: torch.device) -> Run:
     """A fresh run, or the one of the checkpoint to go on from."""
     torch.manual_seed(config.seed)
-    model = model_for({**asdict(config), "add_eos": corpus.parts[0].settings.eos})
-    if model.pos_emb.shape[1] != corpus.length:
-        raise ValueError(f"the model takes {model.pos_emb.shape[1]} tokens, the samples have {corpus.length}")
-    model.to(device).train()
+    model = model_for(asdict(config)).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=WEIGHT_DECAY)
     scaler = torch.amp.GradScaler() if device.type == "cuda" else None
     run = Run(config, model, optimizer, scaler)
-    path = _resume_path(config)
-    if path is None:
-        _keep_losses(Path(config.save_dir), 0)
-        return run
-    checkpoint = load_checkpoint(path, device)
-    _require_same_architecture(config, checkpoint)
-    load_weights(model, checkpoint)
-    optimizer.load_state_dict(checkpoint.opt)
-    for group in optimizer.param_groups:
-        group["lr"] = config.lr
-    if scaler and checkpoint.scaler:
-        scaler.load_state_dict(checkpoint.scaler)
-    run.epoch, run.step = checkpoint.epoch + 1, checkpoint.step
+    checkpoint = _checkpoint_to_resume(config, device)
+    if checkpoint:
+        _restore(run, checkpoint)
     _keep_losses(Path(config.save_dir), run.step)
-    print(f"resumed from {path}: epoch {run.epoch}, step {run.step}")
     return run
 
 
 def train_epoch(run: Run, corpus: Corpus, device: torch.device, total_steps: int, progress: tqdm) -> list[float]:
-    """One pass over the corpus; returns the loss of every step."""
+    """One pass over the corpus; returns the loss of every step. ``ValueError`` if loss or weights diverge."""
     config = run.config
-    dataset = EpochDataset(corpus, run.epoch)
-    loader = DataLoader(dataset, config.batch, num_workers=config.num_workers, pin_memory=device.type == "cuda")
+    loader = DataLoader(
+        EpochDataset(corpus, run.epoch),
+        config.batch,
+        num_workers=config.num_workers,
+        collate_fn=collate,
+        pin_memory=device.type == "cuda",
+    )
     losses: list[Tensor] = []
-    for features, types in loader:
+    for batch in loader:
+        if isinstance(batch, Unreadable):
+            raise ValueError(batch.reason)
+        features, types = batch
         losses.append(train_step(run, features, types, total_steps, device))
         run.step += 1
         progress.update(len(features))
@@ -213,6 +223,8 @@ def train_epoch(run: Run, corpus: Corpus, device: torch.device, total_steps: int
             if not math.isfinite(loss):
                 raise ValueError(f"the loss is {loss} at step {run.step}; checkpoints hold the state before this epoch")
             progress.set_postfix(epoch=run.epoch, loss=f"{loss:.4f}", refresh=False)
+    if not all(bool(parameter.isfinite().all()) for parameter in run.model.parameters()):
+        raise ValueError(f"weights are not finite at step {run.step}; checkpoints hold the state before this epoch")
     return [float(loss) for loss in losses]
 
 
@@ -252,13 +264,48 @@ def dual_mask_at(config: Config, step: int, total_steps: int) -> DualMask:
     return DualMask(near, far, config.dual_mask_window, config.seed * STEP_STRIDE + step)
 
 
-def _resume_path(config: Config) -> Path | None:
-    path = Path(config.resume or Path(config.save_dir) / "last.pt")
-    if path.exists() and (config.resume or config.auto_resume):
-        return path
-    if config.resume and not config.auto_resume:
-        raise ValueError(f"resume: there is no {path}")
+def _checkpoint_to_resume(config: Config, device: torch.device) -> Checkpoint | None:
+    last = Path(config.save_dir) / "last.pt"
+    path = Path(config.resume or last)
+    if not config.resume and not config.auto_resume:
+        return None
+    if not path.exists():
+        if not config.auto_resume:
+            raise ValueError(f"resume: there is no {path}")
+        print(f"there is no {path}: starting fresh")
+        return None
+    try:
+        return load_checkpoint(path, device)
+    except ValueError as error:
+        if not config.auto_resume or path.resolve() != last.resolve():
+            raise
+        print(error)
+        older = _newest_readable(last.parent, device)
+        if older is None:
+            raise
+        return older
+
+
+def _newest_readable(folder: Path, device: torch.device) -> Checkpoint | None:
+    """The last of the checkpoints kept by epoch that can be read."""
+    for path in sorted(folder.glob("ckpt_ep*.pt"), key=lambda path: (len(path.name), path.name), reverse=True):
+        try:
+            return load_checkpoint(path, device)
+        except ValueError as error:
+            print(error)
     return None
+
+
+def _restore(run: Run, checkpoint: Checkpoint) -> None:
+    _require_same_architecture(run.config, checkpoint)
+    load_weights(run.model, checkpoint)
+    load_optimizer(run.optimizer, checkpoint)
+    for group in run.optimizer.param_groups:
+        group["lr"] = run.config.lr
+    if run.scaler and checkpoint.scaler:
+        run.scaler.load_state_dict(checkpoint.scaler)
+    run.epoch, run.step, run.source = checkpoint.epoch + 1, checkpoint.step, checkpoint.path
+    print(f"resumed from {checkpoint.path}: epoch {run.epoch}, step {run.step}")
 
 
 def _require_same_architecture(config: Config, checkpoint: Checkpoint) -> None:
@@ -266,7 +313,7 @@ def _require_same_architecture(config: Config, checkpoint: Checkpoint) -> None:
     differing = [
         f"{name} {checkpoint.args[name]} -> {asked[name]}"
         for name in ARCHITECTURE
-        if name in checkpoint.args and int(checkpoint.args[name]) != int(asked[name])
+        if name in checkpoint.args and checkpoint.args[name] != asked[name]
     ]
     if differing:
         raise ValueError(f"{checkpoint.path}: is of another model ({'; '.join(differing)})")
@@ -292,10 +339,14 @@ def _append_losses(folder: Path, run: Run, losses: list[float]) -> None:
 
 
 def _keep_losses(folder: Path, steps: int) -> None:
-    """Cut the loss log to the steps a resumed run has behind it."""
+    """Cut the loss log to the steps a resumed run has behind it, and off half a line that a killed run left."""
     path = folder / "loss.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    write_text(path, "".join(lines[:steps]))
+    try:
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < steps]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{path}: not a loss log, move it away: {error}") from error
+    write_text(path, "".join(kept))
 
 
 def _announce(run: Run, corpus: Corpus, device: torch.device) -> None:
