@@ -162,7 +162,7 @@ TriangleBvh::TriangleBvh(Points vertices, std::span<const Face> faces) {
 
 RayHit TriangleBvh::first_hit(Vec3 origin, Vec3 direction) const {
     RayHit best{infinity, -1, 0, 0};
-    if (dot(direction, direction) == 0) return best;
+    if (direction.x == 0 && direction.y == 0 && direction.z == 0) return best;
     const ShearedRay ray(origin, direction);
     const Vec3 inverse{1 / direction.x, 1 / direction.y, 1 / direction.z};
 

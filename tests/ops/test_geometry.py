@@ -153,6 +153,16 @@ class TestCastRays:
         assert radius.min() > 0.9
         assert radius.max() < 1.001
 
+    def test_tiny_directions_are_directions(self) -> None:
+        vertices, faces = icosphere(0)
+        t, face, _ = ops.cast_rays(vertices, faces, [[0, 0, 0]], [[0, 1e-30, 1e-30]])
+        assert face[0] >= 0
+        assert 0.7e30 < t[0] * 2**0.5 < 1.1e30
+
+    def test_faces_must_be_integers(self) -> None:
+        with pytest.raises(ValueError, match="faces must be integers, got float64"):
+            ops.cast_rays(np.eye(3), [[0.0, 1.0, 2.0]], [[0, 0, 0]], [[0, 0, 1]])
+
     def test_index_out_of_range(self) -> None:
         with pytest.raises(ValueError, match="faces must index 3 vertices, got index 3"):
             ops.cast_rays(np.eye(3), [[0, 1, 3]], [[0, 0, 0]], [[0, 0, 1]])

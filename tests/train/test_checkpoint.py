@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import resource
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from nepa3d.train.checkpoint import build_model, load_checkpoint, load_weights, save_checkpoint
+from nepa3d.train.checkpoint import (
+    build_model,
+    load_checkpoint,
+    load_optimizer,
+    load_weights,
+    save_checkpoint,
+)
 
 
 @pytest.mark.parametrize("name", ["nepa_v1", "mae_v1", "nepa_qa"])
@@ -41,6 +48,44 @@ def test_files_that_are_none(tmp_path: Path, golden_folder: Path) -> None:
         load_checkpoint(tmp_path / "missing.pt")
 
 
+def test_no_truncation_and_no_flipped_bit_gets_through(tmp_path: Path, golden_folder: Path) -> None:
+    whole = (golden_folder / "nepa_v1.pt").read_bytes()
+    expected = load_checkpoint(golden_folder / "nepa_v1.pt").model
+    path = tmp_path / "a.pt"
+    for i in range(16):
+        path.write_bytes(whole[: i * len(whole) // 16])
+        with pytest.raises(ValueError, match=r"a.pt: not a readable checkpoint"):
+            load_checkpoint(path)
+    refused = 0
+    for i in range(100):
+        damaged = bytearray(whole)
+        damaged[i * len(whole) // 100] ^= 1 << i % 8
+        path.write_bytes(damaged)
+        try:
+            found = load_checkpoint(path).model
+        except ValueError as error:
+            assert "a.pt: not a readable checkpoint" in str(error)
+            refused += 1
+        else:  # the bit was padding
+            assert all(torch.equal(found[key], value) for key, value in expected.items())
+    assert refused > 90
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, golden_folder: Path) -> None:
+    saved = load_checkpoint(golden_folder / "nepa_v1.pt")
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, replace(saved, step=1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match=r"writing a checkpoint of \d+ bytes: '.*last.pt'"):
+            save_checkpoint(path, saved)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert load_checkpoint(path).step == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
 class Canary:
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -63,6 +108,9 @@ def test_other_content(tmp_path: Path) -> None:
     torch.save({"model": {}, "opt": {}, "args": {}, "epoch": "3"}, tmp_path / "a.pt")
     with pytest.raises(ValueError, match=r"a.pt: expected epoch to be a int, got str"):
         load_checkpoint(tmp_path / "a.pt")
+    torch.save({"model": {"pos_emb": 1}, "opt": {}, "args": {}, "epoch": 3, "step": 1}, tmp_path / "b.pt")
+    with pytest.raises(ValueError, match=r"b.pt: expected model.pos_emb to be a tensor, got int"):
+        load_checkpoint(tmp_path / "b.pt")
 
 
 def test_weights_that_do_not_fit_are_listed(golden_folder: Path) -> None:
@@ -80,3 +128,22 @@ def test_a_foreign_checkpoint(golden_folder: Path) -> None:
     saved = load_checkpoint(golden_folder / "nepa_v1.pt")
     with pytest.raises(ValueError, match="not a QueryNepa checkpoint, it lacks pos_emb"):
         build_model(replace(saved, model={"conv.weight": torch.zeros(1)}))
+
+
+def test_sizes_that_tell_no_model(golden_folder: Path) -> None:
+    saved = load_checkpoint(golden_folder / "nepa_v1.pt")
+    for key in ("pos_emb", "type_emb.weight", "token_mlp.0.weight", "backbone.enc.layers.0.linear1.weight"):
+        with pytest.raises(ValueError, match=rf"nepa_v1.pt: expected {key} to have \d axes, got shape \(1,\)"):
+            build_model(replace(saved, model={**saved.model, key: torch.zeros(1)}))
+    with pytest.raises(ValueError, match=r"nepa_v1.pt: expected args.heads to be a whole number, got None"):
+        build_model(replace(saved, args={}))
+
+
+def test_an_optimiser_state_of_other_parameters(golden_folder: Path) -> None:
+    saved = load_checkpoint(golden_folder / "nepa_v1.pt")
+    optimizer = torch.optim.AdamW(build_model(saved).parameters())
+    swapped = {**saved.opt["state"], 0: saved.opt["state"][1], 1: saved.opt["state"][0]}
+    with pytest.raises(ValueError, match=r"nepa_v1.pt: opt.state\[0\]: expected \(1, 50, 32\), got \(5, 32\)"):
+        load_optimizer(optimizer, replace(saved, opt={**saved.opt, "state": swapped}))
+    with pytest.raises(ValueError, match=r"nepa_v1.pt: opt does not fit the optimiser: .*param_groups"):
+        load_optimizer(optimizer, replace(saved, opt={}))

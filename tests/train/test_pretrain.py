@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from nepa3d import cli
 from nepa3d.data.files import TEMPORARY_PREFIX
@@ -94,6 +97,99 @@ def test_sigkill_loses_no_finished_epoch(golden: Path, tmp_path: Path) -> None:
     assert not list(folder.glob(f"{TEMPORARY_PREFIX}*"))
 
 
+def test_a_damaged_last_checkpoint_costs_an_epoch_not_the_run(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path / "calm", "--epochs", "3") == cli.EXIT_OK
+    folder = tmp_path / "damaged"
+    assert run(folder, "--epochs", "2") == cli.EXIT_OK
+    for name in ("last.pt", "ckpt_ep001.pt"):
+        content = bytearray((folder / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / name).write_bytes(content)
+    assert run(folder, "--epochs", "3", "--resume", f"{folder}/ckpt_ep001.pt") == cli.EXIT_USAGE
+    assert run(folder, "--epochs", "3", "--resume", f"{folder}/last.pt", "--auto_resume", "0") == cli.EXIT_USAGE
+    capsys.readouterr()
+    assert run(folder, "--epochs", "3", "--resume", f"{folder}/last.pt") == cli.EXIT_OK
+    said = capsys.readouterr().out
+    assert "last.pt: not a readable checkpoint: the checksum of" in said
+    assert "ckpt_ep000.pt: epoch 1, step 3" in said
+    assert_same_state(tmp_path / "calm" / "last.pt", folder / "last.pt")
+    assert losses(tmp_path / "calm") == losses(folder)
+    for path in folder.glob("*.pt"):
+        path.write_bytes(b"")
+    assert run(folder, "--epochs", "4") == cli.EXIT_USAGE  # rather than start over
+    assert "last.pt: not a readable checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_an_unreadable_shape_is_named(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: str
+) -> None:
+    shutil.copytree("cache", tmp_path / "cache")
+    shape = sorted((tmp_path / "cache" / "train").glob("*/*.npz"))[7]
+    shape.write_bytes(shape.read_bytes()[:1000])
+    flags = ["--mix_config", "", "--cache_root", f"{tmp_path}/cache", "--epochs", "1", "--num_workers", workers]
+    assert run(tmp_path / "run", *flags) == cli.EXIT_USAGE
+    error = capsys.readouterr().err
+    assert f"error: {shape}: not a readable .npz" in error
+    assert "Traceback" not in error
+
+
+def test_what_diverges_is_not_kept(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(tmp_path, "--epochs", "1") == cli.EXIT_OK
+    before = (tmp_path / "last.pt").read_bytes()
+    assert run(tmp_path, "--epochs", "2", "--lr", "1e30") == cli.EXIT_USAGE
+    assert "the loss is nan at step 6" in capsys.readouterr().err
+    step = pretrain.train_step
+
+    def step_that_spoils(state: pretrain.Run, *rest: Any) -> torch.Tensor:
+        loss = step(state, *rest)
+        torch.nn.init.constant_(state.model.pred_head.bias, float("nan") if state.step == 5 else 0)
+        return loss
+
+    monkeypatch.setattr(pretrain, "train_step", step_that_spoils)
+    assert run(tmp_path, "--epochs", "2") == cli.EXIT_USAGE
+    assert "weights are not finite at step 6" in capsys.readouterr().err
+    assert (tmp_path / "last.pt").read_bytes() == before
+
+
+def test_a_mix_may_decide_on_the_eos_token(golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mix = yaml.safe_load(Path("mix.yaml").read_text())
+    for component in mix["datasets"]:
+        component.update(name="same", add_eos=0)
+    path = tmp_path / "mix.yaml"
+    path.write_text(yaml.safe_dump(mix))
+    for epochs in ("1", "2"):
+        assert run(tmp_path / "run", "--mix_config", f"{path}", "--epochs", epochs) == cli.EXIT_OK
+    saved = load_checkpoint(tmp_path / "run" / "last.pt")
+    assert saved.args["add_eos"] == 0
+    assert saved.model["pos_emb"].shape == (1, 1 + 8 + 4, 16)
+    mix["datasets"][0]["add_eos"] = 1
+    path.write_text(yaml.safe_dump(mix))
+    assert run(tmp_path / "other", "--mix_config", f"{path}", "--epochs", "1") == cli.EXIT_USAGE
+    assert "sequences of one length, got same 14, same 13, same 13" in capsys.readouterr().err
+
+
+def test_the_loss_log_of_a_run_that_began_elsewhere(golden: Path, tmp_path: Path) -> None:
+    sizes = ["--n_point", "32", "--n_ray", "16", "--d_model", "32", "--layers", "2"]
+    assert run(tmp_path, "--epochs", "5", "--resume", "nepa_v1.pt", *sizes) == cli.EXIT_OK
+    log = tmp_path / "loss.jsonl"
+    with log.open("a") as file:  # killed after the log of an epoch, and while writing the next
+        file.write('{"step": 67, "epoch": 5, "loss": 9.0}\n{"step": 68, "epo')
+    assert run(tmp_path, "--epochs", "6", *sizes) == cli.EXIT_OK
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(64, 70))
+
+
+def test_a_resume_that_does_not_exist_starts_fresh_and_says_so(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "--epochs", "1", "--resume", "missing.pt") == cli.EXIT_OK
+    assert "there is no missing.pt: starting fresh" in capsys.readouterr().out
+
+
 def test_files_and_a_second_call(golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, "--epochs", "4", "--save_every", "2") == cli.EXIT_OK
     assert sorted(p.name for p in tmp_path.iterdir()) == [
@@ -135,6 +231,9 @@ def test_single_cache(golden: Path, tmp_path: Path) -> None:
         (["--resume", "nepa_v1.pt"], "d_model 32 -> 16; layers 2 -> 1; n_point 32 -> 8; n_ray 16 -> 4"),
         (["--dual_mask_near", "2"], "near must lie in"),
         (["--mask_ratio", "-1"], "mask_ratio must lie in"),
+        (["--dual_mask_warmup_frac", "2"], "dual_mask_warmup_frac must lie in"),
+        (["--seed", "-1"], "seed must be at least 0, got -1"),
+        (["--lr", "nan"], "lr must be positive, got nan"),
         (["--objective", "gan"], "gan"),
     ],
 )

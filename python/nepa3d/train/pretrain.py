@@ -165,7 +165,8 @@ def pretrain(config: Config) -> Path:
     """Train to the last epoch, going on from a checkpoint where there is one; returns the last checkpoint's path."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     corpus = open_corpus(config, config.sample_settings())
-    config = replace(config, add_eos=int(corpus.parts[0].settings.eos))  # a mix may decide it; checkpoints tell it
+    # a mix may decide on it, and the checkpoint has to tell what was trained
+    config = replace(config, add_eos=1 if corpus.parts[0].settings.eos else 0)
     folder = Path(config.save_dir)
     folder.mkdir(parents=True, exist_ok=True)
     remove_temporaries(folder)
