@@ -2,7 +2,8 @@
 add_library(nepa3d_compile_options INTERFACE)
 target_compile_options(nepa3d_compile_options INTERFACE
   -Wall -Wextra -Wconversion -Wno-sign-conversion
-  -ffp-contract=off) # the same bits on every processor
+  -ffp-contract=off # the same bits on every processor
+  -fno-math-errno -fno-trapping-math -fno-signed-zeros) # lets loops over lanes become vector code
 if(NEPA3D_WERROR)
   target_compile_options(nepa3d_compile_options INTERFACE -Werror)
 endif()

@@ -15,25 +15,22 @@ std::uint32_t spread_bits(std::uint32_t x) {
     return (x | (x << 2)) & 0x09249249u;
 }
 
-std::uint32_t cell(float x) {
-    const float scaled = (x / 2.0f + 0.5f) * 1023.0f;
-    return static_cast<std::uint32_t>(std::clamp(scaled, 0.0f, 1023.0f));
+std::uint32_t interleave(std::uint32_t x, std::uint32_t y, std::uint32_t z) {
+    return spread_bits(x) | spread_bits(y) << 1 | spread_bits(z) << 2;
 }
 
-}  // namespace
+/// One of 1024 cells along [0, 1].
+std::uint32_t unit_cell(float x) { return static_cast<std::uint32_t>(std::clamp(x * 1023.0f, 0.0f, 1023.0f)); }
 
-std::uint32_t morton_code(Vec3 point) {
-    return spread_bits(cell(point.x)) | spread_bits(cell(point.y)) << 1 | spread_bits(cell(point.z)) << 2;
-}
-
-std::vector<std::int64_t> morton_order(Points points) {
+/// Indices that sort by a 30-bit code, stable: radix sort in three digits.
+template <class Code>
+std::vector<std::uint32_t> sort_by_code(std::size_t size, const Code& code) {
     constexpr int digit_bits = 10;
     struct Keyed {
         std::uint32_t code, index;
     };
-    std::vector<Keyed> keyed(points.size()), scratch(points.size());
-    for (std::size_t i = 0; i < points.size(); ++i)
-        keyed[i] = {morton_code(points[i]), static_cast<std::uint32_t>(i)};
+    std::vector<Keyed> keyed(size), scratch(size);
+    for (std::size_t i = 0; i < size; ++i) keyed[i] = {code(i), static_cast<std::uint32_t>(i)};
     for (int shift = 0; shift < 30; shift += digit_bits) {
         std::array<std::size_t, 1 << digit_bits> place{};
         const auto digit = [&](const Keyed& k) { return (k.code >> shift) & ((1u << digit_bits) - 1); };
@@ -42,9 +39,33 @@ std::vector<std::int64_t> morton_order(Points points) {
         for (const Keyed& k : keyed) scratch[place[digit(k)]++] = k;
         keyed.swap(scratch);
     }
-    std::vector<std::int64_t> order(points.size());
-    std::transform(keyed.begin(), keyed.end(), order.begin(), [](const Keyed& k) { return std::int64_t{k.index}; });
+    std::vector<std::uint32_t> order(size);
+    std::transform(keyed.begin(), keyed.end(), order.begin(), [](const Keyed& k) { return k.index; });
     return order;
+}
+
+}  // namespace
+
+std::uint32_t morton_code(Vec3 point) {
+    const auto cell = [](float x) { return unit_cell(x / 2.0f + 0.5f); };
+    return interleave(cell(point.x), cell(point.y), cell(point.z));
+}
+
+std::vector<std::int64_t> morton_order(Points points) {
+    const auto sorted = sort_by_code(points.size(), [&](std::size_t i) { return morton_code(points[i]); });
+    return {sorted.begin(), sorted.end()};
+}
+
+std::vector<std::uint32_t> spatial_order(Points points) {
+    if (points.empty()) return {};
+    Vec3 low = points[0], high = low;
+    for (const Vec3 p : points) low = min(low, p), high = max(high, p);
+    const auto scale = [](float extent) { return extent > 0 ? 1 / extent : 0.0f; };
+    const Vec3 scales{scale(high.x - low.x), scale(high.y - low.y), scale(high.z - low.z)};
+    return sort_by_code(points.size(), [&](std::size_t i) {
+        const Vec3 d = points[i] - low;
+        return interleave(unit_cell(d.x * scales.x), unit_cell(d.y * scales.y), unit_cell(d.z * scales.z));
+    });
 }
 
 std::vector<std::int64_t> ray_direction_order(Points directions) {

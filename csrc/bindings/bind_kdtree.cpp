@@ -1,6 +1,7 @@
+#include <algorithm>
+
 #include "arguments.hpp"
 #include "kdtree.hpp"
-#include "parallel.hpp"
 
 namespace nepa3d::bindings {
 
@@ -21,18 +22,13 @@ void bind_kdtree(py::module_& module) {
                 const auto points = rows.span();
                 py::array_t<float> distance(static_cast<py::ssize_t>(points.size()));
                 py::array_t<std::int64_t> index(static_cast<py::ssize_t>(points.size()));
-                float* const distances = distance.mutable_data();
-                std::int64_t* const indices = index.mutable_data();
+                std::vector<KdTree::Nearest> found(points.size());
                 {
                     const py::gil_scoped_release unlocked;
-                    parallel_for(points.size(), threads, 256, [&](std::size_t begin, std::size_t end) {
-                        for (std::size_t i = begin; i < end; ++i) {
-                            const KdTree::Nearest found = tree.nearest(points[i]);
-                            distances[i] = found.distance;
-                            indices[i] = found.index;
-                        }
-                    });
+                    tree.nearest(points, found, threads);
                 }
+                std::transform(found.begin(), found.end(), distance.mutable_data(), [](auto n) { return n.distance; });
+                std::transform(found.begin(), found.end(), index.mutable_data(), [](auto n) { return n.index; });
                 return py::make_tuple(distance, index);
             },
             py::arg("queries"), py::kw_only(), py::arg("threads") = 1);

@@ -35,9 +35,9 @@ from nepa3d.analysis.embedding import (
     reason_of,
     shapes_of,
 )
+from nepa3d.analysis.outcome import conclude
 from nepa3d.analysis.ridge import DistanceErrors, RidgeSums, predict
 from nepa3d.backends import VoxelSettings, require_backend
-from nepa3d.data.files import write_json
 from nepa3d.token.schema import sequence_length
 
 TRANSDUCTIVE = "none"
@@ -148,11 +148,7 @@ def complete(config: CompletionConfig) -> dict[str, Any]:
 def command(config: CompletionConfig) -> int:
     """Complete, print the table, write the JSON; the exit status says whether any shape failed."""
     result = complete(config)
-    print(_table(result))
-    if config.out_json:
-        write_json(config.out_json, result)
-        print(f"wrote {config.out_json}")
-    return cli.EXIT_SOME_FAILED if result["failed"] else cli.EXIT_OK
+    return conclude(result, _table(result), config.out_json)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -32,9 +32,9 @@ from nepa3d.analysis.embedding import (
     sample_length,
     shapes_of,
 )
+from nepa3d.analysis.outcome import conclude
 from nepa3d.backends import VoxelSettings, require_backend
 from nepa3d.data.dataset import SampleSettings, evaluation_sample
-from nepa3d.data.files import write_json
 from nepa3d.token.schema import POINT_DISTANCE, XYZ, TokenType
 
 COLLAPSED_FROM = 0.5  # share of the gallery tied with the true item from which we speak of collapse
@@ -167,11 +167,7 @@ def embed_views(config: RetrievalConfig) -> Embeddings:
 def command(config: RetrievalConfig) -> int:
     """Retrieve, print the table, write the JSON; the exit status says whether any shape failed."""
     result = retrieve(config)
-    print(_table(result))
-    if config.out_json:
-        write_json(config.out_json, result)
-        print(f"wrote {config.out_json}")
-    return cli.EXIT_SOME_FAILED if result["failed"] else cli.EXIT_OK
+    return conclude(result, _table(result), config.out_json)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,7 +2,9 @@
 
 Arrays are converted to the dtypes named here and never modified; results are fresh arrays. Every op raises
 ``ValueError`` naming the argument when a shape is wrong or a coordinate is not finite, releases the GIL, and gives
-the same answer for any number of ``threads``. ``nepa3d.ops.reference`` holds the plain twin of each.
+the same answer for any number of ``threads`` and on any processor. Distances are compared by their float32 squares:
+coordinates far beyond 1e18 or all below 1e-18 in size over- or underflow. ``nepa3d.ops.reference`` holds the plain
+twin of each.
 """
 
 from __future__ import annotations
