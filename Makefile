@@ -45,6 +45,8 @@ lint: env
 	@$(BIN)/ruff check python tests
 	@$(BIN)/mypy
 	@$(MAKE) --no-print-directory stubs-current
+	@! nm -C build/*/CMakeFiles/nepa3d_avx*.dir/csrc/simd/*.o 2>/dev/null | grep -E ' [VWu] ' | grep -v ' nepa3d::avx\| void nepa3d::avx' \
+		|| { echo "these would be shared with code for plain processors, see csrc/simd/lanes.hpp"; exit 1; }
 
 # The core's tests with the address and undefined behaviour sanitizers, in a build of its own.
 sanitize: env

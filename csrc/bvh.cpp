@@ -1,247 +1,249 @@
 #include "bvh.hpp"
 
+#include <algorithm>
 #include <array>
+#include <bit>
+#include <cmath>
 #include <limits>
-#include <numeric>
 #include <stdexcept>
 
-#include "triangle.hpp"
+#include "ordering.hpp"
+#include "parallel.hpp"
+#include "partition.hpp"
 
 namespace nepa3d {
 
 namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
+constexpr float nan = std::numeric_limits<float>::quiet_NaN();
 constexpr int bins = 16;
-constexpr std::uint32_t leaf_size = 4;
-constexpr int sah_depth = 48;  // below it ranges are halved, so no input makes the tree deeper than sah_depth + 31
-constexpr int max_depth = sah_depth + 32;
-constexpr float traversal_cost = 1;
+constexpr int sah_depth = 30;  // below it ranges are halved, so that no input makes the tree deeper than max_bvh_depth
 
-float half_area(Vec3 low, Vec3 high) {
-    const Vec3 e = high - low;
-    return e.x * e.y + e.y * e.z + e.z * e.x;
+/// x, y, z and a fourth lane that is ignored.
+using Float4 [[gnu::vector_size(16)]] = float;
+using Int4 [[gnu::vector_size(16)]] = std::int32_t;
+
+Float4 min(Float4 a, Float4 b) { return a < b ? a : b; }
+Float4 max(Float4 a, Float4 b) { return a > b ? a : b; }
+Float4 widened(Vec3 v) { return Float4{v.x, v.y, v.z, 0}; }
+
+struct Box {
+    Float4 low = Float4{} + infinity, high = Float4{} - infinity;
+
+    void add(Float4 low_corner, Float4 high_corner) { low = min(low, low_corner), high = max(high, high_corner); }
+    void add(const Box& other) { add(other.low, other.high); }
+    float half_area() const {
+        const Float4 e = high - low;
+        return e[0] * e[1] + e[1] * e[2] + e[2] * e[0];
+    }
+};
+
+/// The box of one triangle; the fourth lane of `high` holds the face's index, bit for bit.
+struct Reference {
+    Float4 low, high;
+
+    Float4 center() const { return low + high; }  // twice, to be exact
+    std::uint32_t face() const { return std::bit_cast<std::uint32_t>(high[3]); }
+};
+
+/// References that go into one subtree, their box, and the box of their centres.
+struct Range {
+    Reference *begin, *end;
+    Box box, centers;
+
+    Range(Reference* first, Reference* last) : begin(first), end(last) {
+        for (const Reference* r = begin; r != end; ++r) {
+            box.add(r->low, r->high);
+            const Float4 center = r->center();
+            centers.add(center, center);
+        }
+    }
+    Range() : begin(nullptr), end(nullptr) {}
+    std::size_t count() const { return static_cast<std::size_t>(end - begin); }
+};
+
+struct Bin {
+    Box box;
+    std::uint32_t count = 0;
+
+    void add(const Bin& other) { box.add(other.box), count += other.count; }
+    /// A leaf costs the same however full it is.
+    float cost() const {
+        const std::uint32_t leaves = (count + node_width - 1) / node_width;
+        return count ? static_cast<float>(leaves) * box.half_area() : 0;
+    }
+};
+
+/// Centres to bins, for the three axes at once; an axis without finite extent puts everything into bin 0.
+struct Binning {
+    Float4 low, scale;
+
+    explicit Binning(const Box& centers) : low(centers.low), scale{} {
+        const Float4 extent = centers.high - centers.low;
+        for (int axis = 0; axis < 3; ++axis) {
+            const float bins_per_unit = bins / extent[axis];
+            const bool usable = extent[axis] > 0 && std::isfinite(extent[axis]) && std::isfinite(bins_per_unit);
+            if (usable) scale[axis] = bins_per_unit;
+            else low[axis] = 0;
+        }
+    }
+    bool usable(int axis) const { return scale[axis] > 0; }
+    Int4 operator()(Float4 center) const {
+        const Int4 bin = __builtin_convertvector((center - low) * scale, Int4), last = Int4{} + (bins - 1);
+        return bin < 0 ? Int4{} : bin < last ? bin : last;  // a centre may be infinite
+    }
+};
+
+struct Plane {
+    int axis = -1;
+    int bin = 0;  ///< the first bin of the right side
+    float cost = infinity;
+};
+
+Plane best_plane(const Range& range, const Binning& bin_of) {
+    std::array<std::array<Bin, bins>, 3> bin;
+    for (const Reference* r = range.begin; r != range.end; ++r) {
+        const Int4 at = bin_of(r->center());
+        for (int axis = 0; axis < 3; ++axis) {
+            Bin& b = bin[axis][at[axis]];
+            b.box.add(r->low, r->high);
+            ++b.count;
+        }
+    }
+    Plane best;
+    for (int axis = 0; axis < 3; ++axis) {
+        if (!bin_of.usable(axis)) continue;
+        std::array<float, bins> right_cost;
+        Bin right;
+        for (int i = bins - 1; i > 0; --i) {
+            right.add(bin[axis][i]);
+            right_cost[i] = right.cost();
+        }
+        Bin left;
+        for (int i = 1; i < bins; ++i) {
+            left.add(bin[axis][i - 1]);
+            const float cost = left.cost() + right_cost[i];
+            if (left.count > 0 && left.count < range.count() && cost < best.cost) best = {axis, i, cost};
+        }
+    }
+    return best;
 }
 
-Vec3 corner_min(const Triangle& t) { return min(t.a, min(t.b, t.c)); }
-Vec3 corner_max(const Triangle& t) { return max(t.a, max(t.b, t.c)); }
-
-float squared_distance(Vec3 low, Vec3 high, Vec3 p) {
-    const Vec3 outside = max(max(low - p, p - high), Vec3{0, 0, 0});
-    return dot(outside, outside);
+/// Reorders the range; what comes before the result goes left.
+Reference* split(const Range& range, bool by_area) {
+    const Binning bin_of(range.centers);
+    const Plane plane = by_area ? best_plane(range, bin_of) : Plane{};
+    if (plane.axis < 0) return range.begin + range.count() / 2;
+    return partition_branchless(range.begin, range.end,
+                                [&](const Reference& r) { return bin_of(r.center())[plane.axis] < plane.bin; });
 }
 
 }  // namespace
 
 class TriangleBvh::Builder {
 public:
-    explicit Builder(TriangleBvh& bvh) : bvh_(bvh), centers_(bvh.triangles_.size()), order_(bvh.triangles_.size()) {
-        for (std::size_t i = 0; i < centers_.size(); ++i) {
-            const Triangle& t = bvh.triangles_[i];
-            centers_[i] = corner_min(t) + corner_max(t);  // twice the box's centre
-        }
-        std::iota(order_.begin(), order_.end(), 0u);
-    }
+    Builder(TriangleBvh& bvh, Points vertices, std::span<const Face> faces)
+        : bvh_(bvh), vertices_(vertices), faces_(faces) {}
 
     void run() {
-        const auto count = static_cast<std::uint32_t>(order_.size());
-        bvh_.nodes_.reserve(2 * count / leaf_size + 1);
-        bvh_.nodes_.push_back({});
-        split(0, 0, count, 0);
-        std::vector<Triangle> sorted(count);
-        for (std::uint32_t i = 0; i < count; ++i) sorted[i] = bvh_.triangles_[order_[i]];
-        bvh_.triangles_ = std::move(sorted);
+        std::vector<Reference> references(faces_.size());
+        for (std::size_t i = 0; i < faces_.size(); ++i) {
+            const Float4 a = widened(corner_of(vertices_, faces_[i].a)), b = widened(corner_of(vertices_, faces_[i].b)),
+                         c = widened(corner_of(vertices_, faces_[i].c));
+            references[i] = {min(a, min(b, c)), max(a, max(b, c))};
+            references[i].high[3] = std::bit_cast<float>(static_cast<std::uint32_t>(i));
+        }
+        bvh_.leaves_.reserve(faces_.size() / 8 + 1);
+        bvh_.nodes_.emplace_back();
+        fill_node(0, Range(references.data(), references.data() + references.size()), 0);
     }
 
 private:
-    struct Bin {
-        Box box{{infinity, infinity, infinity}, {-infinity, -infinity, -infinity}};
-        std::uint32_t count = 0;
-
-        void add(const Box& other, std::uint32_t n) {
-            box = {min(box.low, other.low), max(box.high, other.high)};
-            count += n;
-        }
-        float cost() const { return count ? static_cast<float>(count) * half_area(box.low, box.high) : 0; }
-    };
-    struct Plane {
-        int axis = -1;
-        int bin = 0;  ///< the first bin of the right side
-        float cost = infinity;
-    };
-
-    Box box_of(std::uint32_t index) const {
-        const Triangle& t = bvh_.triangles_[order_[index]];
-        return {corner_min(t), corner_max(t)};
-    }
-
-    static int bin_of(float center, float low, float scale) {
-        return std::min(static_cast<int>((center - low) * scale), bins - 1);
-    }
-
-    Plane best_plane(std::uint32_t begin, std::uint32_t end, const Box& centers) const {
-        Plane best;
-        for (int axis = 0; axis < 3; ++axis) {
-            const float extent = centers.high[axis] - centers.low[axis];
-            const float scale = bins / extent;
-            if (!(extent > 0) || !std::isfinite(scale)) continue;
-            std::array<Bin, bins> bin;
-            for (std::uint32_t i = begin; i < end; ++i)
-                bin[bin_of(centers_[order_[i]][axis], centers.low[axis], scale)].add(box_of(i), 1);
-            std::array<float, bins> right_cost{};
-            Bin right;
-            for (int i = bins - 1; i > 0; --i) {
-                right.add(bin[i].box, bin[i].count);
-                right_cost[i] = right.cost();
+    /// Splits the range with the largest surface, below sah_depth the most triangles, until each child has one.
+    void fill_node(std::size_t node, const Range& whole, int depth) {
+        const bool by_area = depth < sah_depth;
+        std::array<Range, node_width> children;
+        children[0] = whole;
+        int count = 1;
+        while (count < node_width) {
+            Range* largest = nullptr;
+            float largest_size = 0;
+            for (int i = 0; i < count; ++i) {
+                if (children[i].count() <= node_width) continue;
+                const float size = by_area ? children[i].box.half_area() : static_cast<float>(children[i].count());
+                if (largest == nullptr || size > largest_size) largest = &children[i], largest_size = size;
             }
-            Bin left;
-            for (int i = 1; i < bins; ++i) {
-                left.add(bin[i - 1].box, bin[i - 1].count);
-                const float cost = left.cost() + right_cost[i];
-                if (left.count > 0 && left.count < end - begin && cost < best.cost) best = {axis, i, cost};
+            if (largest == nullptr) break;
+            const Range parent = *largest;
+            Reference* const middle = split(parent, by_area);
+            *largest = Range(parent.begin, middle);
+            children[count++] = Range(middle, parent.end);
+        }
+        for (int i = 0; i < node_width; ++i) {
+            const Range& child = children[i];
+            for (int axis = 0; axis < 3; ++axis) {
+                bvh_.nodes_[node].boxes.low[axis][i] = child.box.low[axis];
+                bvh_.nodes_[node].boxes.high[axis][i] = child.box.high[axis];
+            }
+            bvh_.nodes_[node].child[i] = 0;  // of an inverted box, never followed
+            if (child.count() == 0) continue;
+            if (child.count() <= node_width) {
+                bvh_.nodes_[node].child[i] = ~add_leaf(child);
+            } else {
+                const std::size_t below = bvh_.nodes_.size();
+                bvh_.nodes_.emplace_back();
+                bvh_.nodes_[node].child[i] = static_cast<std::int32_t>(below);
+                fill_node(below, child, depth + 1);
             }
         }
-        return best;
     }
 
-    void split(std::uint32_t node, std::uint32_t begin, std::uint32_t end, int depth) {
-        Bin whole;
-        Box centers{{infinity, infinity, infinity}, {-infinity, -infinity, -infinity}};
-        for (std::uint32_t i = begin; i < end; ++i) {
-            whole.add(box_of(i), 1);
-            const Vec3 center = centers_[order_[i]];
-            centers = {min(centers.low, center), max(centers.high, center)};
+    std::int32_t add_leaf(const Range& range) {
+        const auto index = static_cast<std::int32_t>(bvh_.leaves_.size());
+        TriangleLeaf& leaf = bvh_.leaves_.emplace_back();
+        for (std::size_t lane = 0; lane < node_width; ++lane) {
+            std::array<Vec3, 3> corners{Vec3{nan, nan, nan}, Vec3{nan, nan, nan}, Vec3{nan, nan, nan}};
+            std::uint32_t face = 0;
+            if (lane < range.count()) {
+                face = range.begin[lane].face();
+                const auto corner = [&](std::int64_t i) { return vertices_[static_cast<std::size_t>(i)]; };
+                corners = {corner(faces_[face].a), corner(faces_[face].b), corner(faces_[face].c)};
+            }
+            for (std::size_t i = 0; i < 3; ++i) {
+                leaf.corner[i][0][lane] = corners[i].x;
+                leaf.corner[i][1][lane] = corners[i].y;
+                leaf.corner[i][2][lane] = corners[i].z;
+            }
+            leaf.face[lane] = static_cast<std::int32_t>(face);
         }
-        bvh_.nodes_[node].box = whole.box;
-        const std::uint32_t middle = partition(begin, end, depth, centers, whole);
-        if (middle == end) {
-            bvh_.nodes_[node].first = begin;
-            bvh_.nodes_[node].count = end - begin;
-            return;
-        }
-        const auto left = static_cast<std::uint32_t>(bvh_.nodes_.size());
-        bvh_.nodes_.resize(left + 2);
-        bvh_.nodes_[node].first = left;
-        bvh_.nodes_[node].count = 0;
-        split(left, begin, middle, depth + 1);
-        split(left + 1, middle, end, depth + 1);
-    }
-
-    /// Reorders [begin, end) so that [begin, middle) goes left; middle == end asks for a leaf.
-    std::uint32_t partition(std::uint32_t begin, std::uint32_t end, int depth, const Box& centers, const Bin& whole) {
-        const std::uint32_t count = end - begin;
-        if (count <= 1) return end;
-        const Plane plane = depth < sah_depth ? best_plane(begin, end, centers) : Plane{};
-        if (plane.axis < 0) return count <= leaf_size ? end : begin + count / 2;
-        const float leaf_cost = whole.cost();
-        if (count <= leaf_size && traversal_cost * half_area(whole.box.low, whole.box.high) + plane.cost >= leaf_cost)
-            return end;
-        const float low = centers.low[plane.axis];
-        const float scale = bins / (centers.high[plane.axis] - low);
-        const auto middle = std::partition(order_.begin() + begin, order_.begin() + end, [&](std::uint32_t i) {
-            return bin_of(centers_[i][plane.axis], low, scale) < plane.bin;
-        });
-        return static_cast<std::uint32_t>(middle - order_.begin());
+        return index;
     }
 
     TriangleBvh& bvh_;
-    std::vector<Vec3> centers_;
-    std::vector<std::uint32_t> order_;
+    Points vertices_;
+    std::span<const Face> faces_;
 };
 
-TriangleBvh::TriangleBvh(Points vertices, std::span<const Face> faces) {
+TriangleBvh::TriangleBvh(Points vertices, std::span<const Face> faces) : size_(faces.size()) {
     if (faces.empty()) throw std::invalid_argument("faces must not be empty");
     if (faces.size() > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max()))
         throw std::invalid_argument("faces must number less than 2^31");
-    triangles_.reserve(faces.size());
-    for (std::size_t i = 0; i < faces.size(); ++i)
-        triangles_.push_back({corner_of(vertices, faces[i].a), corner_of(vertices, faces[i].b),
-                              corner_of(vertices, faces[i].c), static_cast<std::int32_t>(i)});
-    Builder(*this).run();
+    Builder(*this, vertices, faces).run();
 }
 
-RayHit TriangleBvh::first_hit(Vec3 origin, Vec3 direction) const {
-    RayHit best{infinity, -1, 0, 0};
-    if (direction.x == 0 && direction.y == 0 && direction.z == 0) return best;
-    const ShearedRay ray(origin, direction);
-    const Vec3 inverse{1 / direction.x, 1 / direction.y, 1 / direction.z};
-
-    // Entry parameter of a box, infinity when it is missed. The exit is widened against rounding (Ize: Robust BVH
-    // Ray Traversal, JCGT 2(2), 2013); the comparisons drop the NaN of a ray that runs in a box's face.
-    const auto enter = [&](const Box& box) {
-        float near = 0, far = best.t;
-        for (int axis = 0; axis < 3; ++axis) {
-            float t0 = (box.low[axis] - origin[axis]) * inverse[axis];
-            float t1 = (box.high[axis] - origin[axis]) * inverse[axis];
-            if (t0 > t1) std::swap(t0, t1);
-            near = t0 > near ? t0 : near;
-            far = t1 < far ? t1 * (1 + 4 * std::numeric_limits<float>::epsilon()) : far;
-        }
-        return near <= far ? near : infinity;
-    };
-
-    struct Entry {
-        std::uint32_t node;
-        float near;
-    };
-    std::array<Entry, max_depth + 1> stack;
-    int top = 0;
-    stack[top++] = {0, enter(nodes_[0].box)};
-    while (top > 0) {
-        const Entry entry = stack[--top];
-        if (entry.near > best.t || entry.near == infinity) continue;
-        const Node& node = nodes_[entry.node];
-        if (node.count == 0) {
-            Entry nearer{node.first, enter(nodes_[node.first].box)};
-            Entry farther{node.first + 1, enter(nodes_[node.first + 1].box)};
-            if (farther.near < nearer.near) std::swap(nearer, farther);
-            if (farther.near < infinity) stack[top++] = farther;
-            if (nearer.near < infinity) stack[top++] = nearer;
-            continue;
-        }
-        for (std::uint32_t i = node.first; i < node.first + node.count; ++i) {
-            const Triangle& triangle = triangles_[i];
-            float t, u, v;
-            if (!ray.intersect(triangle.a, triangle.b, triangle.c, t, u, v) || t < 0) continue;
-            if (t < best.t || (t == best.t && triangle.face < best.face)) best = {t, triangle.face, u, v};
-        }
-    }
-    return best;
+void TriangleBvh::first_hits(Points origins, Points directions, std::span<RayHit> found, int threads) const {
+    parallel_for(origins.size(), threads, 256, [&](std::size_t begin, std::size_t end) {
+        kernels().first_hits(view(), origins.data() + begin, directions.data() + begin, end - begin,
+                             found.data() + begin);
+    });
 }
 
-SurfacePoint TriangleBvh::closest_point(Vec3 query) const {
-    SurfacePoint best{infinity, std::numeric_limits<std::int32_t>::max(), {}};  // distance is squared until the end
-    struct Entry {
-        std::uint32_t node;
-        float squared;
-    };
-    const auto entry_of = [&](std::uint32_t node) {
-        return Entry{node, squared_distance(nodes_[node].box.low, nodes_[node].box.high, query)};
-    };
-    std::array<Entry, max_depth + 1> stack;
-    int top = 0;
-    stack[top++] = entry_of(0);
-    while (top > 0) {
-        const Entry entry = stack[--top];
-        if (entry.squared > best.distance) continue;
-        const Node& node = nodes_[entry.node];
-        if (node.count == 0) {
-            Entry nearer = entry_of(node.first), farther = entry_of(node.first + 1);
-            if (farther.squared < nearer.squared) std::swap(nearer, farther);
-            stack[top++] = farther;
-            stack[top++] = nearer;
-            continue;
-        }
-        for (std::uint32_t i = node.first; i < node.first + node.count; ++i) {
-            const Triangle& triangle = triangles_[i];
-            const Vec3 offset = closest_to_origin(triangle.a - query, triangle.b - query, triangle.c - query);
-            const float squared = dot(offset, offset);
-            if (squared < best.distance || (squared == best.distance && triangle.face < best.face))
-                best = {squared, triangle.face, query + offset};
-        }
-    }
-    best.distance = std::sqrt(best.distance);
-    return best;
+void TriangleBvh::closest_points(Points queries, std::span<SurfacePoint> found, int threads) const {
+    const std::vector<std::uint32_t> order = spatial_order(queries);
+    parallel_for(queries.size(), threads, 256, [&](std::size_t begin, std::size_t end) {
+        kernels().closest_points(view(), queries.data(), order.data() + begin, end - begin, found.data());
+    });
 }
 
 }  // namespace nepa3d

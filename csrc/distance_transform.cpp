@@ -1,78 +1,96 @@
 #include "distance_transform.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "parallel.hpp"
+#include "simd/kernels.hpp"
 
 namespace nepa3d {
 
 namespace {
 
-constexpr double infinity = std::numeric_limits<double>::infinity();
+using Shape = std::array<std::size_t, 3>;
 
-/// Scratch of one thread: the line being replaced, and the envelope's parabolas with where each takes over.
-struct Envelope {
-    explicit Envelope(std::size_t n) : value(n), apex(n), start(n) {}
-
-    /// out[q * stride] = min over p of value[p] + weight * (q - p)^2
-    void lower(double* out, std::size_t stride, double weight) {
-        const std::size_t n = value.size();
-        std::size_t count = 0;
-        for (std::size_t q = 0; q < n; ++q) {
-            if (value[q] == infinity) continue;
-            double takes_over = -infinity;
-            while (count > 0 && (takes_over = crossing(apex[count - 1], q, weight)) <= start[count - 1]) --count;
-            if (count == 0) takes_over = -infinity;
-            apex[count] = q;
-            start[count++] = takes_over;
+/// Squared distances along the last axis only, times `weight`; `none` in rows without an occupied cell.
+template <class T>
+void along_row(const std::uint8_t* occupied, T* squared, std::size_t size, T weight, T none) {
+    std::fill_n(squared, size, none);
+    std::uint8_t any = 0;
+    for (std::size_t i = 0; i < size; ++i) any |= occupied[i];
+    if (any == 0) return;
+    std::size_t last = size;  // the occupied cell before, if any
+    for (std::size_t i = 0; i < size; ++i) {
+        if (!occupied[i]) continue;
+        const std::size_t first = last == size ? 0 : last + 1;
+        for (std::size_t k = first; k <= i; ++k) {
+            const std::size_t offset = last == size ? i - k : std::min(i - k, k - last);
+            squared[k] = static_cast<T>(weight * static_cast<T>(offset * offset));
         }
-        if (count == 0) return;
-        for (std::size_t q = 0, k = 0; q < n; ++q) {
-            while (k + 1 < count && start[k + 1] <= static_cast<double>(q)) ++k;
-            const double offset = static_cast<double>(q) - static_cast<double>(apex[k]);
-            out[q * stride] = value[apex[k]] + weight * offset * offset;
-        }
+        last = i;
     }
+    for (std::size_t k = last; k < size; ++k) squared[k] = static_cast<T>(weight * static_cast<T>((k - last) * (k - last)));
+}
 
-    std::vector<double> value;
+/// Squared distances, in units of the first spacing squared.
+template <class T>
+std::vector<T> squared_distances(std::span<const std::uint8_t> occupancy, const Shape& shape,
+                                 const std::array<T, 3>& weight, T none, int threads,
+                                 void (*lower_envelopes)(const Lines<T>&)) {
+    const std::size_t rows = shape[0] * shape[1], plane = shape[1] * shape[2];
+    std::vector<T> from(occupancy.size()), to(occupancy.size());
+    parallel_for(rows, threads, 64, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t row = begin * shape[2]; row < end * shape[2]; row += shape[2])
+            along_row(occupancy.data() + row, from.data() + row, shape[2], weight[2], none);
+    });
+    parallel_for(shape[0], threads, 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t at = begin * plane; at < end * plane; at += plane)
+            lower_envelopes({from.data() + at, to.data() + at, shape[1], shape[2], shape[2], weight[1], none});
+    });
+    parallel_for(plane, threads, 256, [&](std::size_t begin, std::size_t end) {
+        lower_envelopes({to.data() + begin, from.data() + begin, shape[0], plane, end - begin, weight[0], none});
+    });
+    return from;
+}
 
-private:
-    /// Where the parabola with its apex at q falls below the one at p < q.
-    double crossing(std::size_t p, std::size_t q, double weight) const {
-        const double dp = static_cast<double>(p), dq = static_cast<double>(q);
-        return ((value[q] - value[p]) / weight + dq * dq - dp * dp) / (2 * (dq - dp));
-    }
-
-    std::vector<std::size_t> apex;
-    std::vector<double> start;
-};
+/// For equal spacings, while integers of type T hold four squared extents: three in a result, one more added to none.
+template <class T>
+std::vector<T> squared_steps(std::span<const std::uint8_t> occupancy, const Shape& shape, std::size_t longest,
+                             int threads, void (*lower_envelopes)(const Lines<T>&)) {
+    const T none = static_cast<T>(std::numeric_limits<T>::max() - static_cast<T>((longest - 1) * (longest - 1)));
+    return squared_distances<T>(occupancy, shape, {1, 1, 1}, none, threads, lower_envelopes);
+}
 
 }  // namespace
 
 std::vector<float> distance_transform(std::span<const std::uint8_t> occupancy, std::array<std::size_t, 3> shape,
                                       std::array<double, 3> spacing, int threads) {
-    std::vector<double> squared(occupancy.size());
-    for (std::size_t i = 0; i < squared.size(); ++i) squared[i] = occupancy[i] ? 0 : infinity;
-    const std::array<std::size_t, 3> stride{shape[1] * shape[2], shape[2], 1};
-    for (int axis = 2; axis >= 0; --axis) {
-        // in units of the first spacing, so that equal spacings keep integers
-        const double weight = (spacing[axis] / spacing[0]) * (spacing[axis] / spacing[0]);
-        const int slow = axis == 0 ? 1 : 0, fast = axis == 2 ? 1 : 2;
-        parallel_for(shape[slow], threads, 1, [&](std::size_t begin, std::size_t end) {
-            Envelope envelope(shape[axis]);
-            for (std::size_t i = begin; i < end; ++i) {
-                for (std::size_t j = 0; j < shape[fast]; ++j) {
-                    double* line = squared.data() + i * stride[slow] + j * stride[fast];
-                    for (std::size_t q = 0; q < shape[axis]; ++q) envelope.value[q] = line[q * stride[axis]];
-                    envelope.lower(line, stride[axis], weight);
-                }
-            }
-        });
+    constexpr float infinity = std::numeric_limits<float>::infinity();
+    std::vector<float> distance(occupancy.size(), infinity);
+    const auto is_occupied = [](std::uint8_t cell) { return cell != 0; };
+    if (std::none_of(occupancy.begin(), occupancy.end(), is_occupied)) return distance;
+
+    const auto to_distance = [&](auto squared) {
+        return static_cast<float>(std::sqrt(static_cast<double>(squared)) * spacing[0]);
+    };
+    const std::size_t longest = std::max({shape[0], shape[1], shape[2]});
+    const std::size_t extent = (longest - 1) * (longest - 1);
+    const bool equal = spacing[0] == spacing[1] && spacing[0] == spacing[2];
+    if (equal && longest < 1000 && 4 * extent < std::numeric_limits<std::int16_t>::max()) {
+        const auto squared = squared_steps<std::int16_t>(occupancy, shape, longest, threads, kernels().lower_envelopes_16);
+        std::vector<float> table(3 * extent + 1);
+        for (std::size_t i = 0; i < table.size(); ++i) table[i] = to_distance(i);
+        for (std::size_t i = 0; i < distance.size(); ++i) distance[i] = table[static_cast<std::size_t>(squared[i])];
+    } else if (equal && longest < 20000) {
+        const auto squared = squared_steps<std::int32_t>(occupancy, shape, longest, threads, kernels().lower_envelopes_32);
+        std::transform(squared.begin(), squared.end(), distance.begin(), to_distance);
+    } else {
+        const auto weight = [&](int axis) { return (spacing[axis] / spacing[0]) * (spacing[axis] / spacing[0]); };
+        const auto squared = squared_distances<double>(occupancy, shape, {1, weight(1), weight(2)}, infinity, threads,
+                                                       kernels().lower_envelopes_double);
+        std::transform(squared.begin(), squared.end(), distance.begin(), to_distance);
     }
-    std::vector<float> distance(squared.size());
-    for (std::size_t i = 0; i < squared.size(); ++i)
-        distance[i] = static_cast<float>(std::sqrt(squared[i]) * spacing[0]);
     return distance;
 }
 

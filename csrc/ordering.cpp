@@ -22,21 +22,25 @@ std::uint32_t interleave(std::uint32_t x, std::uint32_t y, std::uint32_t z) {
 /// One of 1024 cells along [0, 1].
 std::uint32_t unit_cell(float x) { return static_cast<std::uint32_t>(std::clamp(x * 1023.0f, 0.0f, 1023.0f)); }
 
-/// Indices that sort by a 30-bit code, stable: radix sort in three digits.
+/// Indices that sort by a code of `digits` times 10 bits, stable: radix sort.
 template <class Code>
-std::vector<std::uint32_t> sort_by_code(std::size_t size, const Code& code) {
+std::vector<std::uint32_t> sort_by_code(std::size_t size, int digits, const Code& code) {
     constexpr int digit_bits = 10;
+    constexpr std::uint32_t digit_mask = (1u << digit_bits) - 1;
     struct Keyed {
         std::uint32_t code, index;
     };
     std::vector<Keyed> keyed(size), scratch(size);
-    for (std::size_t i = 0; i < size; ++i) keyed[i] = {code(i), static_cast<std::uint32_t>(i)};
-    for (int shift = 0; shift < 30; shift += digit_bits) {
-        std::array<std::size_t, 1 << digit_bits> place{};
-        const auto digit = [&](const Keyed& k) { return (k.code >> shift) & ((1u << digit_bits) - 1); };
-        for (const Keyed& k : keyed) ++place[digit(k)];
-        std::exclusive_scan(place.begin(), place.end(), place.begin(), std::size_t{0});
-        for (const Keyed& k : keyed) scratch[place[digit(k)]++] = k;
+    std::array<std::array<std::uint32_t, digit_mask + 1>, 3> place{};
+    for (std::size_t i = 0; i < size; ++i) {
+        const std::uint32_t c = code(i);
+        keyed[i] = {c, static_cast<std::uint32_t>(i)};
+        for (int digit = 0; digit < digits; ++digit) ++place[digit][(c >> (digit * digit_bits)) & digit_mask];
+    }
+    for (int digit = 0; digit < digits; ++digit) {
+        auto& next = place[digit];
+        std::exclusive_scan(next.begin(), next.end(), next.begin(), 0u);
+        for (const Keyed& k : keyed) scratch[next[(k.code >> (digit * digit_bits)) & digit_mask]++] = k;
         keyed.swap(scratch);
     }
     std::vector<std::uint32_t> order(size);
@@ -52,7 +56,7 @@ std::uint32_t morton_code(Vec3 point) {
 }
 
 std::vector<std::int64_t> morton_order(Points points) {
-    const auto sorted = sort_by_code(points.size(), [&](std::size_t i) { return morton_code(points[i]); });
+    const auto sorted = sort_by_code(points.size(), 3, [&](std::size_t i) { return morton_code(points[i]); });
     return {sorted.begin(), sorted.end()};
 }
 
@@ -60,11 +64,12 @@ std::vector<std::uint32_t> spatial_order(Points points) {
     if (points.empty()) return {};
     Vec3 low = points[0], high = low;
     for (const Vec3 p : points) low = min(low, p), high = max(high, p);
-    const auto scale = [](float extent) { return extent > 0 ? 1 / extent : 0.0f; };
+    const auto scale = [](float extent) { return extent > 0 ? 127 / extent : 0.0f; };
     const Vec3 scales{scale(high.x - low.x), scale(high.y - low.y), scale(high.z - low.z)};
-    return sort_by_code(points.size(), [&](std::size_t i) {
+    const auto cell = [](float x) { return static_cast<std::uint32_t>(std::clamp(x, 0.0f, 127.0f)); };
+    return sort_by_code(points.size(), 2, [&](std::size_t i) {
         const Vec3 d = points[i] - low;
-        return interleave(unit_cell(d.x * scales.x), unit_cell(d.y * scales.y), unit_cell(d.z * scales.z));
+        return interleave(cell(d.x * scales.x), cell(d.y * scales.y), cell(d.z * scales.z)) >> 1;
     });
 }
 

@@ -15,8 +15,8 @@ std::uint32_t morton_code(Vec3 point);
 /// Indices that sort `points` by Morton code; equal codes keep their order. O(N), by radix.
 std::vector<std::int64_t> morton_order(Points points);
 
-/// The same order for points anywhere, along a Morton curve through their bounding box: neighbours in it are near
-/// each other. Up to 2^32 - 1 points.
+/// An order of points anywhere, along a coarse Morton curve through their bounding box: neighbours in it are near each
+/// other. Up to 2^32 - 1 points.
 std::vector<std::uint32_t> spatial_order(Points points);
 
 /// Indices that sort unit directions by azimuth atan2(y, x), then by polar angle acos(z), both rounded to float32;

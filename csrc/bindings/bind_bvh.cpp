@@ -1,6 +1,5 @@
 #include "arguments.hpp"
 #include "bvh.hpp"
-#include "parallel.hpp"
 
 namespace nepa3d::bindings {
 
@@ -19,16 +18,16 @@ auto cast_rays(const TriangleBvh& bvh, const py::array& origins, const py::array
     std::int64_t* const face_out = face.mutable_data();
     {
         const py::gil_scoped_release unlocked;
-        parallel_for(origin.size(), threads, 64, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) {
-                const RayHit hit = bvh.first_hit(origin[i], direction[i]);
-                t_out[i] = hit.t;
-                face_out[i] = hit.face;
-                barycentric_out[3 * i] = hit.face < 0 ? 0 : 1 - hit.u - hit.v;
-                barycentric_out[3 * i + 1] = hit.u;
-                barycentric_out[3 * i + 2] = hit.v;
-            }
-        });
+        std::vector<RayHit> found(origin.size());
+        bvh.first_hits(origin, direction, found, threads);
+        for (std::size_t i = 0; i < found.size(); ++i) {
+            const RayHit& hit = found[i];
+            t_out[i] = hit.t;
+            face_out[i] = hit.face;
+            barycentric_out[3 * i] = hit.face < 0 ? 0 : 1 - hit.u - hit.v;
+            barycentric_out[3 * i + 1] = hit.u;
+            barycentric_out[3 * i + 2] = hit.v;
+        }
     }
     return py::make_tuple(t, face, barycentric);
 }
@@ -45,14 +44,13 @@ auto closest_point(const TriangleBvh& bvh, const py::array& queries, int threads
     std::int64_t* const face_out = face.mutable_data();
     {
         const py::gil_scoped_release unlocked;
-        parallel_for(query.size(), threads, 64, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) {
-                const SurfacePoint found = bvh.closest_point(query[i]);
-                distance_out[i] = found.distance;
-                face_out[i] = found.face;
-                point_out[i] = found.point;
-            }
-        });
+        std::vector<SurfacePoint> found(query.size());
+        bvh.closest_points(query, found, threads);
+        for (std::size_t i = 0; i < found.size(); ++i) {
+            distance_out[i] = found[i].distance;
+            face_out[i] = found[i].face;
+            point_out[i] = found[i].point;
+        }
     }
     return py::make_tuple(distance, face, point);
 }

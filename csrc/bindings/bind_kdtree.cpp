@@ -22,7 +22,7 @@ void bind_kdtree(py::module_& module) {
                 const auto points = rows.span();
                 py::array_t<float> distance(static_cast<py::ssize_t>(points.size()));
                 py::array_t<std::int64_t> index(static_cast<py::ssize_t>(points.size()));
-                std::vector<KdTree::Nearest> found(points.size());
+                std::vector<Nearest> found(points.size());
                 {
                     const py::gil_scoped_release unlocked;
                     tree.nearest(points, found, threads);

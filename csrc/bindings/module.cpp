@@ -1,5 +1,9 @@
 #include <pybind11/pybind11.h>
 
+#include <string>
+
+#include "simd/kernels.hpp"
+
 namespace nepa3d::bindings {
 void bind_kdtree(pybind11::module_& module);
 void bind_mesh(pybind11::module_& module);
@@ -16,4 +20,13 @@ PYBIND11_MODULE(_core, module) {
     nepa3d::bindings::bind_bvh(module);
     nepa3d::bindings::bind_voxel(module);
     nepa3d::bindings::bind_ordering(module);
+    module.def("instruction_set", [] { return nepa3d::kernels().name; },
+               "What the vector kernels run on: baseline, avx2 or avx512.");
+    module.def(
+        "use_instruction_set",
+        [](const std::string& name) {
+            if (!nepa3d::use_kernels(name.c_str()))
+                throw pybind11::value_error("name must be an instruction set this processor has, got " + name);
+        },
+        pybind11::arg("name"), "Choose another one, for tests: the answers are the same bit for bit.");
 }

@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['KdTree', 'TriangleBvh', 'clean_mesh', 'distance_transform', 'morton_code', 'morton_order', 'parse_obj', 'parse_off', 'ray_direction_order', 'sample_surface', 'trilinear_sample', 'voxel_first_hit', 'voxelize']
+__all__: list[str] = ['KdTree', 'TriangleBvh', 'clean_mesh', 'distance_transform', 'instruction_set', 'morton_code', 'morton_order', 'parse_obj', 'parse_off', 'ray_direction_order', 'sample_surface', 'trilinear_sample', 'use_instruction_set', 'voxel_first_hit', 'voxelize']
 class KdTree:
     def __init__(self, points: numpy.ndarray) -> None:
         ...
@@ -27,6 +27,10 @@ def clean_mesh(vertices: numpy.ndarray, faces: numpy.ndarray) -> tuple[numpy.typ
     ...
 def distance_transform(occupancy: numpy.ndarray, spacing: typing.Annotated[collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], "FixedSize(3)"], *, threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.typing.NDArray[numpy.float32]:
     ...
+def instruction_set() -> str:
+    """
+    What the vector kernels run on: baseline, avx2 or avx512.
+    """
 def morton_code(xyz: numpy.ndarray) -> numpy.typing.NDArray[numpy.uint32]:
     ...
 def morton_order(xyz: numpy.ndarray) -> numpy.typing.NDArray[numpy.int64]:
@@ -41,6 +45,10 @@ def sample_surface(vertices: numpy.ndarray, faces: numpy.ndarray, uniforms: nump
     ...
 def trilinear_sample(grid: numpy.ndarray, xyz: numpy.ndarray) -> numpy.typing.NDArray[numpy.float32]:
     ...
+def use_instruction_set(name: str) -> None:
+    """
+    Choose another one, for tests: the answers are the same bit for bit.
+    """
 def voxel_first_hit(occupancy: numpy.ndarray, origins: numpy.ndarray, directions: numpy.ndarray, max_steps: typing.SupportsInt | typing.SupportsIndex = 0, *, threads: typing.SupportsInt | typing.SupportsIndex = 1) -> tuple[numpy.typing.NDArray[numpy.bool], numpy.typing.NDArray[numpy.float32]]:
     ...
 def voxelize(points: numpy.ndarray, grid: typing.SupportsInt | typing.SupportsIndex, dilate: typing.SupportsInt | typing.SupportsIndex = 0) -> numpy.typing.NDArray[numpy.uint8]:

@@ -2,7 +2,8 @@
 
 Arrays are converted to the dtypes named here and never modified; results are fresh arrays. Every op raises
 ``ValueError`` naming the argument when a shape is wrong or a coordinate is not finite, releases the GIL, and gives
-the same answer for any number of ``threads`` and on any processor. Distances are compared by their float32 squares:
+the same answer for any number of ``threads`` and on any processor (AVX-512, AVX2 or plain code is chosen at run time;
+``instruction_set()`` tells which). Distances are compared by their float32 squares:
 coordinates far beyond 1e18 or all below 1e-18 in size over- or underflow. ``nepa3d.ops.reference`` holds the plain
 twin of each.
 """
@@ -19,6 +20,7 @@ Int = NDArray[np.int64]
 
 KdTree = _core.KdTree
 TriangleBvh = _core.TriangleBvh
+instruction_set = _core.instruction_set
 
 
 def nearest_distance(points: ArrayLike, queries: ArrayLike, *, threads: int = 1) -> tuple[Float, Int]:

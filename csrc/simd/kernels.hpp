@@ -1,0 +1,115 @@
+/// The kernels that are compiled once for each instruction set, and the choice between them at run time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "vec3.hpp"
+
+namespace nepa3d {
+
+constexpr int node_width = 16;  ///< children of a node, points or triangles of a leaf: one lane each
+
+/// Sixteen boxes side by side; the unused ones are inverted, infinitely far from everything.
+struct alignas(64) Boxes {
+    float low[3][node_width], high[3][node_width];
+};
+
+// What a kernel sees of a KdTree.
+
+struct alignas(64) PointLeaf {
+    float x[node_width], y[node_width], z[node_width];  // the unused are infinitely far
+    std::int32_t index[node_width];
+};
+
+/// Child c of node n on level l is node 16 n + c on level l - 1; below level 0 it is a leaf. The last level is the root.
+struct KdTreeView {
+    const PointLeaf* leaves;
+    const Boxes* const* levels;
+    int depth;  ///< number of levels
+};
+
+struct Nearest {
+    float distance;
+    std::int32_t index;
+};
+
+// What a kernel sees of a TriangleBvh.
+
+/// Sixteen child boxes, and where they lead: a node, or a leaf stored as its complement (~leaf).
+struct alignas(64) BvhNode {
+    Boxes boxes;
+    std::int32_t child[node_width];
+};
+
+/// Corners by [corner][axis]; those of unused lanes are NaN.
+struct alignas(64) TriangleLeaf {
+    float corner[3][3][node_width];
+    std::int32_t face[node_width];
+};
+
+struct BvhView {
+    const BvhNode* nodes;  ///< the first is the root
+    const TriangleLeaf* leaves;
+};
+constexpr int max_bvh_depth = 40;
+
+struct RayHit {
+    float t;            ///< ray parameter of the hit; infinity on a miss
+    std::int32_t face;  ///< -1 on a miss
+    float u, v;         ///< weights of corners b and c; corner a weighs 1 - u - v
+};
+
+struct SurfacePoint {
+    float distance;
+    std::int32_t face;
+    Vec3 point;
+};
+
+/// `width` neighbouring lines of `size` values, `stride` apart: value i of line w is from[i * stride + w]. Every value
+/// becomes the least of from[j] + weight * (i - j)^2 over its line, in `to`. `none` stands where there is nothing to
+/// measure to: a value above every result, to which a parabola can be added.
+template <class T>
+struct Lines {
+    const T* from;
+    T* to;
+    std::size_t size, stride, width;
+    T weight, none;
+};
+
+/// One function for each kernel.
+struct Kernels {
+    const char* name;  ///< "baseline", "avx2" or "avx512"
+
+    /// KdTree::nearest of queries[order[i]] into found[order[i]], for i < count.
+    void (*nearest)(const KdTreeView& tree, const Vec3* queries, const std::uint32_t* order, std::size_t count,
+                    Nearest* found);
+    /// TriangleBvh::first_hits of `count` rays.
+    void (*first_hits)(const BvhView& bvh, const Vec3* origins, const Vec3* directions, std::size_t count,
+                       RayHit* found);
+    /// TriangleBvh::closest_points of queries[order[i]] into found[order[i]], for i < count.
+    void (*closest_points)(const BvhView& bvh, const Vec3* queries, const std::uint32_t* order, std::size_t count,
+                           SurfacePoint* found);
+    /// One axis of a distance transform, see distance_transform.hpp; for two sizes of integers and for doubles.
+    void (*lower_envelopes_16)(const Lines<std::int16_t>& lines);
+    void (*lower_envelopes_32)(const Lines<std::int32_t>& lines);
+    void (*lower_envelopes_double)(const Lines<double>& lines);
+};
+
+/// The table of the widest instruction set that this processor runs, or of the one that use_kernels chose.
+const Kernels& kernels();
+
+/// Chooses the table `name`; false if this build or this processor has none such. For tests: all give the same answers.
+bool use_kernels(const char* name);
+
+}  // namespace nepa3d
+
+#ifdef NEPA3D_ISA
+namespace nepa3d::NEPA3D_ISA {
+void nearest(const KdTreeView&, const Vec3*, const std::uint32_t*, std::size_t, Nearest*);
+void first_hits(const BvhView&, const Vec3*, const Vec3*, std::size_t, RayHit*);
+void closest_points(const BvhView&, const Vec3*, const std::uint32_t*, std::size_t, SurfacePoint*);
+template <class T>
+void lower_envelopes(const Lines<T>&);
+}  // namespace nepa3d::NEPA3D_ISA
+#endif
