@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 
 #include "parallel.hpp"
 #include "simd/kernels.hpp"
@@ -33,33 +34,43 @@ void along_row(const std::uint8_t* occupied, T* squared, std::size_t size, T wei
     for (std::size_t k = last; k < size; ++k) squared[k] = static_cast<T>(weight * static_cast<T>((k - last) * (k - last)));
 }
 
-/// Squared distances, in units of the first spacing squared.
-template <class T>
-std::vector<T> squared_distances(std::span<const std::uint8_t> occupancy, const Shape& shape,
-                                 const std::array<T, 3>& weight, T none, int threads,
-                                 void (*lower_envelopes)(const Lines<T>&)) {
-    const std::size_t rows = shape[0] * shape[1], plane = shape[1] * shape[2];
-    std::vector<T> from(occupancy.size()), to(occupancy.size());
-    parallel_for(rows, threads, 64, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t row = begin * shape[2]; row < end * shape[2]; row += shape[2])
-            along_row(occupancy.data() + row, from.data() + row, shape[2], weight[2], none);
-    });
+/// Squared distances in units of the first spacing squared, each handed to `finish` for the distance.
+template <class T, class Finish>
+std::vector<float> transform(std::span<const std::uint8_t> occupancy, const Shape& shape,
+                             const std::array<T, 3>& weight, T none, int threads,
+                             void (*lower_envelopes)(const Lines<T>&), const Finish& finish) {
+    const std::size_t plane = shape[1] * shape[2];
+    const auto squared = std::make_unique_for_overwrite<T[]>(occupancy.size());
     parallel_for(shape[0], threads, 1, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t at = begin * plane; at < end * plane; at += plane)
-            lower_envelopes({from.data() + at, to.data() + at, shape[1], shape[2], shape[2], weight[1], none});
+        const auto rows = std::make_unique_for_overwrite<T[]>(plane);
+        for (std::size_t at = begin * plane; at < end * plane; at += plane) {
+            for (std::size_t row = 0; row < plane; row += shape[2])
+                along_row(occupancy.data() + at + row, rows.get() + row, shape[2], weight[2], none);
+            lower_envelopes({.from = rows.get(), .stride = shape[2], .to = squared.get() + at, .to_stride = shape[2],
+                             .size = shape[1], .width = shape[2], .weight = weight[1], .none = none});
+        }
     });
-    parallel_for(plane, threads, 256, [&](std::size_t begin, std::size_t end) {
-        lower_envelopes({to.data() + begin, from.data() + begin, shape[0], plane, end - begin, weight[0], none});
+    std::vector<float> distance(occupancy.size());
+    constexpr std::size_t block = 128;  // lines at once, so that they stay in the cache
+    parallel_for((plane + block - 1) / block, threads, 1, [&](std::size_t begin, std::size_t end) {
+        const auto lines = std::make_unique_for_overwrite<T[]>(shape[0] * block);
+        for (std::size_t at = begin * block; at < std::min(plane, end * block); at += block) {
+            const std::size_t width = std::min(block, plane - at);
+            lower_envelopes({.from = squared.get() + at, .stride = plane, .to = lines.get(), .to_stride = block,
+                             .size = shape[0], .width = width, .weight = weight[0], .none = none});
+            for (std::size_t i = 0; i < shape[0]; ++i) {
+                for (std::size_t line = 0; line < width; ++line)
+                    distance[i * plane + at + line] = finish(lines[i * block + line]);
+            }
+        }
     });
-    return from;
+    return distance;
 }
 
-/// For equal spacings, while integers of type T hold four squared extents: three in a result, one more added to none.
+/// The value for "nothing yet", while integers of type T hold four squared extents: three in a result, one to add.
 template <class T>
-std::vector<T> squared_steps(std::span<const std::uint8_t> occupancy, const Shape& shape, std::size_t longest,
-                             int threads, void (*lower_envelopes)(const Lines<T>&)) {
-    const T none = static_cast<T>(std::numeric_limits<T>::max() - static_cast<T>((longest - 1) * (longest - 1)));
-    return squared_distances<T>(occupancy, shape, {1, 1, 1}, none, threads, lower_envelopes);
+T above_all(std::size_t extent) {
+    return static_cast<T>(std::numeric_limits<T>::max() - static_cast<T>(extent));
 }
 
 }  // namespace
@@ -67,9 +78,8 @@ std::vector<T> squared_steps(std::span<const std::uint8_t> occupancy, const Shap
 std::vector<float> distance_transform(std::span<const std::uint8_t> occupancy, std::array<std::size_t, 3> shape,
                                       std::array<double, 3> spacing, int threads) {
     constexpr float infinity = std::numeric_limits<float>::infinity();
-    std::vector<float> distance(occupancy.size(), infinity);
-    const auto is_occupied = [](std::uint8_t cell) { return cell != 0; };
-    if (std::none_of(occupancy.begin(), occupancy.end(), is_occupied)) return distance;
+    if (std::none_of(occupancy.begin(), occupancy.end(), [](std::uint8_t cell) { return cell != 0; }))
+        return std::vector<float>(occupancy.size(), infinity);
 
     const auto to_distance = [&](auto squared) {
         return static_cast<float>(std::sqrt(static_cast<double>(squared)) * spacing[0]);
@@ -77,21 +87,19 @@ std::vector<float> distance_transform(std::span<const std::uint8_t> occupancy, s
     const std::size_t longest = std::max({shape[0], shape[1], shape[2]});
     const std::size_t extent = (longest - 1) * (longest - 1);
     const bool equal = spacing[0] == spacing[1] && spacing[0] == spacing[2];
-    if (equal && longest < 1000 && 4 * extent < std::numeric_limits<std::int16_t>::max()) {
-        const auto squared = squared_steps<std::int16_t>(occupancy, shape, longest, threads, kernels().lower_envelopes_16);
+    if (equal && 4 * extent < std::numeric_limits<std::int16_t>::max()) {
         std::vector<float> table(3 * extent + 1);
         for (std::size_t i = 0; i < table.size(); ++i) table[i] = to_distance(i);
-        for (std::size_t i = 0; i < distance.size(); ++i) distance[i] = table[static_cast<std::size_t>(squared[i])];
-    } else if (equal && longest < 20000) {
-        const auto squared = squared_steps<std::int32_t>(occupancy, shape, longest, threads, kernels().lower_envelopes_32);
-        std::transform(squared.begin(), squared.end(), distance.begin(), to_distance);
-    } else {
-        const auto weight = [&](int axis) { return (spacing[axis] / spacing[0]) * (spacing[axis] / spacing[0]); };
-        const auto squared = squared_distances<double>(occupancy, shape, {1, weight(1), weight(2)}, infinity, threads,
-                                                       kernels().lower_envelopes_double);
-        std::transform(squared.begin(), squared.end(), distance.begin(), to_distance);
+        return transform<std::int16_t>(occupancy, shape, {1, 1, 1}, above_all<std::int16_t>(extent), threads,
+                                       kernels().lower_envelopes_16,
+                                       [&](std::int16_t squared) { return table[static_cast<std::size_t>(squared)]; });
     }
-    return distance;
+    if (equal && 4 * extent < std::numeric_limits<std::int32_t>::max())
+        return transform<std::int32_t>(occupancy, shape, {1, 1, 1}, above_all<std::int32_t>(extent), threads,
+                                       kernels().lower_envelopes_32, to_distance);
+    const auto weight = [&](int axis) { return (spacing[axis] / spacing[0]) * (spacing[axis] / spacing[0]); };
+    return transform<double>(occupancy, shape, {1, weight(1), weight(2)}, infinity, threads,
+                             kernels().lower_envelopes_double, to_distance);
 }
 
 }  // namespace nepa3d

@@ -1,6 +1,7 @@
 #include "mesh_io.hpp"
 
 #include <charconv>
+#include <cmath>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -23,14 +24,17 @@ struct Cursor {
     bool skip_blanks() {
         for (; at < end; ++at) {
             if (is_blank(*at)) continue;
-            if (*at != '\\') return *at != '\n';
-            const char* next = at + 1;
-            while (next < end && *next == '\r') ++next;
-            if (next == end || *next != '\n') return true;
-            at = next;
+            const char* const line_end = continues();
+            if (line_end == nullptr) return *at != '\n';
+            at = line_end;
             ++line;
         }
         return false;
+    }
+
+    /// Goes to the next blank, line end or continued line end.
+    void skip_token() {
+        while (at < end && !is_blank(*at) && *at != '\n' && !continues()) ++at;
     }
 
     /// Goes past the statement's end. A backslash continues a statement, but not a comment: it may end a path there.
@@ -65,14 +69,22 @@ struct Cursor {
     }
 
 private:
+    /// The line end that a backslash here takes away, if it does.
+    const char* continues() const {
+        if (*at != '\\') return nullptr;
+        const char* next = at + 1;
+        while (next < end && *next == '\r') ++next;
+        return next < end && *next == '\n' ? next : nullptr;
+    }
+
     static std::int64_t out_of_range(const char* from, const char*, std::int64_t) {
         return *from == '-' ? std::numeric_limits<std::int64_t>::min() : std::numeric_limits<std::int64_t>::max();
     }
     /// Overflow becomes infinite, to be dropped with the other non-finite vertices; underflow becomes zero.
     static double out_of_range(const char* from, const char* stop, double) {
-        for (const char* c = from; c + 1 < stop; ++c)
-            if ((*c == 'e' || *c == 'E') && c[1] == '-') return 0;
-        return *from == '-' ? -std::numeric_limits<double>::infinity() : std::numeric_limits<double>::infinity();
+        long double value = *from == '-' ? -HUGE_VALL : HUGE_VALL;
+        std::from_chars(from, stop, value);  // farther out than this, it is taken for an overflow
+        return static_cast<double>(value);
     }
 };
 
@@ -119,7 +131,7 @@ void read_obj_face(Cursor& cursor, Mesh& mesh, LargestIndex& largest) {
                                std::to_string(count) + " vertices so far");
         if (vertex > largest.index) largest = {vertex, cursor.line};
         fan.add(vertex);
-        while (!cursor.done() && !is_blank(*cursor.at) && *cursor.at != '\n') ++cursor.at;  // /vt/vn
+        cursor.skip_token();  // /vt/vn
     }
 }
 

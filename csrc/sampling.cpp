@@ -20,6 +20,33 @@ Plane plane_of(Points vertices, const Face& face) {
     return {a, edge1, edge2, cross(edge1, edge2)};
 }
 
+/// Finds the first value of an ascending list above a target: a table tells where to begin, so that it takes O(1) steps
+/// on average (Chen and Asau: On Generating Random Variates from an Empirical Distribution, 1974).
+class GuideTable {
+public:
+    GuideTable(const std::vector<double>& ascending, std::size_t size) : ascending_(ascending), begin_(size + 1) {
+        std::size_t at = 0;
+        for (std::size_t i = 0; i < begin_.size(); ++i) {
+            const double target = ascending.back() * (static_cast<double>(i) / static_cast<double>(size));
+            while (at < ascending.size() && ascending[at] <= target) ++at;
+            begin_[i] = at;
+        }
+    }
+
+    /// The first above fraction * back(), or the length; 0 <= fraction <= 1.
+    std::size_t first_above(double fraction) const {
+        const double target = fraction * ascending_.back();
+        std::size_t at = begin_[static_cast<std::size_t>(fraction * static_cast<double>(begin_.size() - 1))];
+        while (at > 0 && ascending_[at - 1] > target) --at;  // the table's targets are rounded
+        while (at < ascending_.size() && ascending_[at] <= target) ++at;
+        return at;
+    }
+
+private:
+    const std::vector<double>& ascending_;
+    std::vector<std::size_t> begin_;
+};
+
 }  // namespace
 
 std::vector<SurfaceSample> sample_surface(Points vertices, std::span<const Face> faces, Points uniforms) {
@@ -33,11 +60,11 @@ std::vector<SurfaceSample> sample_surface(Points vertices, std::span<const Face>
         cumulative[i] = total += area;
     }
     if (!(total > 0)) throw std::invalid_argument("faces must have a positive total area, got " + std::to_string(total));
+    const GuideTable guide(cumulative, uniforms.size());
     std::vector<SurfaceSample> samples;
     samples.reserve(uniforms.size());
     for (const Vec3 uniform : uniforms) {
-        const auto above = std::upper_bound(cumulative.begin(), cumulative.end(), double(uniform.x) * total);
-        const std::size_t face = std::min(static_cast<std::size_t>(above - cumulative.begin()), last);
+        const std::size_t face = std::min(guide.first_above(double(uniform.x)), last);
         const Plane plane = plane_of(vertices, faces[face]);
         const double root = std::sqrt(double(uniform.y)), z = double(uniform.z);
         const Vec3d point = plane.corner + (root * (1 - z)) * plane.edge1 + (root * z) * plane.edge2;

@@ -17,7 +17,7 @@ struct SurfaceSample {
 
 /// One sample per row of `uniforms`, three numbers in [0, 1): the first picks a face with probability proportional
 /// to its area, the others the place in it (square-root parametrisation: Osada et al., Shape Distributions, 2002).
-/// O(F + N log F). Throws std::invalid_argument if a face is out of range or the total area is not positive.
+/// O(F + N) on average. Throws std::invalid_argument if a face is out of range or the total area is not positive.
 std::vector<SurfaceSample> sample_surface(Points vertices, std::span<const Face> faces, Points uniforms);
 
 }  // namespace nepa3d

@@ -1,6 +1,9 @@
 #include "voxel.hpp"
 
+#include <algorithm>
+#include <cmath>
 #include <limits>
+#include <utility>
 
 namespace nepa3d {
 
@@ -47,43 +50,72 @@ std::vector<std::uint8_t> voxelize(Points points, int grid, int dilate) {
     return occupied;
 }
 
-VoxelHit voxel_first_hit(std::span<const std::uint8_t> occupancy, int grid, Vec3 origin, Vec3 direction,
-                         int max_steps) {
-    const Vec3d o = to_double(origin), d = to_double(direction);
+VoxelRays::VoxelRays(std::span<const std::uint8_t> occupancy, int grid) : occupancy_(occupancy), grid_(grid) {
+    const auto g = static_cast<std::size_t>(grid);
+    std::vector<std::uint8_t> in_plane(g), in_row(g), in_column(g);
+    for (std::size_t x = 0; x < g; ++x) {
+        for (std::size_t y = 0; y < g; ++y) {
+            const std::uint8_t* row = occupancy.data() + (x * g + y) * g;
+            std::uint8_t any = 0;
+            for (std::size_t z = 0; z < g; ++z) in_column[z] |= row[z], any |= row[z];
+            in_plane[x] |= any, in_row[y] |= any;
+        }
+    }
     const double size = 2.0 / grid;
-    double enter = 0, leave = infinity;
+    const std::vector<std::uint8_t>* const along[3] = {&in_plane, &in_row, &in_column};
+    for (int axis = 0; axis < 3; ++axis) {
+        const auto is_set = [](std::uint8_t any) { return any != 0; };
+        const auto first = std::find_if(along[axis]->begin(), along[axis]->end(), is_set);
+        const auto last = std::find_if(along[axis]->rbegin(), along[axis]->rend(), is_set);
+        low_[axis] = -1 + size * static_cast<double>(first - along[axis]->begin() - 1);
+        high_[axis] = 1 - size * static_cast<double>(last - along[axis]->rbegin() - 1);
+    }
+}
+
+VoxelHit VoxelRays::first_hit(Vec3 origin, Vec3 direction, int max_steps) const {
+    const Vec3d o = to_double(origin), d = to_double(direction);
+    const double size = 2.0 / grid_;
+    double enter = 0, leave = infinity, enter_bounds = 0, leave_bounds = infinity;
     for (int axis = 0; axis < 3; ++axis) {
         if (d[axis] == 0) {
             if (std::abs(o[axis]) > 1) return {false, 0};
             continue;
         }
-        double near = (-1 - o[axis]) / d[axis], far = (1 - o[axis]) / d[axis];
-        if (near > far) std::swap(near, far);
-        enter = std::max(enter, near);
-        leave = std::min(leave, far);
+        const auto clip = [&](double low, double high, double& from, double& to) {
+            double near = (low - o[axis]) / d[axis], far = (high - o[axis]) / d[axis];
+            if (near > far) std::swap(near, far);
+            from = std::max(from, near);
+            to = std::min(to, far);
+        };
+        clip(-1, 1, enter, leave);
+        clip(low_[axis], high_[axis], enter_bounds, leave_bounds);
     }
-    if (!(enter <= leave) || leave == infinity) return {false, 0};
+    if (!(enter <= leave) || leave == infinity || !(enter_bounds <= leave_bounds)) return {false, 0};
 
-    int cell[3], step[3];
+    std::int64_t at = 0, step[3], left[3];  // index of the cell, its change and the cells left along each axis
     double boundary[3], stride[3];
     for (int axis = 0; axis < 3; ++axis) {
         const double position = o[axis] + enter * d[axis];
-        cell[axis] = static_cast<int>(std::clamp(std::floor((position + 1) / size), 0.0, double(grid - 1)));
-        step[axis] = (d[axis] > 0) - (d[axis] < 0);
-        boundary[axis] = step[axis] ? (-1 + (cell[axis] + (step[axis] > 0)) * size - o[axis]) / d[axis] : infinity;
-        stride[axis] = step[axis] ? size / std::abs(d[axis]) : infinity;
+        const int cell = static_cast<int>(std::clamp(std::floor((position + 1) / size), 0.0, double(grid_ - 1)));
+        const int sign = (d[axis] > 0) - (d[axis] < 0);
+        at = at * grid_ + cell;
+        step[axis] = sign * (axis == 0 ? std::int64_t{grid_} * grid_ : axis == 1 ? grid_ : 1);
+        left[axis] = sign > 0 ? grid_ - 1 - cell : cell;
+        boundary[axis] = sign ? (-1 + (cell + (sign > 0)) * size - o[axis]) / d[axis] : infinity;
+        stride[axis] = sign ? size / std::abs(d[axis]) : infinity;
     }
-    double entered = enter;
-    for (int i = 0; i < max_steps; ++i) {
-        const auto g = static_cast<std::size_t>(grid);
-        const std::size_t at = (static_cast<std::size_t>(cell[0]) * g + static_cast<std::size_t>(cell[1])) * g +
-                               static_cast<std::size_t>(cell[2]);
-        if (occupancy[at]) return {true, static_cast<float>(entered)};
-        const int axis = boundary[0] < boundary[1] && boundary[0] < boundary[2] ? 0 : boundary[1] < boundary[2] ? 1 : 2;
-        entered = boundary[axis];
-        boundary[axis] += stride[axis];
-        cell[axis] += step[axis];
-        if (cell[axis] < 0 || cell[axis] >= grid) break;
+    // No branch in here depends on which axis is next.
+    double x = boundary[0], y = boundary[1], z = boundary[2], entered = enter;
+    for (int i = 0; i < max_steps && entered <= leave_bounds; ++i) {
+        if (occupancy_[static_cast<std::size_t>(at)]) return {true, static_cast<float>(entered)};
+        const bool along_x = (x < y) & (x < z), along_y = !along_x & (y < z), along_z = !along_x & !along_y;
+        entered = along_x ? x : along_y ? y : z;
+        x += along_x ? stride[0] : 0;
+        y += along_y ? stride[1] : 0;
+        z += along_z ? stride[2] : 0;
+        at += along_x ? step[0] : along_y ? step[1] : step[2];
+        left[0] -= along_x, left[1] -= along_y, left[2] -= along_z;
+        if ((left[0] | left[1] | left[2]) < 0) break;
     }
     return {false, 0};
 }

@@ -20,11 +20,22 @@ struct VoxelHit {
     float t;  ///< ray parameter at which the occupied cell is entered; 0 on a miss
 };
 
-/// First occupied cell along a ray through the cube (Amanatides and Woo: A Fast Voxel Traversal Algorithm, 1987),
-/// looking at no more than `max_steps` cells. x is stepped only if its next boundary is strictly the nearest of the
-/// three, else y if strictly nearer than z, else z. A zero direction misses.
-VoxelHit voxel_first_hit(std::span<const std::uint8_t> occupancy, int grid, Vec3 origin, Vec3 direction,
-                         int max_steps);
+/// The rays of one grid.
+class VoxelRays {
+public:
+    /// `occupancy` holds grid^3 cells and must outlive this.
+    VoxelRays(std::span<const std::uint8_t> occupancy, int grid);
+
+    /// First occupied cell along a ray through the cube (Amanatides and Woo: A Fast Voxel Traversal Algorithm, 1987),
+    /// looking at no more than `max_steps` cells. x is stepped only if its next boundary is strictly the nearest of
+    /// the three, else y if strictly nearer than z, else z. A zero direction misses.
+    VoxelHit first_hit(Vec3 origin, Vec3 direction, int max_steps) const;
+
+private:
+    std::span<const std::uint8_t> occupancy_;
+    int grid_;
+    Vec3d low_, high_;  ///< bounds of the occupied cells and one cell more: a ray that stays outside meets none
+};
 
 /// Trilinear interpolation of cell-centred values at one point: weights from the unclamped floor, indices clamped.
 float trilinear_sample(std::span<const float> values, int grid, Vec3 point);

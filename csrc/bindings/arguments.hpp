@@ -89,6 +89,13 @@ inline int at_least(int value, int least, const char* name) {
     return value;
 }
 
+inline int between(int value, int least, int most, const char* name) {
+    if (value < least || value > most)
+        throw py::value_error(std::string(name) + " must be between " + std::to_string(least) + " and " +
+                              std::to_string(most) + ", got " + std::to_string(value));
+    return value;
+}
+
 inline void same_length(std::size_t a, const char* name_a, std::size_t b, const char* name_b) {
     if (a != b)
         throw py::value_error(std::string(name_a) + " and " + name_b + " must have the same length, got " +

@@ -11,7 +11,7 @@ namespace {
 
 py::array_t<std::uint8_t> voxelize_points(const py::array& points, int grid, int dilate) {
     const PointRows rows(points, "points", "N");
-    at_least(grid, 1, "grid");
+    between(grid, 1, 2048, "grid");  // 8 GiB of cells
     at_least(dilate, 0, "dilate");
     std::vector<std::uint8_t> occupancy;
     {
@@ -69,9 +69,10 @@ auto first_hit(const py::array& occupancy, const py::array& origins, const py::a
     float* const t_out = t.mutable_data();
     {
         const py::gil_scoped_release unlocked;
+        const VoxelRays rays(cells.span(), cells.side());
         parallel_for(origin.size(), threads, 256, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
-                const VoxelHit found = voxel_first_hit(cells.span(), cells.side(), origin[i], direction[i], steps);
+                const VoxelHit found = rays.first_hit(origin[i], direction[i], steps);
                 hit_out[i] = found.hit;
                 t_out[i] = found.t;
             }

@@ -66,14 +66,16 @@ struct SurfacePoint {
     Vec3 point;
 };
 
-/// `width` neighbouring lines of `size` values, `stride` apart: value i of line w is from[i * stride + w]. Every value
-/// becomes the least of from[j] + weight * (i - j)^2 over its line, in `to`. `none` stands where there is nothing to
+/// `width` neighbouring lines of `size` values: value i of line w is from[i * stride + w]. Every value becomes the least
+/// of from[j] + weight * (i - j)^2 over its line, in to[i * to_stride + w]. `none` stands where there is nothing to
 /// measure to: a value above every result, to which a parabola can be added.
 template <class T>
 struct Lines {
     const T* from;
+    std::size_t stride;
     T* to;
-    std::size_t size, stride, width;
+    std::size_t to_stride;
+    std::size_t size, width;
     T weight, none;
 };
 

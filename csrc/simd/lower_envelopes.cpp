@@ -52,13 +52,17 @@ NEPA3D_INLINE void lower(const Lines<T>& lines, std::size_t line) {
         const T* const at = lines.from + i * lines.stride + line;
         Lane best = Lane::load(at);
         const std::size_t before = i, after = lines.size - 1 - i, farthest = before > after ? before : after;
-        for (std::size_t offset = 1; reachable && offset <= farthest; ++offset) {
-            const Lane parabola = Lane::all(static_cast<T>(lines.weight * static_cast<T>(offset * offset)));
-            if (!best.any_above(parabola)) break;
-            if (offset <= before) best.lower_to(Lane::load(at - offset * lines.stride).plus(parabola));
-            if (offset <= after) best.lower_to(Lane::load(at + offset * lines.stride).plus(parabola));
+        const auto parabola = [&](std::size_t offset) __attribute__((always_inline)) {
+            return Lane::all(static_cast<T>(lines.weight * static_cast<T>(offset * offset)));
+        };
+        for (std::size_t offset = 1; reachable && offset <= farthest; offset += 2) {
+            if (!best.any_above(parabola(offset))) break;
+            for (std::size_t next = offset; next < offset + 2; ++next) {
+                if (next <= before) best.lower_to(Lane::load(at - next * lines.stride).plus(parabola(next)));
+                if (next <= after) best.lower_to(Lane::load(at + next * lines.stride).plus(parabola(next)));
+            }
         }
-        best.store(lines.to + i * lines.stride + line);
+        best.store(lines.to + i * lines.to_stride + line);
     }
 }
 

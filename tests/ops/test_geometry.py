@@ -167,6 +167,23 @@ class TestCastRays:
         with pytest.raises(ValueError, match="faces must index 3 vertices, got index 3"):
             ops.cast_rays(np.eye(3), [[0, 1, 3]], [[0, 0, 0]], [[0, 0, 1]])
 
+    def test_coordinates_near_the_end_of_float32_do_no_harm(self) -> None:
+        vertices, faces = soup(300)
+        vertices *= np.float32(3e38 / np.abs(vertices).max())
+        bvh = ops.TriangleBvh(vertices, faces)
+        _, face, _ = bvh.cast_rays(cloud(50), cloud(50, 1))
+        assert ((face >= -1) & (face < 300)).all()
+        _, face, _ = bvh.closest_point(cloud(50))
+        assert ((face >= 0) & (face < 300)).all()
+
+    def test_a_thousand_triangles_in_one_place(self) -> None:
+        vertices, faces = soup(1)
+        t, face, _ = ops.cast_rays(
+            vertices, np.repeat(faces, 1000, 0), vertices.mean(0, keepdims=True) + 1, -np.ones((1, 3))
+        )
+        assert face.tolist() == [0]
+        assert np.isfinite(t).all()
+
 
 class TestClosestPoint:
     @pytest.mark.parametrize("mesh", [icosphere(1), soup(200), soup(1), soup(50, 3, 1e-4)])
@@ -319,6 +336,8 @@ class TestTrilinearSample:
         np.testing.assert_allclose(ops.trilinear_sample(grid, points), points @ np.float32([1, 2, -3]), atol=1e-5)
 
     def test_bad_shape(self) -> None:
+        with pytest.raises(ValueError, match="grid must be between 1 and 2048, got 2097152"):
+            ops.voxelize(cloud(3), 1 << 21)
         with pytest.raises(ValueError, match=r"grid must have shape \(G, G, G\), got \(2, 3, 2\)"):
             ops.trilinear_sample(np.zeros((2, 3, 2)), np.zeros((1, 3)))
 

@@ -27,6 +27,8 @@ FAN = [[0, 1, 2], [0, 2, 3]]
         (b"f  1\t2 3  4 \n", FAN),
         (b"f 1 2 \\\n3 4\n", FAN),
         (b"f 1 2 \\\r\n3 4\n", FAN),
+        (b"f 1 2 3\\\n 4\n", FAN),
+        (b"f 1/1 2/2 3/3\\\r\n 4/4\n", FAN),
         (b"f 1 2 3 4 # a quad\n", FAN),
         (b"g side\nusemtl red\ns off\nf 1 2 3\no other\nf 1 3 4\nl 1 2\n", FAN),
         (b"# a path C:\\models\\\nf 1 2 3 4\n", FAN),
@@ -45,6 +47,14 @@ def test_obj_numbers() -> None:
     vertices, faces = ops.parse_obj(text)
     np.testing.assert_array_equal(vertices, [[1.5, -2e-3, 0.5], [np.inf, -np.inf, 0], [np.nan, np.inf, -np.inf]])
     assert faces.shape == (0, 3)
+
+
+def test_obj_numbers_beyond_the_range_of_their_digits() -> None:
+    zeros = b"0" * 330
+    vertices, _ = ops.parse_obj(
+        b"v 1" + zeros + b"e-330 0." + zeros + b"1e331 1" + zeros + b"e-10\nv 1e9999 -1e9999 0\n"
+    )
+    np.testing.assert_array_equal(vertices, [[1, 1, np.inf], [np.inf, -np.inf, 0]])
 
 
 def test_obj_relative_indices_count_from_where_they_stand() -> None:

@@ -27,6 +27,8 @@ class VoxelSettings:
         for name, least in (("grid", 1), ("dilate", 0), ("max_steps", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"voxel_{name} must be at least {least}, got {getattr(self, name)}")
+        if self.grid > 2048:
+            raise ValueError(f"voxel_grid must be at most 2048, got {self.grid}")
 
 
 @dataclass(frozen=True)

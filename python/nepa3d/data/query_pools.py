@@ -63,6 +63,8 @@ class PoolSettings:
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in ("ray_pool", "pc_dilate", "pc_max_steps", "df_dilate", "pt_surface_sigma"):
             _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        for name in ("pc_grid", "df_grid"):
+            _require(getattr(self, name) <= 2048, name, "at most 2048", getattr(self, name))
         _require(0 <= self.pt_surface_ratio <= 1, "pt_surface_ratio", "between 0 and 1", self.pt_surface_ratio)
 
 
