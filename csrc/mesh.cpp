@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
-#include <unordered_set>
 
 namespace nepa3d {
 
@@ -22,12 +22,34 @@ bool has_area(Vec3d a, Vec3d b, Vec3d c) {
     return dot(normal, normal) > 0;
 }
 
-struct FaceHash {
-    std::size_t operator()(const std::array<std::int64_t, 3>& f) const {
+/// Faces told apart by their three vertices in any order: an open-addressing table of places in `faces`.
+class FaceSet {
+public:
+    FaceSet(const std::vector<Face>& faces, std::size_t most) : faces_(faces), slots_(std::bit_ceil(2 * most + 1), 0) {}
+
+    /// True if no face of the set has these vertices; then the caller must append the face to `faces`.
+    bool insert(const Face& face) {
+        const std::array<std::int64_t, 3> key = sorted(face);
         std::uint64_t hash = 0;
-        for (const std::int64_t index : f) hash = (hash ^ static_cast<std::uint64_t>(index)) * 0x9e3779b97f4a7c15ull;
-        return static_cast<std::size_t>(hash ^ (hash >> 32));
+        for (const std::int64_t index : key) hash = (hash ^ static_cast<std::uint64_t>(index)) * 0x9e3779b97f4a7c15ull;
+        for (std::size_t slot = hash >> 32;; ++slot) {
+            std::size_t& place = slots_[slot & (slots_.size() - 1)];
+            if (place == 0) {
+                place = faces_.size() + 1;
+                return true;
+            }
+            if (sorted(faces_[place - 1]) == key) return false;
+        }
     }
+
+private:
+    static std::array<std::int64_t, 3> sorted(const Face& f) {
+        const std::int64_t low = std::min({f.a, f.b, f.c}), high = std::max({f.a, f.b, f.c});
+        return {low, f.a ^ f.b ^ f.c ^ low ^ high, high};
+    }
+
+    const std::vector<Face>& faces_;
+    std::vector<std::size_t> slots_;  // 1 + place, 0 where empty
 };
 
 }  // namespace
@@ -35,21 +57,19 @@ struct FaceHash {
 Mesh clean_mesh(std::span<const Vec3d> vertices, std::span<const Face> faces, Dropped& dropped) {
     Mesh mesh;
     std::vector<std::int64_t> renumbered(vertices.size(), -1);
-    std::unordered_set<std::array<std::int64_t, 3>, FaceHash> seen;
-    seen.reserve(faces.size());
+    mesh.faces.reserve(faces.size());
+    FaceSet kept(mesh.faces, faces.size());
     for (const Face& face : faces) {
         const Vec3d a = corner_of(vertices, face.a), b = corner_of(vertices, face.b), c = corner_of(vertices, face.c);
-        std::array<std::int64_t, 3> key{face.a, face.b, face.c};
-        std::sort(key.begin(), key.end());
         if (!is_finite(a) || !is_finite(b) || !is_finite(c)) {
             ++dropped.nonfinite_faces;
         } else if (!has_area(a, b, c)) {
             ++dropped.degenerate_faces;
-        } else if (!seen.insert(key).second) {
+        } else if (!kept.insert(face)) {
             ++dropped.duplicate_faces;
         } else {
             mesh.faces.push_back(face);
-            for (const std::int64_t index : key) renumbered[static_cast<std::size_t>(index)] = 0;
+            for (const std::int64_t index : {face.a, face.b, face.c}) renumbered[static_cast<std::size_t>(index)] = 0;
         }
     }
     for (std::size_t i = 0; i < vertices.size(); ++i) {

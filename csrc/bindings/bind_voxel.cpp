@@ -3,6 +3,7 @@
 #include "arguments.hpp"
 #include "distance_transform.hpp"
 #include "parallel.hpp"
+#include "simd/kernels.hpp"
 #include "voxel.hpp"
 
 namespace nepa3d::bindings {
@@ -81,12 +82,25 @@ auto first_hit(const py::array& occupancy, const py::array& origins, const py::a
     return py::make_tuple(hit, t);
 }
 
+py::array to_half(const py::array& values) {
+    const Array<float> from(values);
+    py::array to(py::dtype("float16"), std::vector<py::ssize_t>(from.shape(), from.shape() + from.ndim()));
+    auto* const out = static_cast<std::uint16_t*>(to.mutable_data());
+    const auto count = static_cast<std::size_t>(from.size());
+    {
+        const py::gil_scoped_release unlocked;
+        kernels().to_half(from.data(), out, count);
+    }
+    return to;
+}
+
 }  // namespace
 
 void bind_voxel(py::module_& module) {
     module.def("voxelize", &voxelize_points, py::arg("points"), py::arg("grid"), py::arg("dilate") = 0);
     module.def("distance_transform", &transform, py::arg("occupancy"), py::arg("spacing"), py::kw_only(),
                py::arg("threads") = 1);
+    module.def("to_half", &to_half, py::arg("values"));
     module.def("trilinear_sample", &sample, py::arg("grid"), py::arg("xyz"));
     module.def("voxel_first_hit", &first_hit, py::arg("occupancy"), py::arg("origins"), py::arg("directions"),
                py::arg("max_steps") = 0, py::kw_only(), py::arg("threads") = 1);

@@ -96,6 +96,8 @@ struct Kernels {
     void (*lower_envelopes_16)(const Lines<std::int16_t>& lines);
     void (*lower_envelopes_32)(const Lines<std::int32_t>& lines);
     void (*lower_envelopes_double)(const Lines<double>& lines);
+    /// float32 to the bits of float16.
+    void (*to_half)(const float* from, std::uint16_t* to, std::size_t count);
 };
 
 /// The table of the widest instruction set that this processor runs, or of the one that use_kernels chose.
@@ -113,5 +115,6 @@ void first_hits(const BvhView&, const Vec3*, const Vec3*, std::size_t, RayHit*);
 void closest_points(const BvhView&, const Vec3*, const std::uint32_t*, std::size_t, SurfacePoint*);
 template <class T>
 void lower_envelopes(const Lines<T>&);
+void to_half(const float*, std::uint16_t*, std::size_t);
 }  // namespace nepa3d::NEPA3D_ISA
 #endif

@@ -12,6 +12,7 @@ const Kernels table{NEPA3D_STRING(NEPA3D_ISA),
                     closest_points,
                     lower_envelopes<std::int16_t>,
                     lower_envelopes<std::int32_t>,
-                    lower_envelopes<double>};
+                    lower_envelopes<double>,
+                    to_half};
 
 }  // namespace nepa3d::NEPA3D_ISA

@@ -44,6 +44,25 @@ def test_json_and_npz(tmp_path: Path) -> None:
             np.testing.assert_array_equal(arrays["x"], np.arange(5))
 
 
+def test_npz_of_every_shape_is_mapped_in_place(tmp_path: Path) -> None:
+    arrays = {
+        "scalar": np.array(3.5),
+        "empty": np.zeros((0, 3), np.float32),
+        "half": np.arange(24, dtype=np.float16).reshape(2, 3, 4),
+        "ä": np.arange(3, dtype=">i4"),
+        "transposed": np.arange(6).reshape(2, 3).T,
+        "strided": np.arange(10)[::3],
+    }
+    path = tmp_path / "a.npz"
+    files.write_npz(path, arrays)
+    with np.load(path, allow_pickle=False) as stored:
+        assert list(stored) == list(arrays)
+        for name, array in arrays.items():
+            assert stored[name].dtype == array.dtype
+            np.testing.assert_array_equal(stored[name], array)
+    assert path.read_bytes().index(arrays["half"].tobytes()) % 64 == 0
+
+
 def test_leftovers_are_removed(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / f"{files.TEMPORARY_PREFIX}x.npz").write_bytes(b"half")

@@ -212,6 +212,22 @@ class TestClosestPoint:
         distance, _, _ = ops.closest_point(vertices, [[0, 0, 0], [0, 1, 1]], [[-1, 0, 0], [0.5, 2, 0]])
         assert distance.tolist() == [1, 2]
 
+    def test_the_inside_of_a_needle_is_found(self) -> None:
+        vertices = [(-0.2908927, -0.8488351, -0.39443377), (-0.2908927, 0.8533622, 0.36421567)]
+        vertices = np.array([*vertices, (-0.2908927, 0.8552115, 0.36292645)], np.float32)
+        query = np.array([[-0.2908927, -0.00529239, -0.01916137]], np.float32)
+        distance, _, point = ops.closest_point(vertices, [[0, 1, 2]], query)
+        expected, _, _ = reference.closest_point(vertices, np.array([[0, 1, 2]]), query)
+        np.testing.assert_allclose(distance, expected, atol=1e-7)
+        np.testing.assert_allclose(point, query, atol=1e-7)
+
+    def test_samples_of_needles_lie_on_them(self) -> None:
+        vertices, faces = soup(300, 7)
+        vertices[faces[:, 2]] = vertices[faces[:, 1]] + np.float32(1e-4) * cloud(300, 8)
+        points, _, _ = ops.sample_surface(vertices, faces, np.random.default_rng(0).random((20_000, 3), np.float32))
+        distance, _, _ = ops.closest_point(vertices, faces, points)
+        assert distance.max() < 5e-7
+
 
 class TestSampleSurface:
     def test_agrees_with_the_twin(self) -> None:
@@ -319,6 +335,21 @@ class TestDistanceTransform:
     def test_bad_spacing(self) -> None:
         with pytest.raises(ValueError, match="spacing must be positive"):
             ops.distance_transform(np.zeros((3, 3, 3), np.uint8), -1.0)
+
+
+class TestToHalf:
+    def test_agrees_with_the_twin_on_every_kind_of_number(self) -> None:
+        bits = np.random.default_rng(0).integers(0, 1 << 32, 200_000, np.uint32)
+        ties = (np.arange(1 << 16, dtype=np.uint32) << 13) + 0x38000000  # halfway between float16 numbers, and beyond
+        values = np.concatenate([bits, ties, ties | 0x80000000, ties + 0x1000]).view(np.float32)
+        with np.errstate(over="ignore"):
+            np.testing.assert_array_equal(ops.to_half(values), reference.to_half(values))
+        every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+        np.testing.assert_array_equal(ops.to_half(every.astype(np.float32)), every)
+
+    def test_keeps_the_shape(self) -> None:
+        assert ops.to_half(np.zeros((2, 3, 4), np.float32)).shape == (2, 3, 4)
+        assert ops.to_half(np.zeros(0, np.float32)).dtype == np.float16
 
 
 class TestTrilinearSample:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import secrets
 import shutil
+import struct
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,6 +17,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 TEMPORARY_PREFIX = ".tmp-"
+
+_ZIP_HEADER = struct.Struct("<4s5H3L2H")  # of a member, before its name (PKWARE, APPNOTE 4.3.7)
+_ZIP_EXTRA = struct.Struct("<2H")  # identity and length of an extra field
+_ALIGNMENT_EXTRA = 0xD935  # the one registered for padding
 
 
 @contextlib.contextmanager
@@ -58,10 +65,30 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], *, deflate: bool = False) -> None:
-    """Write ``arrays`` as one ``.npz``, whole or not at all."""
-    save: Any = np.savez_compressed if deflate else np.savez
+    """Write ``arrays`` as one ``.npz`` that ``numpy.load`` reads, whole or not at all.
+
+    Unless deflated, the data of each array starts at a multiple of 64 bytes of the file, so that it can be mapped.
+    """
     with atomic_open(path) as file:
-        save(file, **arrays)
+        if deflate:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+            return
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, array in arrays.items():
+                member = zipfile.ZipInfo(f"{name}.npy")
+                header = _npy_header(array)
+                start = file.tell() + _ZIP_HEADER.size + len(member.filename.encode()) + _ZIP_EXTRA.size + len(header)
+                member.extra = _ZIP_EXTRA.pack(_ALIGNMENT_EXTRA, -start % 64) + bytes(-start % 64)
+                with archive.open(member, "w") as data:
+                    data.write(header)
+                    data.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def _npy_header(array: np.ndarray) -> bytes:
+    header = io.BytesIO()
+    fields = np.lib.format.header_data_from_array_1_0(np.ascontiguousarray(array))
+    np.lib.format.write_array_header_1_0(header, fields)
+    return header.getvalue()
 
 
 def remove_temporaries(folder: str | os.PathLike[str]) -> int:

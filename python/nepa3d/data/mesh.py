@@ -44,9 +44,9 @@ class Mesh:
     faces: NDArray[np.int64]
     dropped: dict[str, int]
 
-    def face_normals(self) -> NDArray[np.float32]:
-        """Unit normals (F, 3) by the faces' winding."""
-        a, b, c = (self.vertices[self.faces[:, k]].astype(np.float64) for k in range(3))
+    def face_normals(self, of: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Unit normals (N, 3) of the faces ``of`` (N,), by their winding."""
+        a, b, c = (self.vertices[self.faces[of, k]].astype(np.float64) for k in range(3))
         normal = np.cross(b - a, c - a)
         length = np.linalg.norm(normal, axis=1, keepdims=True)
         # vertices rounded to float32 can leave a face without area

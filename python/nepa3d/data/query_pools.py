@@ -134,7 +134,7 @@ def distance_field(pc_xyz: Float, pt_xyz: Float, settings: PoolSettings) -> Arra
     occupancy = ops.voxelize(pc_xyz, settings.df_grid, settings.df_dilate)
     distance = ops.distance_transform(occupancy, 2 / settings.df_grid)
     return arrays | {
-        "udf_grid": distance.astype(np.float16),
+        "udf_grid": ops.to_half(distance),
         "occ_grid": occupancy,
         "pt_dist_udf_pool": ops.trilinear_sample(distance, pt_xyz),
     }
@@ -163,23 +163,23 @@ def camera_rays(settings: PoolSettings, rng: np.random.Generator) -> tuple[Float
     """Origins and unit directions (R, 3): for each camera in turn, uniform over its square image of 60 degrees."""
     positions = camera_positions(settings.n_views)
     per_view = max(settings.rays_per_view, math.ceil(settings.ray_pool / settings.n_views))
-    origins = np.repeat(positions, per_view, axis=0)[: settings.ray_pool]
-    frames = np.repeat(look_at_origin(positions), per_view, axis=0)[: settings.ray_pool]
-    uv = rng.random((len(origins), 2), np.float32) * 2 - 1
-    in_camera = np.column_stack([uv, np.full(len(uv), FOCAL_LENGTH, np.float32)])
-    directions = np.einsum("ri,rij->rj", in_camera, frames)
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    return origins, directions
+    in_camera = np.full((settings.n_views, per_view, 3), FOCAL_LENGTH, np.float32)
+    in_camera[..., :2] = rng.random((settings.n_views, per_view, 2), np.float32) * 2 - 1
+    directions = (in_camera @ look_at_origin(positions)).reshape(-1, 3)[: settings.ray_pool]
+    directions /= np.sqrt(np.einsum("rc,rc->r", directions, directions))[:, None]
+    return np.repeat(positions, per_view, axis=0)[: settings.ray_pool], directions
 
 
 def mesh_ray_answers(mesh: Mesh, bvh: ops.TriangleBvh, origins: Float, directions: Float) -> Arrays:
     """First hits on the mesh: 0/1, distance, face normal; zeros on a miss."""
     t, face, _ = bvh.cast_rays(origins, directions)
     hit = face >= 0
+    normal = np.zeros_like(directions)
+    normal[hit] = mesh.face_normals(face[hit])
     return {
         "ray_hit_pool": hit.astype(np.float32),
         "ray_t_pool": np.where(hit, t, np.float32(0)),
-        "ray_n_pool": np.where(hit[:, None], mesh.face_normals()[face], np.float32(0)),
+        "ray_n_pool": normal,
     }
 
 
@@ -196,7 +196,7 @@ def voxel_ray_answers(
     """Hit (R,) as 0/1, t (R,) and normal (R, 3) of rays through an occupancy grid of a point cloud."""
     hit, t = ops.voxel_first_hit(occupancy, origins, directions, max_steps)
     normal = np.zeros_like(directions)
-    _, nearest = ops.nearest_distance(pc_xyz, (origins + t[:, None] * directions)[hit])
+    _, nearest = ops.nearest_distance(pc_xyz, origins[hit] + t[hit, None] * directions[hit])
     normal[hit] = pc_n[nearest]
     return hit.astype(np.float32), t, normal
 

@@ -79,6 +79,11 @@ def distance_transform(
     return _core.distance_transform(np.asarray(occupancy), along, threads=threads)
 
 
+def to_half(values: ArrayLike) -> NDArray[np.float16]:
+    """float32 values of any shape as float16: rounded to the nearest, ties to even (IEEE 754)."""
+    return _core.to_half(np.asarray(values))
+
+
 def trilinear_sample(grid: ArrayLike, xyz: ArrayLike) -> Float:
     """Interpolates cell-centred values (G, G, G) of [-1, 1]^3 at points (M, 3); outside, the border's are continued."""
     return _core.trilinear_sample(np.asarray(grid), np.asarray(xyz))

@@ -136,6 +136,11 @@ def distance_transform(
     return np.sqrt(nearest).astype(np.float32).reshape(occupancy.shape)
 
 
+def to_half(values: Float) -> NDArray[np.float16]:
+    """The values as float16, rounded to the nearest, ties to even."""
+    return values.astype(np.float16)
+
+
 def trilinear_sample(grid: Float, xyz: Float) -> Float:
     """Trilinear interpolation (M,) of cell-centred values of [-1, 1]^3; indices clamp, weights do not."""
     side = np.array(grid.shape)
