@@ -69,7 +69,8 @@ def command(config: Config) -> int:
     print(report.table(results))
     print("ratio: the fastest peer's least time over ours; above 1 we are faster")
     print(*(f"{name} {version}" for name, version in about["versions"].items()), sep=", ")
-    print(*report.absent_peers(results), sep="\n", end="")
+    for line in report.absent_peers(results):
+        print(line)
     write_results(config, about, results)
     return cli.EXIT_SOME_FAILED if any(result.differs for result in results) else cli.EXIT_OK
 
