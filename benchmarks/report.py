@@ -91,17 +91,13 @@ def picture(about: dict[str, Any], results: Sequence[Result], path: Path) -> Non
     panels = figure.subplots(1, len(drawn), squeeze=False)[0]
     for axes, (threads, rows) in zip(panels, drawn.items(), strict=True):
         ratios = [row.ratio or 1.0 for row in rows]
-        bars = axes.barh(
-            [row.name for row in rows],
-            [ratio - 1 for ratio in ratios],
-            left=1,
-            color=[FASTER if ratio >= 1 else SLOWER for ratio in ratios],
-        )
-        labels = [_bar_label(row) for row in rows]
-        axes.bar_label(bars, labels, fontsize=8)
+        colors = [FASTER if ratio >= 1 else SLOWER for ratio in ratios]
+        axes.barh([row.name for row in rows], [ratio - 1 for ratio in ratios], left=1, color=colors)
+        for height, (row, ratio) in enumerate(zip(rows, ratios, strict=True)):
+            axes.text(max(ratio, 1), height, _bar_label(row), fontsize=8, va="center")
         axes.axvline(1, color="black", linewidth=0.8)
         axes.set_xscale("log")
-        axes.set_xlim(min(every) / 4, max(every) * 4)  # room for the labels
+        axes.set_xlim(min(every) / 1.3, max(every) * 6)  # room for the labels
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter("{x:g}")
@@ -120,4 +116,4 @@ def picture(about: dict[str, Any], results: Sequence[Result], path: Path) -> Non
 def _bar_label(result: Result) -> str:
     if result.differs:
         return " answers differ"
-    return f" {result.ratio:.2f} {result.fastest_peer} " if result.ratio else " no peer"
+    return f" {result.ratio:.2f} {result.fastest_peer}" if result.ratio else " no peer"
