@@ -65,7 +65,7 @@ def command(config: Config) -> int:
             results += run_in_own_process(job)
     if not results:
         raise ValueError(f"only: no row's name contains {config.only!r}")
-    about = machine.describe()
+    about = machine.describe() | {"meshes": {file.name: _name_in(corpus, file.path) for file in files}}
     print(report.table(results))
     print("ratio: the fastest peer's least time over ours; above 1 we are faster")
     print(*(f"{name} {version}" for name, version in about["versions"].items()), sep=", ")
@@ -86,6 +86,10 @@ def write_results(config: Config, about: dict, results: list) -> None:
         return
     report.picture(about, results, path.with_suffix(".png"))
     print(f"wrote {path.with_suffix('.png')}")
+
+
+def _name_in(corpus: Path, path: Path) -> str:
+    return path.relative_to(corpus).as_posix() if path.is_relative_to(corpus) else path.name
 
 
 def main(argv: Sequence[str] | None = None) -> int:

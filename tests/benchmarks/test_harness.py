@@ -117,9 +117,10 @@ def test_selection_by_name(pattern: str, expected: bool) -> None:
 def test_status_and_json_of_agreement(arguments: list[str], tmp_path: Path) -> None:
     assert run.main([*arguments, "--only", "SAME"]) == cli.EXIT_OK
     about = written(tmp_path)
-    assert {"machine", "commit", "date", "versions", "rows"} <= set(about)
+    assert {"machine", "commit", "date", "versions", "meshes", "rows"} <= set(about)
     assert {"cpu", "cores", "os"} <= set(about["machine"])
     assert {"python", "compiler", "numpy", "scipy"} <= set(about["versions"])
+    assert set(about["meshes"].values()) == {"box.obj"}
     (line,) = about["rows"]
     assert (line["name"], line["threads"], line["size"]) == ("same", 1, {"things": 3})
     assert line["ratio"] > 0
