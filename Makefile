@@ -1,20 +1,23 @@
 # make demo   the whole pipeline on real meshes, ending in a table and a picture (QUICK=1: a small run)
 # make test   the tests
-# Both make the environment first, are idempotent, and say what they do. The rest is for developers.
+# make bench  the kernels beside other libraries, answers compared first: a table, JSON, a picture (QUICK=1: a small run;
+#              CORPUS=DIR: meshes that are there already, such as demo/full/corpus)
+# All make the environment first, are idempotent, and say what they do. The rest is for developers.
 
 PYTHON ?= python3
 VENV ?= .venv
 QUICK ?=
+CORPUS ?=
 DEMO_ROOT ?= demo$(if $(QUICK),/quick,/full)
 
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt constraints.txt $(shell find cmake csrc python -type f -not -name '*.so' -not -path '*/.*' -not -path '*/__pycache__/*')
 SANITIZED := build/sanitized
 
-.PHONY: help env demo test lint stubs sanitize clean
+.PHONY: help env demo test bench lint stubs sanitize clean
 
 help:
-	@sed -n 's/^# make/make/p' Makefile
+	@sed -n 's/^# make/make/p; s/^#      /     /p' Makefile
 
 env: $(VENV)/.installed
 
@@ -39,10 +42,19 @@ test: env
 	@echo "== tests"
 	@$(BIN)/python -m pytest
 
+$(VENV)/.bench: $(VENV)/.installed
+	@echo "== install the peers of the benchmarks"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt ".[bench]"
+	@touch $@
+
+bench: $(VENV)/.bench
+	@echo "== benchmarks"
+	@$(BIN)/python -m benchmarks $(if $(CORPUS),--corpus $(CORPUS)) $(if $(QUICK),--quick)
+
 lint: env
 	@echo "== lint"
-	@$(BIN)/ruff format --check python tests
-	@$(BIN)/ruff check python tests
+	@$(BIN)/ruff format --check python tests benchmarks
+	@$(BIN)/ruff check python tests benchmarks
 	@$(BIN)/mypy
 	@$(MAKE) --no-print-directory stubs-current
 	@! nm -C build/*/CMakeFiles/nepa3d_avx*.dir/csrc/simd/*.o 2>/dev/null | grep -E ' [VWu] ' | grep -v ' nepa3d::avx\| void nepa3d::avx' \
