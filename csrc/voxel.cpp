@@ -1,9 +1,12 @@
 #include "voxel.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
-#include <utility>
+#include <memory>
+
+#include "parallel.hpp"
 
 namespace nepa3d {
 
@@ -50,74 +53,93 @@ std::vector<std::uint8_t> voxelize(Points points, int grid, int dilate) {
     return occupied;
 }
 
-VoxelRays::VoxelRays(std::span<const std::uint8_t> occupancy, int grid) : occupancy_(occupancy), grid_(grid) {
+VoxelRays::VoxelRays(std::span<const std::uint8_t> occupancy, int grid)
+    : grid_(grid), bits_((occupancy.size() + 31) / 32, 0) {
     const auto g = static_cast<std::size_t>(grid);
     std::vector<std::uint8_t> in_plane(g), in_row(g), in_column(g);
     for (std::size_t x = 0; x < g; ++x) {
         for (std::size_t y = 0; y < g; ++y) {
-            const std::uint8_t* row = occupancy.data() + (x * g + y) * g;
+            const std::size_t begin = (x * g + y) * g;
             std::uint8_t any = 0;
-            for (std::size_t z = 0; z < g; ++z) in_column[z] |= row[z], any |= row[z];
-            in_plane[x] |= any, in_row[y] |= any;
+            for (std::size_t z = 0; z < g; ++z) any |= occupancy[begin + z];
+            if (any == 0) continue;
+            in_plane[x] = in_row[y] = 1;
+            for (std::size_t z = 0; z < g; ++z) {
+                const bool occupied = occupancy[begin + z] != 0;
+                in_column[z] |= occupied;
+                bits_[(begin + z) / 32] |= std::uint32_t{occupied} << ((begin + z) % 32);
+            }
         }
     }
     const double size = 2.0 / grid;
     const std::vector<std::uint8_t>* const along[3] = {&in_plane, &in_row, &in_column};
     for (int axis = 0; axis < 3; ++axis) {
-        const auto is_set = [](std::uint8_t any) { return any != 0; };
-        const auto first = std::find_if(along[axis]->begin(), along[axis]->end(), is_set);
-        const auto last = std::find_if(along[axis]->rbegin(), along[axis]->rend(), is_set);
+        const auto first = std::find(along[axis]->begin(), along[axis]->end(), 1);
+        const auto last = std::find(along[axis]->rbegin(), along[axis]->rend(), 1);
         low_[axis] = -1 + size * static_cast<double>(first - along[axis]->begin() - 1);
         high_[axis] = 1 - size * static_cast<double>(last - along[axis]->rbegin() - 1);
     }
 }
 
-VoxelHit VoxelRays::first_hit(Vec3 origin, Vec3 direction, int max_steps) const {
+/// Puts a ray into the cell where it enters the cube; false if it misses the cube or what is in it.
+bool VoxelRays::start(Vec3 origin, Vec3 direction, VoxelWalk& walk, std::size_t ray) const {
     const Vec3d o = to_double(origin), d = to_double(direction);
-    const double size = 2.0 / grid_;
-    double enter = 0, leave = infinity, enter_bounds = 0, leave_bounds = infinity;
+    const auto clip = [](double a, double b, double& enter, double& leave) {
+        enter = std::max(enter, std::min(a, b));
+        leave = std::min(leave, std::max(a, b));
+    };
+    double enter_bounds = 0, leave_bounds = infinity;
     for (int axis = 0; axis < 3; ++axis) {
         if (d[axis] == 0) {
-            if (std::abs(o[axis]) > 1) return {false, 0};
+            if (std::abs(o[axis]) > 1) return false;
             continue;
         }
-        const auto clip = [&](double low, double high, double& from, double& to) {
-            double near = (low - o[axis]) / d[axis], far = (high - o[axis]) / d[axis];
-            if (near > far) std::swap(near, far);
-            from = std::max(from, near);
-            to = std::min(to, far);
-        };
-        clip(-1, 1, enter, leave);
-        clip(low_[axis], high_[axis], enter_bounds, leave_bounds);
+        const double inverse = 1 / d[axis];
+        clip((low_[axis] - o[axis]) * inverse, (high_[axis] - o[axis]) * inverse, enter_bounds, leave_bounds);
     }
-    if (!(enter <= leave) || leave == infinity || !(enter_bounds <= leave_bounds)) return {false, 0};
-
-    std::int64_t at = 0, step[3], left[3];  // index of the cell, its change and the cells left along each axis
-    double boundary[3], stride[3];
+    if (!(enter_bounds <= leave_bounds)) return false;
+    double enter = 0, leave = infinity;
     for (int axis = 0; axis < 3; ++axis) {
-        const double position = o[axis] + enter * d[axis];
-        const int cell = static_cast<int>(std::clamp(std::floor((position + 1) / size), 0.0, double(grid_ - 1)));
+        if (d[axis] != 0) clip((-1 - o[axis]) / d[axis], (1 - o[axis]) / d[axis], enter, leave);
+    }
+    if (!(enter <= leave) || leave == infinity) return false;
+
+    const double size = 2.0 / grid_;
+    std::int64_t at = 0;
+    for (int axis = 0; axis < 3; ++axis) {
+        const double position = (o[axis] + enter * d[axis] + 1) / size;
+        const auto cell = static_cast<int>(std::clamp(position, 0.0, double(grid_ - 1)));
         const int sign = (d[axis] > 0) - (d[axis] < 0);
         at = at * grid_ + cell;
-        step[axis] = sign * (axis == 0 ? std::int64_t{grid_} * grid_ : axis == 1 ? grid_ : 1);
-        left[axis] = sign > 0 ? grid_ - 1 - cell : cell;
-        boundary[axis] = sign ? (-1 + (cell + (sign > 0)) * size - o[axis]) / d[axis] : infinity;
-        stride[axis] = sign ? size / std::abs(d[axis]) : infinity;
+        walk.boundary[axis][ray] = sign ? (-1 + (cell + (sign > 0)) * size - o[axis]) / d[axis] : infinity;
+        walk.stride[axis][ray] = sign ? size / std::abs(d[axis]) : infinity;
+        walk.step[axis][ray] = sign * (axis == 0 ? std::int64_t{grid_} * grid_ : axis == 1 ? grid_ : 1);
+        walk.left[axis][ray] = sign > 0 ? grid_ - 1 - cell : cell;
     }
-    // No branch in here depends on which axis is next.
-    double x = boundary[0], y = boundary[1], z = boundary[2], entered = enter;
-    for (int i = 0; i < max_steps && entered <= leave_bounds; ++i) {
-        if (occupancy_[static_cast<std::size_t>(at)]) return {true, static_cast<float>(entered)};
-        const bool along_x = (x < y) & (x < z), along_y = !along_x & (y < z), along_z = !along_x & !along_y;
-        entered = along_x ? x : along_y ? y : z;
-        x += along_x ? stride[0] : 0;
-        y += along_y ? stride[1] : 0;
-        z += along_z ? stride[2] : 0;
-        at += along_x ? step[0] : along_y ? step[1] : step[2];
-        left[0] -= along_x, left[1] -= along_y, left[2] -= along_z;
-        if ((left[0] | left[1] | left[2]) < 0) break;
-    }
-    return {false, 0};
+    walk.at[ray] = at;
+    walk.entered[ray] = enter;
+    walk.leave[ray] = leave_bounds;
+    return true;
+}
+
+void VoxelRays::first_hits(Points origins, Points directions, int max_steps, std::span<VoxelHit> found,
+                           int threads) const {
+    constexpr std::size_t capacity = VoxelWalk::capacity;
+    parallel_for((origins.size() + capacity - 1) / capacity, threads, 1, [&](std::size_t begin, std::size_t end) {
+        const auto walk = std::make_unique<VoxelWalk>();
+        std::array<std::size_t, capacity> ray;
+        for (std::size_t chunk = begin; chunk < end; ++chunk) {
+            std::size_t count = 0;
+            for (std::size_t i = chunk * capacity; i < std::min(origins.size(), (chunk + 1) * capacity); ++i) {
+                found[i] = {false, 0};
+                if (start(origins[i], directions[i], *walk, count)) ray[count++] = i;
+            }
+            kernels().walk_voxels(*walk, count, bits_.data(), max_steps);
+            for (std::size_t i = 0; i < count; ++i) {
+                if (walk->hit[i]) found[ray[i]] = {true, static_cast<float>(walk->entered[i])};
+            }
+        }
+    });
 }
 
 float trilinear_sample(std::span<const float> values, int grid, Vec3 point) {

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "simd/kernels.hpp"
 #include "vec3.hpp"
 
 namespace nepa3d {
@@ -20,20 +21,22 @@ struct VoxelHit {
     float t;  ///< ray parameter at which the occupied cell is entered; 0 on a miss
 };
 
-/// The rays of one grid.
+/// An occupancy grid prepared for many rays.
 class VoxelRays {
 public:
-    /// `occupancy` holds grid^3 cells and must outlive this.
+    /// `occupancy` holds grid^3 cells.
     VoxelRays(std::span<const std::uint8_t> occupancy, int grid);
 
-    /// First occupied cell along a ray through the cube (Amanatides and Woo: A Fast Voxel Traversal Algorithm, 1987),
+    /// First occupied cell along each ray through the cube (Amanatides and Woo: A Fast Voxel Traversal Algorithm, 1987),
     /// looking at no more than `max_steps` cells. x is stepped only if its next boundary is strictly the nearest of
     /// the three, else y if strictly nearer than z, else z. A zero direction misses.
-    VoxelHit first_hit(Vec3 origin, Vec3 direction, int max_steps) const;
+    void first_hits(Points origins, Points directions, int max_steps, std::span<VoxelHit> found, int threads) const;
 
 private:
-    std::span<const std::uint8_t> occupancy_;
+    bool start(Vec3 origin, Vec3 direction, VoxelWalk& walk, std::size_t ray) const;
+
     int grid_;
+    std::vector<std::uint32_t> bits_;
     Vec3d low_, high_;  ///< bounds of the occupied cells and one cell more: a ray that stays outside meets none
 };
 

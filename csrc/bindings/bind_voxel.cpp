@@ -2,7 +2,6 @@
 
 #include "arguments.hpp"
 #include "distance_transform.hpp"
-#include "parallel.hpp"
 #include "simd/kernels.hpp"
 #include "voxel.hpp"
 
@@ -70,14 +69,12 @@ auto first_hit(const py::array& occupancy, const py::array& origins, const py::a
     float* const t_out = t.mutable_data();
     {
         const py::gil_scoped_release unlocked;
-        const VoxelRays rays(cells.span(), cells.side());
-        parallel_for(origin.size(), threads, 256, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) {
-                const VoxelHit found = rays.first_hit(origin[i], direction[i], steps);
-                hit_out[i] = found.hit;
-                t_out[i] = found.t;
-            }
-        });
+        std::vector<VoxelHit> found(origin.size());
+        VoxelRays(cells.span(), cells.side()).first_hits(origin, direction, steps, found, threads);
+        for (std::size_t i = 0; i < found.size(); ++i) {
+            hit_out[i] = found[i].hit;
+            t_out[i] = found[i].t;
+        }
     }
     return py::make_tuple(hit, t);
 }

@@ -79,6 +79,18 @@ struct Lines {
     T weight, none;
 };
 
+/// Rays on their way through a grid of bits, each array by ray. A ray stands in cell `at`, which it entered at `entered`;
+/// `boundary`, `stride`, `step` and `left` are by axis: the parameter of the next boundary, what it grows by, the change
+/// of `at`, and how many cells there are beyond this one.
+struct VoxelWalk {
+    static constexpr std::size_t capacity = 256;
+    alignas(64) double entered[capacity];
+    alignas(64) double leave[capacity];  ///< the walk may end where `entered` exceeds this
+    alignas(64) double boundary[3][capacity], stride[3][capacity];
+    alignas(64) std::int64_t at[capacity], step[3][capacity], left[3][capacity];
+    alignas(64) std::int64_t hit[capacity];  ///< out: not 0 if an occupied cell was met, entered at `entered`
+};
+
 /// One function for each kernel.
 struct Kernels {
     const char* name;  ///< "baseline", "avx2" or "avx512"
@@ -96,6 +108,8 @@ struct Kernels {
     void (*lower_envelopes_16)(const Lines<std::int16_t>& lines);
     void (*lower_envelopes_32)(const Lines<std::int32_t>& lines);
     void (*lower_envelopes_double)(const Lines<double>& lines);
+    /// Walks the first `count` rays of `walk` to the first cell whose bit is set, looking at no more than `max_steps`.
+    void (*walk_voxels)(VoxelWalk& walk, std::size_t count, const std::uint32_t* occupied, int max_steps);
     /// float32 to the bits of float16.
     void (*to_half)(const float* from, std::uint16_t* to, std::size_t count);
 };
@@ -115,6 +129,7 @@ void first_hits(const BvhView&, const Vec3*, const Vec3*, std::size_t, RayHit*);
 void closest_points(const BvhView&, const Vec3*, const std::uint32_t*, std::size_t, SurfacePoint*);
 template <class T>
 void lower_envelopes(const Lines<T>&);
+void walk_voxels(VoxelWalk&, std::size_t, const std::uint32_t*, int);
 void to_half(const float*, std::uint16_t*, std::size_t);
 }  // namespace nepa3d::NEPA3D_ISA
 #endif

@@ -27,6 +27,8 @@ def answers(seed: int) -> list[np.ndarray]:
         results += ops.cast_rays(*mesh, 2 * queries, cloud(1013, seed + 2))
         results += ops.closest_point(*mesh, queries)
     results.append(ops.distance_transform(occupancy))
+    cube = np.pad(occupancy, ((8, 8), (0, 0), (2, 2)))
+    results += ops.voxel_first_hit(cube, 2 * queries, cloud(1013, seed + 3))
     results.append(ops.distance_transform(occupancy, (1.0, 0.7, 1.3)))
     results.append(ops.distance_transform(np.pad(occupancy, ((0, 0), (0, 90), (0, 0)))))  # beyond 16-bit squares
     return results

@@ -94,7 +94,8 @@ def normalize(vertices: NDArray[np.float64]) -> NDArray[np.float32]:
     low, high = vertices.min(0), vertices.max(0)
     centred = vertices - (low / 2 + high / 2)
     centred /= np.abs(centred).max()  # first, so that no square over- or underflows
-    return (centred / np.linalg.norm(centred, axis=1).max()).astype(np.float32)
+    x, y, z = (centred**2).T  # np.linalg.norm takes ten times as long for rows of three
+    return (centred / np.sqrt((x + y + z).max())).astype(np.float32)
 
 
 def _read_with_trimesh(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -50,10 +50,10 @@ class Config(PoolSettings):
     """Build again what exists."""
     workers: int = 4
     """Processes."""
-    chunk_size: int = 1
+    chunk_size: int = 8
     """Shapes handed to a process at once."""
-    max_tasks_per_child: int = 2
-    """Chunks after which a process is replaced; 0: never."""
+    max_tasks_per_child: int = 0
+    """Chunks after which a process is replaced; 0: never, as its memory does not grow."""
     time_limit: float = 600.0
     """Seconds a shape may take."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -113,12 +114,15 @@ def build_pools(mesh: Mesh, settings: PoolSettings, seed: int, key: str) -> Arra
 
 def point_queries(pc_xyz: Float, settings: PoolSettings, rng: np.random.Generator) -> Float:
     """Point queries (P, 3) in [-1, 1]^3: uniform ones, then surface samples with Gaussian jitter."""
-    uniform = round((1 - settings.pt_surface_ratio) * settings.pt_pool)
-    near = settings.pt_pool - uniform
-    anywhere = rng.random((uniform, 3), np.float32) * 2 - 1
-    jitter = rng.standard_normal((near, 3), np.float32) * np.float32(settings.pt_surface_sigma)
-    around = pc_xyz[rng.integers(len(pc_xyz), size=near)] + jitter
-    return np.concatenate([anywhere, around]).clip(-1, 1)
+    queries = np.empty((settings.pt_pool, 3), np.float32)
+    anywhere, around = np.split(queries, [round((1 - settings.pt_surface_ratio) * settings.pt_pool)])
+    rng.random(out=anywhere, dtype=np.float32)
+    anywhere *= 2
+    anywhere -= 1
+    rng.standard_normal(out=around, dtype=np.float32)
+    around *= np.float32(settings.pt_surface_sigma)
+    around += pc_xyz[rng.integers(len(pc_xyz), size=len(around))]
+    return queries.clip(-1, 1, out=queries)
 
 
 def distance_field(pc_xyz: Float, pt_xyz: Float, settings: PoolSettings) -> Arrays:
@@ -138,6 +142,13 @@ def distance_field(pc_xyz: Float, pt_xyz: Float, settings: PoolSettings) -> Arra
         "occ_grid": occupancy,
         "pt_dist_udf_pool": ops.trilinear_sample(distance, pt_xyz),
     }
+
+
+@lru_cache(maxsize=8)
+def cameras(n_views: int) -> tuple[Float, Float]:
+    """Positions (n_views, 3) and frames (n_views, 3, 3) of all cameras, not to be changed."""
+    positions = camera_positions(n_views)
+    return positions, look_at_origin(positions)
 
 
 def camera_positions(n_views: int) -> Float:
@@ -161,11 +172,11 @@ def look_at_origin(positions: Float) -> Float:
 
 def camera_rays(settings: PoolSettings, rng: np.random.Generator) -> tuple[Float, Float]:
     """Origins and unit directions (R, 3): for each camera in turn, uniform over its square image of 60 degrees."""
-    positions = camera_positions(settings.n_views)
+    positions, frames = cameras(settings.n_views)
     per_view = max(settings.rays_per_view, math.ceil(settings.ray_pool / settings.n_views))
     in_camera = np.full((settings.n_views, per_view, 3), FOCAL_LENGTH, np.float32)
     in_camera[..., :2] = rng.random((settings.n_views, per_view, 2), np.float32) * 2 - 1
-    directions = (in_camera @ look_at_origin(positions)).reshape(-1, 3)[: settings.ray_pool]
+    directions = (in_camera @ frames).reshape(-1, 3)[: settings.ray_pool]
     directions /= np.sqrt(np.einsum("rc,rc->r", directions, directions))[:, None]
     return np.repeat(positions, per_view, axis=0)[: settings.ray_pool], directions
 

@@ -92,8 +92,9 @@ def run_tasks(work: Callable[[Job], str], tasks: Sequence[Task[Job]], pool: Pool
     of its chunk are then run one by one, so that only the culprit is charged.
     """
     outcomes: list[Outcome] = []
+    failed = 0
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["nepa3d.data.preprocess_shapenet"])
+    context.set_forkserver_preload(["nepa3d.data.query_pools"])
     with (
         ProcessPool(pool.workers, max_tasks=pool.max_tasks_per_child, context=context) as processes,
         tqdm(total=len(tasks), desc=label, unit="shape", smoothing=0.1) as progress,
@@ -112,7 +113,7 @@ def run_tasks(work: Callable[[Job], str], tasks: Sequence[Task[Job]], pool: Pool
                 results = [finished] if isinstance(finished, Outcome) else finished
                 outcomes += results
                 progress.update(len(results))
-                failed = sum(outcome.state not in GOOD for outcome in outcomes)
+                failed += sum(outcome.state not in GOOD for outcome in results)
                 if failed:
                     progress.set_postfix(failed=failed, refresh=False)
     return outcomes
