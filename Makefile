@@ -29,7 +29,7 @@ $(VENV)/.installed: $(SOURCES)
 		|| { rm -rf $(VENV); echo "No virtual environment could be made. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@$(BIN)/python -c 'import sysconfig, pathlib, sys; sys.exit(not (pathlib.Path(sysconfig.get_path("include")) / "Python.h").exists())' \
 		|| { echo "Python's headers are missing. On Debian and Ubuntu: apt install python3-dev"; exit 1; }
-	@command -v c++ g++ clang++ >/dev/null \
+	@command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null \
 		|| { echo "A C++20 compiler is needed. On Debian and Ubuntu: apt install g++"; exit 1; }
 	@echo "== install nepa3d (builds the compiled core) with the versions of constraints.txt"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt ".[demo,dev]"

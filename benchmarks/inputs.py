@@ -93,8 +93,9 @@ def inputs_of(file: MeshFile, mesh: Mesh, settings: PoolSettings) -> Inputs:
 
 def make_corpus(work: Path, quick: bool) -> Path:
     """The demo's corpus under ``work``, made if it is not there; says which one it is."""
-    said, stage = demo.corpus_stage(demo.Config(root=work), demo.QUICK if quick else demo.FULL)
+    said, furniture = demo.find_source(work / "download")
     print(f"corpus: {said}")
+    stage = demo.corpus_stage(work, furniture, demo.QUICK if quick else demo.FULL)
     demo.run_stage(stage)
     return work / "corpus"
 

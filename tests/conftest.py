@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from nepa3d.data.files import TEMPORARY_PREFIX
+
 GOLDEN = Path(__file__).parent / "fixtures" / "golden"
+
+
+@pytest.fixture(scope="session")
+def orphan_prefix() -> str:
+    """What the temporary files of a process begin with that does not live any more."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return f"{TEMPORARY_PREFIX}{socket.gethostname()}-{process.pid}-"
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['KdTree', 'TriangleBvh', 'clean_mesh', 'distance_transform', 'instruction_set', 'morton_code', 'morton_order', 'parse_obj', 'parse_off', 'ray_direction_order', 'sample_surface', 'trilinear_sample', 'use_instruction_set', 'voxel_first_hit', 'voxelize']
+__all__: list[str] = ['KdTree', 'TriangleBvh', 'clean_mesh', 'distance_transform', 'instruction_set', 'morton_code', 'morton_order', 'parse_obj', 'parse_off', 'ray_direction_order', 'sample_surface', 'to_half', 'trilinear_sample', 'use_instruction_set', 'voxel_first_hit', 'voxelize']
 class KdTree:
     def __init__(self, points: numpy.ndarray) -> None:
         ...
@@ -42,6 +42,8 @@ def parse_off(text: bytes) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.t
 def ray_direction_order(directions: numpy.ndarray) -> numpy.typing.NDArray[numpy.int64]:
     ...
 def sample_surface(vertices: numpy.ndarray, faces: numpy.ndarray, uniforms: numpy.ndarray) -> tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.int64]]:
+    ...
+def to_half(values: numpy.ndarray) -> numpy.ndarray:
     ...
 def trilinear_sample(grid: numpy.ndarray, xyz: numpy.ndarray) -> numpy.typing.NDArray[numpy.float32]:
     ...

@@ -1,12 +1,14 @@
 """How every command starts: a dataclass becomes flags, errors become one line and an exit status.
 
-Exit statuses: 0 done, 2 the request is wrong (flags or input), 3 done but some shapes failed,
-74 reading or writing failed, 130 interrupted.
+Exit statuses: 0 done, 2 the request is wrong (flags or input), 3 done but some shapes failed, 71 memory ran out,
+74 reading or writing failed, 130 interrupted, 143 told to end.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -15,6 +17,7 @@ Config = TypeVar("Config")
 EXIT_OK = 0
 EXIT_USAGE = 2
 EXIT_SOME_FAILED = 3
+EXIT_MEMORY = 71
 EXIT_IO = 74
 EXIT_INTERRUPTED = 130
 
@@ -34,6 +37,8 @@ def parse(config_type: type[Config], argv: Sequence[str] | None = None) -> Confi
 def run(config_type: type[Config], command: Callable[[Config], int | None], argv: Sequence[str] | None = None) -> int:
     """Parse, call ``command`` and return the exit status; bad input and failed I/O end in one line on stderr."""
     config = parse(config_type, argv)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers are stopped too
     try:
         return command(config) or EXIT_OK
     except ValueError as error:
@@ -42,6 +47,9 @@ def run(config_type: type[Config], command: Callable[[Config], int | None], argv
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_IO
+    except MemoryError as error:
+        print(f"error: memory ran out: {error}" if str(error) else "error: memory ran out", file=sys.stderr)
+        return EXIT_MEMORY
     except KeyboardInterrupt:
         print("interrupted; finished files are kept, the same command goes on from them", file=sys.stderr)
         return EXIT_INTERRUPTED

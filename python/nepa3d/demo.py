@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -97,19 +97,23 @@ class Stage:
     accepted: tuple[int, ...] = (cli.EXIT_OK,)
 
 
-def corpus_stage(config: Config, scale: Scale) -> tuple[str, Stage]:
-    """The stage that makes the corpus, and a sentence that says which one it is."""
-    corpus = config.root / "corpus"
-    limit = ("--limit", str(scale.shapes)) if scale.shapes else ()
+def find_source(download: Path) -> tuple[str, Path | None]:
+    """A sentence that says which meshes are used, and their folder; None: procedural ones have to do."""
     try:
-        furniture = find_furniture() or fetch_furniture(config.root / "download")
+        furniture = find_furniture() or fetch_furniture(download)
     except OSError as error:
-        arguments = ("--out_root", f"{corpus}", "--per_class", str(scale.per_class))
-        said = f"the built-in procedural shapes, since the furniture package is not to be had ({error})"
-        return said, Stage("corpus", "nepa3d.data.procedural", arguments)
-    arguments = ("--furniture_root", f"{furniture}", "--out_root", f"{corpus}", *limit)
-    stage = Stage("corpus", "nepa3d.data.import_sweethome3d", arguments, accepted=(cli.EXIT_OK, cli.EXIT_SOME_FAILED))
-    return f"Sweet Home 3D's furniture, from {furniture}", stage
+        return f"the built-in procedural shapes, since the furniture package is not to be had ({error})", None
+    return f"Sweet Home 3D's furniture, from {furniture}", furniture
+
+
+def corpus_stage(root: Path, furniture: Path | None, scale: Scale) -> Stage:
+    """The stage that makes <root>/corpus."""
+    out = ("--out_root", f"{root / 'corpus'}")
+    if furniture is None:
+        return Stage("corpus", "nepa3d.data.procedural", (*out, "--per_class", str(scale.per_class)))
+    limit = ("--limit", str(scale.shapes)) if scale.shapes else ()
+    arguments = ("--furniture_root", f"{furniture}", *out, *limit)
+    return Stage("corpus", "nepa3d.data.import_sweethome3d", arguments, accepted=(cli.EXIT_OK, cli.EXIT_SOME_FAILED))
 
 
 def data_stages(config: Config, scale: Scale) -> list[Stage]:
@@ -123,7 +127,7 @@ def data_stages(config: Config, scale: Scale) -> list[Stage]:
             "nepa3d.data.preprocess_shapenet",
             (
                 *("--shapenet_root", f"{root / 'corpus'}", "--out_root", cache),
-                *("--workers", str(config.workers), "--max_tasks_per_child", "0", *scale.pools),
+                *("--workers", str(config.workers), *scale.pools),
             ),
             accepted=some,
         ),
@@ -227,12 +231,14 @@ def run_stage(stage: Stage) -> float:
 def demo(config: Config) -> None:
     """Run every stage; see ``Config``."""
     scale = QUICK if config.quick else FULL
-    said, corpus = corpus_stage(config, scale)
+    said, furniture = find_source(config.root / "download")
     print(f"corpus: {said}")
+    if furniture is None:  # in a folder of its own, should the package be found another time
+        config = replace(config, root=config.root / "procedural")
     write_mix(config.root / "mix.yaml", config.root / "unpaired")
     seconds: dict[str, float] = {}
     for stage in [
-        corpus,
+        corpus_stage(config.root, furniture, scale),
         *data_stages(config, scale),
         *pretrain_stages(config, scale),
         *probe_stages(config, scale),

@@ -129,3 +129,10 @@ def test_views_leave_the_cache_unread_where_they_need_not_look(stored: dict[str,
     assert len(read_answers(path, "udfgrid").point_xyz) == len(read_cache(path, ["pt_xyz_pool"])["pt_xyz_pool"])
     with pytest.raises(CacheError, match="ray_t_pool"):
         read_answers(path, "mesh")
+
+
+def test_voxels_of_queries_that_are_not_finite(tmp_path: Path, stored: dict[str, NDArray]) -> None:
+    stored["pt_xyz_pool"] = np.full_like(stored["pt_xyz_pool"], np.nan)
+    np.savez(tmp_path / "a.npz", **stored)
+    with pytest.raises(CacheError, match=r"a.npz: pt_xyz_pool is not finite"):
+        read_answers(tmp_path / "a.npz", "voxel")

@@ -233,3 +233,11 @@ def test_no_bytes_lead_to_anything_but_a_named_fault(path: Path) -> None:
 @pytest.mark.parametrize(("value", "expected"), [(0.0, False), (-1.0, True), (np.nan, True), (np.inf, True)])
 def test_marked_distances_ask_to_be_recomputed(value: float, expected: bool) -> None:
     assert needs_distances(np.array([0.5, value], np.float32)) is expected
+
+
+def test_a_member_that_is_there_twice_is_refused(path: Path) -> None:
+    save(path)
+    with zipfile.ZipFile(path, "a") as file, pytest.warns(UserWarning, match="Duplicate name"):
+        file.writestr("pt_dist_pool.npy", b"other")
+    with pytest.raises(CacheError, match=r"shape.npz: pt_dist_pool.npy is there twice"):
+        ShapeCache(path)

@@ -63,9 +63,14 @@ def test_npz_of_every_shape_is_mapped_in_place(tmp_path: Path) -> None:
     assert path.read_bytes().index(arrays["half"].tobytes()) % 64 == 0
 
 
-def test_leftovers_are_removed(tmp_path: Path) -> None:
-    (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / f"{files.TEMPORARY_PREFIX}x.npz").write_bytes(b"half")
-    (tmp_path / "deep" / "kept.npz").write_bytes(b"whole")
-    assert files.remove_temporaries(tmp_path) == 1
-    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["kept.npz"]
+def test_leftovers_are_removed(tmp_path: Path, orphan_prefix: str) -> None:
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    (folder / f"{orphan_prefix}x1.npz").write_bytes(b"half")
+    (folder / f"{orphan_prefix}x2").mkdir()
+    elsewhere = orphan_prefix.replace(files.TEMPORARY_PREFIX, f"{files.TEMPORARY_PREFIX}not-")
+    kept = {f"{files.temporary_prefix()}x", f"{elsewhere}x", "kept.npz"}
+    for name in kept:
+        (folder / name).write_bytes(b"whole")
+    assert files.remove_temporaries(tmp_path) == 2
+    assert {path.name for path in folder.iterdir()} == kept

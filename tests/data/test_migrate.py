@@ -108,12 +108,14 @@ def test_command_migrates_the_splits_and_then_has_nothing_to_do(cache: Path, cap
     assert all(KEY in load(path) for split in ("train", "test") for path in list_shapes(cache, split))
 
 
-def test_view_of_links_migrates_their_targets(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_view_of_links_migrates_their_targets(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture, orphan_prefix: str
+) -> None:
     target = Path(list_shapes(cache, "test")[0])
     link = tmp_path / "view" / "eval" / "a" / "x.npz"
     link.parent.mkdir(parents=True)
     link.symlink_to(os.path.relpath(target, link.parent))
-    killed = target.parent / ".tmp-killed.npz"
+    killed = target.parent / f"{orphan_prefix}killed.npz"
     killed.touch()
     assert run(tmp_path / "view", capsys) == (0, "done: ok=1 skip=0 fail=0 total=1\n")
     assert link.is_symlink()

@@ -17,6 +17,7 @@ import pytest
 from nepa3d import cli
 from nepa3d.data import preprocess_shapenet
 from nepa3d.data.files import TEMPORARY_PREFIX
+from nepa3d.data.splits import mesh_test_split
 
 TETRAHEDRON = "v 0 0 0\nv {0} 0 0\nv 0 1 0\nv 0 0 1\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
 SMALL = ["--pc_points", "64", "--pt_pool", "100", "--ray_pool", "40", "--n_views", "4", "--rays_per_view", "10"]
@@ -146,6 +147,52 @@ def test_other_settings_are_refused(corpus: Path, tmp_path: Path, capsys: pytest
     assert all(digests(out)[key] != before[key] for key in before)
 
 
+def test_a_shape_is_in_one_split_only(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "cache"
+    assert run(corpus, out) == cli.EXIT_OK
+    before = digests(out)
+    keys = [f"{path.parent.name}/{path.stem}" for path in out.glob("*/*/*.npz")]
+    other = next(seed for seed in range(1, 99) if mesh_test_split(keys, 0.1, seed) != mesh_test_split(keys, 0.1, 0))
+    for flags in (["--split_seed", f"{other}"], ["--test_ratio", "0.4"]):
+        assert run(corpus, out, *flags) == cli.EXIT_USAGE
+        assert run(corpus, out, *flags, "--overwrite") == cli.EXIT_USAGE
+        assert "this shape now belongs to" in capsys.readouterr().err
+    assert digests(out) == before
+
+
+def test_an_interrupted_exchange_of_settings_is_not_passed_over(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "cache"
+    assert run(corpus, out) == cli.EXIT_OK
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocess_shapenet, "run_tasks", interrupted)
+        assert run(corpus, out, "--seed", "1", "--split", "test", "--overwrite") == cli.EXIT_INTERRUPTED
+    capsys.readouterr()
+    for seed in ("0", "1"):
+        assert run(corpus, out, "--seed", seed, "--split", "test") == cli.EXIT_USAGE
+        assert "preprocess_settings_test.json: shapes of other settings are half exchanged" in capsys.readouterr().err
+    assert run(corpus, out, "--split", "train") == cli.EXIT_OK
+    assert run(corpus, out, "--seed", "1", "--split", "test", "--overwrite") == cli.EXIT_OK
+    assert run(corpus, out, "--seed", "1", "--split", "test") == cli.EXIT_OK
+
+
+def test_an_old_file_of_a_failed_shape_keeps_the_exchange_open(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cache"
+    assert run(corpus, out) == cli.EXIT_OK
+    mesh = next(corpus.glob("*/*/models/*.obj"))
+    whole = mesh.read_text()
+    mesh.write_text("v 0 0\n")
+    assert run(corpus, out, "--seed", "1", "--overwrite") == cli.EXIT_SOME_FAILED
+    assert run(corpus, out, "--seed", "1") == cli.EXIT_USAGE
+    mesh.write_text(whole)
+    assert run(corpus, out, "--seed", "1", "--overwrite") == cli.EXIT_OK
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -207,3 +254,24 @@ def test_sigkill_at_any_moment_loses_nothing(corpus: Path, tmp_path: Path) -> No
     assert subprocess.run(command, capture_output=True).returncode == cli.EXIT_OK
     assert digests(out) == expected
     assert not list(out.rglob(f"{TEMPORARY_PREFIX}*"))
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_ends_at_once_and_with_its_workers(
+    corpus: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    out = tmp_path / "cache"
+    command = [sys.executable, "-m", "nepa3d.data.preprocess_shapenet", "--shapenet_root", f"{corpus}"]
+    command += ["--out_root", f"{out}", *SMALL, "--pt_pool", "3000000", "--workers", "2", "--chunk_size", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list(out.glob("*/*/*.npz")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == status
+    assert b"Traceback" not in said
+    finished = len(list(out.glob("*/*/*.npz")))
+    assert 0 < finished < 15
+    time.sleep(1)
+    assert len(list(out.glob("*/*/*.npz"))) == finished  # no worker is left

@@ -98,12 +98,12 @@ def test_second_run_changes_nothing_and_overwrite_makes_all_anew(golden: Path, t
     assert not list(tmp_path.rglob(".tmp-*"))
 
 
-def test_broken_links_are_made_again_and_leftovers_go(golden: Path, tmp_path: Path) -> None:
+def test_broken_links_are_made_again_and_leftovers_go(golden: Path, tmp_path: Path, orphan_prefix: str) -> None:
     materialize(config(golden, tmp_path))
     example = Path(list_shapes(tmp_path, "eval")[0])
     example.unlink()
     example.symlink_to("gone.npz")
-    (example.parent / ".tmp-killed").mkdir()
+    (example.parent / f"{orphan_prefix}killed").mkdir()
     assert materialize(config(golden, tmp_path))["counts"] == {"created": 1, "skipped": 31, "missing": 0}
     np.load(example, allow_pickle=False).close()
     assert not list(tmp_path.rglob(".tmp-*"))

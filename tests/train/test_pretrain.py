@@ -190,6 +190,36 @@ def test_a_resume_that_does_not_exist_starts_fresh_and_says_so(
     assert "there is no missing.pt: starting fresh" in capsys.readouterr().out
 
 
+def test_a_mistyped_resume_overwrites_nothing(golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, "--epochs", "2") == cli.EXIT_OK
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert run(tmp_path, "--epochs", "2", "--resume", "mistyped.pt") == cli.EXIT_USAGE
+    assert "there is no mistyped.pt, but" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("resume", [[], ["--resume", "last.pt"]])
+def test_a_missing_last_checkpoint_costs_nothing(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], resume: list[str]
+) -> None:
+    assert run(tmp_path, "--epochs", "2") == cli.EXIT_OK
+    (tmp_path / "last.pt").unlink()
+    flags = ["--resume", f"{tmp_path / 'last.pt'}"] if resume else []
+    assert run(tmp_path, "--epochs", "3", *flags) == cli.EXIT_OK
+    assert f"resumed from {tmp_path / 'ckpt_ep001.pt'}: epoch 2" in capsys.readouterr().out
+    assert len(losses(tmp_path)) == 9
+
+
+def test_another_objective_is_refused_and_other_settings_are_named(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "--epochs", "1") == cli.EXIT_OK
+    assert run(tmp_path, "--epochs", "2", "--objective", "mae") == cli.EXIT_USAGE
+    assert "is of another model (objective nepa -> mae)" in capsys.readouterr().err
+    assert run(tmp_path, "--epochs", "2", "--seed", "5") == cli.EXIT_OK
+    assert "other settings than before: epochs 1 -> 2; seed 0 -> 5" in capsys.readouterr().out
+
+
 def test_files_and_a_second_call(golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, "--epochs", "4", "--save_every", "2") == cli.EXIT_OK
     assert sorted(p.name for p in tmp_path.iterdir()) == [
@@ -228,7 +258,7 @@ def test_single_cache(golden: Path, tmp_path: Path) -> None:
         (["--mix_config", ""], "give cache_root, or mix_config"),
         (["--heads", "3"], "d_model must be a multiple of the number of heads, got 16 and 3"),
         (["--resume", "missing.pt", "--auto_resume", "0"], "resume: there is no missing.pt"),
-        (["--resume", "nepa_v1.pt"], "d_model 32 -> 16; layers 2 -> 1; n_point 32 -> 8; n_ray 16 -> 4"),
+        (["--resume", "nepa_v1.pt"], "n_point 32 -> 8; n_ray 16 -> 4; d_model 32 -> 16; layers 2 -> 1"),
         (["--dual_mask_near", "2"], "near must lie in"),
         (["--mask_ratio", "-1"], "mask_ratio must lie in"),
         (["--dual_mask_warmup_frac", "2"], "dual_mask_warmup_frac must lie in"),

@@ -6,7 +6,7 @@ import numpy as np
 
 from nepa3d import ops
 from nepa3d.backends.answers import ShapeAnswers, VoxelSettings
-from nepa3d.data.cache import ShapeCache
+from nepa3d.data.cache import CacheError, ShapeCache
 from nepa3d.data.query_pools import voxel_ray_answers
 
 
@@ -15,6 +15,8 @@ def voxel(cache: ShapeCache, voxel: VoxelSettings) -> ShapeAnswers:
     points, xyz = cache["pc_xyz"], cache["pt_xyz_pool"]
     occupancy = ops.voxelize(points, voxel.grid, voxel.dilate)
     distance = ops.distance_transform(occupancy, 2 / voxel.grid)
+    if not np.isfinite(xyz).all():
+        raise CacheError(cache.path, "pt_xyz_pool is not finite")
     cell = np.floor((xyz + np.float32(1)) / np.float32(2 / voxel.grid)).clip(0, voxel.grid - 1).astype(np.int64)
     origins, directions = cache["ray_o_pool"], cache["ray_d_pool"]
     hit, t, normal = voxel_ray_answers(occupancy, points, cache["pc_n"], origins, directions, voxel.max_steps)

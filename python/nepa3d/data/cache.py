@@ -12,6 +12,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,7 +104,11 @@ class ShapeCache(Mapping[str, NDArray]):
             raise
         except _DAMAGE as error:
             raise CacheError(self.path, f"not a readable .npz, truncated or of another kind: {error}") from error
-        self._members = {name.removesuffix(".npy"): name for name in self._zip.namelist() if name.endswith(".npy")}
+        names = self._zip.namelist()
+        if len(set(names)) < len(names):
+            self._zip.close()
+            raise CacheError(self.path, f"{Counter(names).most_common(1)[0][0]} is there twice")
+        self._members = {name.removesuffix(".npy"): name for name in names if name.endswith(".npy")}
 
     def __enter__(self) -> ShapeCache:
         return self

@@ -6,8 +6,10 @@ import contextlib
 import io
 import json
 import os
+import re
 import secrets
 import shutil
+import socket
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -16,7 +18,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-TEMPORARY_PREFIX = ".tmp-"
+TEMPORARY_PREFIX = ".tmp-"  # then host, process and a random part
+
+_TEMPORARY_NAME = re.compile(re.escape(TEMPORARY_PREFIX) + r"(?P<host>.+)-(?P<process>\d+)-[^-]+")
 
 _ZIP_HEADER = struct.Struct("<4s5H3L2H")  # of a member, before its name (PKWARE, APPNOTE 4.3.7)
 _ZIP_EXTRA = struct.Struct("<2H")  # identity and length of an extra field
@@ -32,7 +36,7 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
+    temporary = path.with_name(f"{temporary_prefix()}{secrets.token_hex(8)}")
     try:
         with temporary.open("xb") as file:
             yield file
@@ -42,6 +46,11 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     finally:
         temporary.unlink(missing_ok=True)  # gone already, unless something was raised
     sync_folder(path.parent)
+
+
+def temporary_prefix() -> str:
+    """What the names of this process's temporary files begin with."""
+    return f"{TEMPORARY_PREFIX}{socket.gethostname()}-{os.getpid()}-"
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
@@ -92,11 +101,33 @@ def _npy_header(array: np.ndarray) -> bytes:
 
 
 def remove_temporaries(folder: str | os.PathLike[str]) -> int:
-    """Delete what killed writers left anywhere under ``folder``; returns how many files and folders that were."""
-    leftovers = list(Path(folder).rglob(f"{TEMPORARY_PREFIX}*"))
+    """Delete what killed writers left anywhere under ``folder``; returns how many files and folders that were.
+
+    What other hosts write is left alone, as is what belongs to a process that lives.
+    """
+    leftovers = [path for path in Path(folder).rglob(f"{TEMPORARY_PREFIX}*") if _is_orphan(path.name)]
     for leftover in leftovers:
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover)
         else:
             leftover.unlink(missing_ok=True)
     return len(leftovers)
+
+
+def _is_orphan(name: str) -> bool:
+    match = _TEMPORARY_NAME.fullmatch(name)
+    if match is None or match["host"] != socket.gethostname():
+        return False
+    return not _lives(int(match["process"]))
+
+
+def _lives(process: int) -> bool:
+    """Whether a process of this host can still write; one that has ended but not been waited for cannot."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    status = Path(f"/proc/{process}/stat")  # on Linux
+    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] in "ZX")

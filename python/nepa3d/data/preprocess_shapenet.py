@@ -58,8 +58,8 @@ class Config(PoolSettings):
     """Seconds a shape may take."""
 
     def content(self) -> dict[str, object]:
-        """The settings that decide what is in a cache file."""
-        names = [f.name for f in fields(PoolSettings)] + ["seed"]
+        """The settings that decide what is in a cache file, and which files there are."""
+        names = [*(f.name for f in fields(PoolSettings)), "seed", "mesh_glob", "test_ratio", "split_seed"]
         return {name: getattr(self, name) for name in names}
 
 
@@ -89,8 +89,8 @@ def shape_key(mesh: Path, root: Path) -> str:
     return f"{parts[0]}/{parts[1] if len(parts) > 2 else mesh.stem}"
 
 
-def plan(config: Config) -> list[ShapeJob]:
-    """The jobs of the chosen split, sorted by key; writes the split's manifests."""
+def plan(config: Config) -> dict[str, list[ShapeJob]]:
+    """The jobs of each chosen split, sorted by key."""
     root = config.shapenet_root
     if not root.is_dir():
         raise ValueError(f"shapenet_root: {root} is not a folder")
@@ -100,29 +100,38 @@ def plan(config: Config) -> list[ShapeJob]:
     test = mesh_test_split(list(meshes), config.test_ratio, config.split_seed)
     parts = {"train": sorted(set(meshes) - set(test)), "test": test}
     wanted = ("train", "test") if config.split == "all" else (config.split,)
-    for name in wanted:
-        manifest = sorted(f"{meshes[key]}\n" for key in parts[name])
-        write_text(config.out_root / "_splits" / f"{name}.txt", "".join(manifest))
     settings = PoolSettings(**{f.name: getattr(config, f.name) for f in fields(PoolSettings)})
-    return [
-        ShapeJob(key, meshes[key], config.out_root / name / f"{key}.npz", settings, config.seed)
+    return {
+        name: [
+            ShapeJob(key, meshes[key], config.out_root / name / f"{key}.npz", settings, config.seed)
+            for key in parts[name]
+        ]
         for name in wanted
-        for key in parts[name]
-    ]
+    }
 
 
 def preprocess(config: Config) -> Report:
     """Build every missing cache file of the chosen split; see ``Config``."""
     begin = time.perf_counter()
-    jobs = plan(config)
-    _claim(config)
+    splits = plan(config)
+    for split, of_split in splits.items():
+        _require_one_split(config, split, of_split)
+    for split, of_split in splits.items():
+        _claim(config, split)
+        manifest = "".join(sorted(f"{job.mesh}\n" for job in of_split))
+        write_text(config.out_root / "_splits" / f"{split}.txt", manifest)
     remove_temporaries(config.out_root)
+    jobs = [job for of_split in splits.values() for job in of_split]
     missing = [job for job in jobs if config.overwrite or not job.out.exists()]
     waiting = {job.key for job in missing}
     pool = Pool(config.workers, config.chunk_size, config.max_tasks_per_child, config.time_limit)
     tasks = [Task(job.key, job) for job in missing]
     outcomes = [Outcome(job.key, "skipped") for job in jobs if job.key not in waiting]
     report = Report(outcomes + run_tasks(write_shape, tasks, pool, "preprocess"))
+    failed = {failure.key for failure in report.failures()}
+    for split, of_split in splits.items():
+        if not any(job.key in failed and job.out.exists() for job in of_split):  # what is there is of these settings
+            write_json(_settings_file(config, split), config.content())
     seconds = time.perf_counter() - begin
     path = config.out_root / "_meta" / f"preprocess_{config.split}.json"
     write_json(path, {"settings": config.content(), "seconds": seconds} | report.to_json())
@@ -143,19 +152,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.run(Config, command, argv)
 
 
-def _claim(config: Config) -> None:
-    """Refuse to mix shapes of different settings in one folder."""
-    path = config.out_root / "_meta" / "preprocess_settings.json"
-    settings = config.content()
-    if path.exists() and not config.overwrite:
-        before = json.loads(path.read_text())
-        differing = [f"{k} {before.get(k)} -> {v}" for k, v in settings.items() if before.get(k) != v]
-        if differing:
+def _settings_file(config: Config, split: str) -> Path:
+    return config.out_root / "_meta" / f"preprocess_settings_{split}.json"
+
+
+def _claim(config: Config, split: str) -> None:
+    """Refuse to mix shapes of different settings in a split, or to pass over half an exchange of them."""
+    path, settings = _settings_file(config, split), config.content()
+    if not path.exists():
+        write_json(path, settings)
+        return
+    before = json.loads(path.read_text())
+    differing = [f"{k} {before.get(k)} -> {v}" for k, v in settings.items() if before.get(k) != v]
+    if before.get("exchanged") and not config.overwrite:
+        raise ValueError(f"{path}: shapes of other settings are half exchanged here: run it with --overwrite again")
+    if differing and not config.overwrite:
+        raise ValueError(
+            f"{config.out_root / split} holds shapes of other settings ({'; '.join(differing)}): "
+            "choose another out_root, or --overwrite"
+        )
+    if differing:
+        write_json(path, settings | {"exchanged": True})  # until the last of them is written
+
+
+def _require_one_split(config: Config, split: str, jobs: Sequence[ShapeJob]) -> None:
+    """Refuse to put a shape into both splits."""
+    other = "test" if split == "train" else "train"
+    for job in jobs:
+        there = config.out_root / other / f"{job.key}.npz"
+        if there.exists():
             raise ValueError(
-                f"{config.out_root} holds shapes of other settings ({'; '.join(differing)}): "
-                "choose another out_root, or --overwrite"
+                f"{there}: this shape now belongs to {split}, as meshes were added or the split's settings changed: "
+                "choose another out_root, or delete it"
             )
-    write_json(path, settings)
 
 
 def _by_key(meshes: Sequence[Path], root: Path) -> dict[str, Path]:

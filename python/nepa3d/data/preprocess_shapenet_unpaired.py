@@ -15,7 +15,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from nepa3d import cli
-from nepa3d.data.files import TEMPORARY_PREFIX, remove_temporaries, write_json
+from nepa3d.data.files import remove_temporaries, temporary_prefix, write_json
 from nepa3d.data.shapenet_unpaired_split import EVALUATION, PARTS
 
 LinkMode = Literal["symlink", "hardlink", "copy"]
@@ -120,7 +120,7 @@ def _strangers(config: Config, chosen: Sequence[Record]) -> list[str]:
 def _place(source: Path, target: Path, mode: LinkMode) -> None:
     """Make ``target`` from ``source`` under a temporary name, then rename it, so that it is whole or not there."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=target.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix(), dir=target.parent) as folder:
         temporary = Path(folder, target.name)
         if mode == "symlink":
             temporary.symlink_to(os.path.relpath(source.resolve(), target.parent.resolve()))

@@ -95,27 +95,29 @@ def run_tasks(work: Callable[[Job], str], tasks: Sequence[Task[Job]], pool: Pool
     failed = 0
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["nepa3d.data.query_pools"])
-    with (
-        ProcessPool(pool.workers, max_tasks=pool.max_tasks_per_child, context=context) as processes,
-        tqdm(total=len(tasks), desc=label, unit="shape", smoothing=0.1) as progress,
-    ):
-        waiting = [tasks[i : i + pool.chunk_size] for i in range(0, len(tasks), pool.chunk_size)]
-        while waiting:
-            futures = {
-                processes.schedule(_run_chunk, (work, chunk), timeout=pool.time_limit * len(chunk)): chunk
-                for chunk in waiting
-            }
-            waiting = []
-            for chunk, finished in _as_finished(futures):
-                if isinstance(finished, Outcome) and len(chunk) > 1:
-                    waiting += [[task] for task in chunk]
-                    continue
-                results = [finished] if isinstance(finished, Outcome) else finished
-                outcomes += results
-                progress.update(len(results))
-                failed += sum(outcome.state not in GOOD for outcome in results)
-                if failed:
-                    progress.set_postfix(failed=failed, refresh=False)
+    processes = ProcessPool(pool.workers, max_tasks=pool.max_tasks_per_child, context=context)
+    try:
+        with tqdm(total=len(tasks), desc=label, unit="shape", smoothing=0.1) as progress:
+            waiting = [tasks[i : i + pool.chunk_size] for i in range(0, len(tasks), pool.chunk_size)]
+            while waiting:
+                futures = {
+                    processes.schedule(_run_chunk, (work, chunk), timeout=pool.time_limit * len(chunk)): chunk
+                    for chunk in waiting
+                }
+                waiting = []
+                for chunk, finished in _as_finished(futures):
+                    if isinstance(finished, Outcome) and len(chunk) > 1:
+                        waiting += [[task] for task in chunk]
+                        continue
+                    results = [finished] if isinstance(finished, Outcome) else finished
+                    outcomes += results
+                    progress.update(len(results))
+                    failed += sum(outcome.state not in GOOD for outcome in results)
+                    if failed:
+                        progress.set_postfix(failed=failed, refresh=False)
+    finally:  # also when interrupted: what is waiting is not begun
+        processes.stop()
+        processes.join()
     return outcomes
 
 

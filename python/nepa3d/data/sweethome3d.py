@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from nepa3d.data.files import TEMPORARY_PREFIX
+from nepa3d.data.files import temporary_prefix
 
 PACKAGE = "sweethome3d-furniture"
 INSTALLED_FURNITURE = Path("/usr/share/sweethome3d/furniture")
@@ -84,7 +84,7 @@ def fetch_furniture(folder: Path) -> Path:
         if shutil.which(tool) is None:
             raise OSError(f"fetching {PACKAGE} needs {tool}, which is not on this machine")
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=TEMPORARY_PREFIX) as name:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=temporary_prefix()) as name:
         work = Path(name)
         print(f"fetching {PACKAGE} (about 120 MB) with apt-get")
         _run(["apt-get", "download", PACKAGE], work)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nepa3d.ops.attention import DualMask, dual_mask_attention
+from nepa3d.ops.attention import DualMask, masked_attention, remaining_edges
 
 
 class SelfAttention(nn.Module):
@@ -22,11 +22,11 @@ class SelfAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, x: Tensor, mask: DualMask | None) -> Tensor:
-        """(B, T, D) to (B, T, D)."""
+    def forward(self, x: Tensor, edges: Tensor | None) -> Tensor:
+        """(B, T, D) to (B, T, D), along ``edges`` (T, T) or all causal ones."""
         qkv = nn.functional.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = qkv.unflatten(-1, (3, self.nhead, -1)).permute(2, 0, 3, 1, 4)
-        attended = dual_mask_attention(q, k, v, mask)
+        attended = masked_attention(q, k, v, edges)
         return self.out_proj(attended.transpose(1, 2).flatten(-2))
 
 
@@ -43,9 +43,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: DualMask | None) -> Tensor:
+    def forward(self, x: Tensor, edges: Tensor | None) -> Tensor:
         """(B, T, D) to (B, T, D)."""
-        x = x + self.dropout(self.self_attn(self.norm1(x), mask))
+        x = x + self.dropout(self.self_attn(self.norm1(x), edges))
         hidden = self.dropout(nn.functional.gelu(self.linear1(self.norm2(x))))
         return x + self.dropout(self.linear2(hidden))
 
@@ -58,9 +58,10 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(Block(d_model, nhead, mlp_ratio, dropout) for _ in range(num_layers))
 
     def forward(self, x: Tensor, mask: DualMask | None) -> Tensor:
-        """(B, T, D) to (B, T, D)."""
+        """(B, T, D) to (B, T, D); one mask for all layers."""
+        edges = remaining_edges(x.shape[1], mask, device=x.device)
         for layer in self.layers:
-            x = layer(x, mask)
+            x = layer(x, edges)
         return x
 
 

@@ -59,9 +59,17 @@ def dual_mask(length: int, mask: DualMask, *, device: torch.device | str | None 
 
 def dual_mask_attention(q: Tensor, k: Tensor, v: Tensor, mask: DualMask | None = None) -> Tensor:
     """Causal attention (B, H, T, D) under one mask for the whole batch and all heads; ``None`` drops nothing."""
-    if mask is None or not mask.drops:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=dual_mask(q.shape[-2], mask, device=q.device))
+    return masked_attention(q, k, v, remaining_edges(q.shape[-2], mask, device=q.device))
+
+
+def remaining_edges(length: int, mask: DualMask | None, *, device: torch.device | str | None = None) -> Tensor | None:
+    """``dual_mask``, or None where it would drop nothing."""
+    return dual_mask(length, mask, device=device) if mask is not None and mask.drops else None
+
+
+def masked_attention(q: Tensor, k: Tensor, v: Tensor, edges: Tensor | None) -> Tensor:
+    """Attention (B, H, T, D) along ``edges`` (T, T) bool; ``None`` stands for all causal ones."""
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=edges, is_causal=edges is None)
 
 
 def _scaled(probability: float) -> int:

@@ -21,9 +21,8 @@ def nepa_loss(z: Tensor, z_hat: Tensor, types: Tensor) -> Tensor:
     (NEPA: arXiv 2512.16922.)
     """
     target_types = types[:, 1:]
-    counted = target_types != TokenType.MISSING_RAY
-    if _is_any(types, _QUESTIONS_AND_ANSWERS).any():
-        counted = _is_any(target_types, _ANSWERS)
+    paired = _is_any(types, _QUESTIONS_AND_ANSWERS).any()  # stays on the device: no wait for it
+    counted = torch.where(paired, _is_any(target_types, _ANSWERS), target_types != TokenType.MISSING_RAY)
     cosine = F.cosine_similarity(z_hat[:, :-1].float(), z[:, 1:].detach().float(), dim=-1)
     weight = counted.to(cosine.dtype)
     return ((1 - cosine) * weight).sum() / weight.sum().clamp(min=1)

@@ -36,7 +36,8 @@ from nepa3d.train.objectives import choose_masked, hide, mae_loss, nepa_loss
 WEIGHT_DECAY = 0.05
 STEP_STRIDE = 1_000_003  # between the seeds of two runs' masks
 LOG_EVERY = 10  # steps between two looks at the loss, each of which waits for the device
-ARCHITECTURE = ("d_model", "layers", "heads", "n_point", "n_ray", "qa_tokens", "add_eos")
+MODEL = ("objective", "d_model", "layers", "heads", "n_point", "n_ray", "qa_tokens", "add_eos")  # a run keeps these
+HARMLESS = ("save_dir", "save_every", "save_last", "resume", "auto_resume", "num_workers")  # these change no number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +83,8 @@ class Config:
     resume: str = ""
     """Checkpoint to go on from."""
     auto_resume: Literal[0, 1] = 1
-    """Without resume go on from last.pt in save_dir, or from the newest older checkpoint there if it is damaged;
-    start fresh where the checkpoint does not exist."""
+    """Without resume go on from last.pt in save_dir, or from the newest checkpoint there if it is damaged or missing;
+    start fresh where there is none."""
     num_workers: int = 4
     """Processes that read samples; 0: none."""
     drop_ray_prob: float = 0.0
@@ -271,10 +272,16 @@ def _checkpoint_to_resume(config: Config, device: torch.device) -> Checkpoint | 
     if not config.resume and not config.auto_resume:
         return None
     if not path.exists():
-        if not config.auto_resume:
-            raise ValueError(f"resume: there is no {path}")
-        print(f"there is no {path}: starting fresh")
-        return None
+        kept = sorted(last.parent.glob("*.pt"))
+        if not config.auto_resume or (kept and path.resolve() != last.resolve()):
+            there = f", but {kept[-1]} would be overwritten by a fresh run" if kept else ""
+            raise ValueError(f"resume: there is no {path}{there}")
+        newest = _newest_readable(last.parent, device)
+        if newest is None and kept:
+            raise ValueError(f"{kept[-1]}: cannot be read and would be overwritten, move it away to start fresh")
+        if newest is None:
+            print(f"there is no {path}: starting fresh")
+        return newest
     try:
         return load_checkpoint(path, device)
     except ValueError as error:
@@ -298,7 +305,7 @@ def _newest_readable(folder: Path, device: torch.device) -> Checkpoint | None:
 
 
 def _restore(run: Run, checkpoint: Checkpoint) -> None:
-    _require_same_architecture(run.config, checkpoint)
+    _require_same_model(run.config, checkpoint)
     load_weights(run.model, checkpoint)
     load_optimizer(run.optimizer, checkpoint)
     for group in run.optimizer.param_groups:
@@ -309,15 +316,19 @@ def _restore(run: Run, checkpoint: Checkpoint) -> None:
     print(f"resumed from {checkpoint.path}: epoch {run.epoch}, step {run.step}")
 
 
-def _require_same_architecture(config: Config, checkpoint: Checkpoint) -> None:
+def _require_same_model(config: Config, checkpoint: Checkpoint) -> None:
+    """Refuse to go on with another model or objective; say which other settings are new."""
     asked = asdict(config)
-    differing = [
-        f"{name} {checkpoint.args[name]} -> {asked[name]}"
-        for name in ARCHITECTURE
-        if name in checkpoint.args and checkpoint.args[name] != asked[name]
-    ]
+    differing = {
+        name: f"{name} {before} -> {asked[name]}"
+        for name, before in checkpoint.args.items()
+        if name in asked and name not in HARMLESS and before != asked[name]
+    }
+    of_model = [change for name, change in differing.items() if name in MODEL]
+    if of_model:
+        raise ValueError(f"{checkpoint.path}: is of another model ({'; '.join(of_model)})")
     if differing:
-        raise ValueError(f"{checkpoint.path}: is of another model ({'; '.join(differing)})")
+        print(f"other settings than before: {'; '.join(differing.values())}")
 
 
 def _save(run: Run, folder: Path) -> None:
