@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
 #include <numeric>
+#include <utility>
 
 namespace nepa3d {
 
@@ -22,29 +24,30 @@ std::uint32_t interleave(std::uint32_t x, std::uint32_t y, std::uint32_t z) {
 /// One of 1024 cells along [0, 1].
 std::uint32_t unit_cell(float x) { return static_cast<std::uint32_t>(std::clamp(x * 1023.0f, 0.0f, 1023.0f)); }
 
-/// Indices that sort by a code of `digits` times 10 bits, stable: radix sort.
-template <class Code>
-std::vector<std::uint32_t> sort_by_code(std::size_t size, int digits, const Code& code) {
+/// Indices that sort codes of `digits` times 10 bits, stable: radix sort.
+template <int digits>
+std::vector<std::uint32_t> sort_by_code(const std::vector<std::uint32_t>& codes) {
     constexpr int digit_bits = 10;
-    constexpr std::uint32_t digit_mask = (1u << digit_bits) - 1;
+    constexpr std::uint32_t size = 1u << digit_bits;
     struct Keyed {
         std::uint32_t code, index;
     };
-    std::vector<Keyed> keyed(size), scratch(size);
-    std::array<std::array<std::uint32_t, digit_mask + 1>, 3> place{};
-    for (std::size_t i = 0; i < size; ++i) {
-        const std::uint32_t c = code(i);
-        keyed[i] = {c, static_cast<std::uint32_t>(i)};
-        for (int digit = 0; digit < digits; ++digit) ++place[digit][(c >> (digit * digit_bits)) & digit_mask];
+    const auto digit_of = [](std::uint32_t code, int digit) { return (code >> (digit * digit_bits)) & (size - 1); };
+    std::array<std::array<std::uint32_t, size>, digits> place{};
+    for (const std::uint32_t code : codes) {
+        for (int digit = 0; digit < digits; ++digit) ++place[digit][digit_of(code, digit)];
     }
-    for (int digit = 0; digit < digits; ++digit) {
-        auto& next = place[digit];
-        std::exclusive_scan(next.begin(), next.end(), next.begin(), 0u);
-        for (const Keyed& k : keyed) scratch[next[(k.code >> (digit * digit_bits)) & digit_mask]++] = k;
-        keyed.swap(scratch);
+    for (auto& counts : place) std::exclusive_scan(counts.begin(), counts.end(), counts.begin(), 0u);
+
+    const std::size_t count = codes.size();
+    const auto keyed = std::make_unique_for_overwrite<Keyed[]>(count), scratch = std::make_unique_for_overwrite<Keyed[]>(count);
+    for (std::uint32_t i = 0; i < count; ++i) keyed[place[0][digit_of(codes[i], 0)]++] = {codes[i], i};
+    Keyed *from = keyed.get(), *to = scratch.get();
+    for (int digit = 1; digit + 1 < digits; ++digit, std::swap(from, to)) {
+        for (std::size_t i = 0; i < count; ++i) to[place[digit][digit_of(from[i].code, digit)]++] = from[i];
     }
-    std::vector<std::uint32_t> order(size);
-    std::transform(keyed.begin(), keyed.end(), order.begin(), [](const Keyed& k) { return k.index; });
+    std::vector<std::uint32_t> order(count);
+    for (std::size_t i = 0; i < count; ++i) order[place[digits - 1][digit_of(from[i].code, digits - 1)]++] = from[i].index;
     return order;
 }
 
@@ -56,8 +59,10 @@ std::uint32_t morton_code(Vec3 point) {
 }
 
 std::vector<std::int64_t> morton_order(Points points) {
-    const auto sorted = sort_by_code(points.size(), 3, [&](std::size_t i) { return morton_code(points[i]); });
-    return {sorted.begin(), sorted.end()};
+    std::vector<std::uint32_t> codes(points.size());
+    std::transform(points.begin(), points.end(), codes.begin(), morton_code);
+    const std::vector<std::uint32_t> order = sort_by_code<3>(codes);
+    return {order.begin(), order.end()};
 }
 
 std::vector<std::uint32_t> spatial_order(Points points) {
@@ -66,11 +71,13 @@ std::vector<std::uint32_t> spatial_order(Points points) {
     for (const Vec3 p : points) low = min(low, p), high = max(high, p);
     const auto scale = [](float extent) { return extent > 0 ? 127 / extent : 0.0f; };
     const Vec3 scales{scale(high.x - low.x), scale(high.y - low.y), scale(high.z - low.z)};
-    const auto cell = [](float x) { return static_cast<std::uint32_t>(std::clamp(x, 0.0f, 127.0f)); };
-    return sort_by_code(points.size(), 2, [&](std::size_t i) {
-        const Vec3 d = points[i] - low;
+    const auto cell = [](float x) { return static_cast<std::uint32_t>(x > 0 ? std::min(x, 127.0f) : 0.0f); };  // NaN: 0
+    std::vector<std::uint32_t> codes(points.size());
+    std::transform(points.begin(), points.end(), codes.begin(), [&](const Vec3 p) {
+        const Vec3 d = p - low;
         return interleave(cell(d.x * scales.x), cell(d.y * scales.y), cell(d.z * scales.z)) >> 1;
     });
+    return sort_by_code<2>(codes);
 }
 
 std::vector<std::int64_t> ray_direction_order(Points directions) {
