@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nepa3d import _core
+from nepa3d.ops import instruction_set
 
 PACKAGES = (
     *("numpy", "scipy", "pykdtree", "open3d", "point-cloud-utils", "libigl"),
@@ -22,7 +23,12 @@ PACKAGES = (
 def describe() -> dict[str, Any]:
     """Machine, commit, date and versions of a run."""
     return {
-        "machine": {"cpu": cpu_model(), "cores": usable_cores(), "os": platform.platform()},
+        "machine": {
+            "cpu": cpu_model(),
+            "cores": usable_cores(),
+            "os": platform.platform(),
+            "instruction_set": instruction_set(),
+        },
         "commit": commit(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), "compiler": compiler(), **package_versions()},

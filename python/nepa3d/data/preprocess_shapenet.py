@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,7 @@ from nepa3d import cli
 from nepa3d.data.files import remove_temporaries, write_json, write_npz, write_text
 from nepa3d.data.mesh import load_mesh
 from nepa3d.data.query_pools import PoolSettings, build_pools
-from nepa3d.data.runner import Outcome, Pool, Report, Task, run_tasks
+from nepa3d.data.runner import Outcome, Pool, Report, Task, Unwritten, run_tasks
 from nepa3d.data.splits import mesh_test_split
 
 
@@ -74,11 +75,12 @@ class ShapeJob:
     seed: int
 
 
-def write_shape(job: ShapeJob) -> str:
-    """Build and write one cache file; returns what cleaning the mesh dropped, "" if nothing."""
+def compute_shape(job: ShapeJob) -> Unwritten:
+    """The cache file of one mesh, to be written, and what cleaning the mesh dropped."""
     mesh = load_mesh(job.mesh)
-    write_npz(job.out, build_pools(mesh, job.settings, job.seed, job.key))
-    return ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in mesh.dropped.items() if count)
+    pools = build_pools(mesh, job.settings, job.seed, job.key)
+    repaired = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in mesh.dropped.items() if count)
+    return Unwritten(repaired, partial(write_npz, job.out, pools))
 
 
 def shape_key(mesh: Path, root: Path) -> str:
@@ -127,7 +129,7 @@ def preprocess(config: Config) -> Report:
     pool = Pool(config.workers, config.chunk_size, config.max_tasks_per_child, config.time_limit)
     tasks = [Task(job.key, job) for job in missing]
     outcomes = [Outcome(job.key, "skipped") for job in jobs if job.key not in waiting]
-    report = Report(outcomes + run_tasks(write_shape, tasks, pool, "preprocess"))
+    report = Report(outcomes + run_tasks(compute_shape, tasks, pool, "preprocess"))
     failed = {failure.key for failure in report.failures()}
     for split, of_split in splits.items():
         if not any(job.key in failed and job.out.exists() for job in of_split):  # what is there is of these settings

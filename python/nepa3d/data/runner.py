@@ -6,7 +6,7 @@ import multiprocessing
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import TimeoutError, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError, as_completed
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
@@ -48,11 +48,22 @@ class Pool:
 
 
 @dataclass(frozen=True)
+class Unwritten:
+    """A shape that is computed but not on disk; ``write`` runs while the worker computes the next one."""
+
+    repaired: str
+    write: Callable[[], None]
+
+
+@dataclass(frozen=True)
 class Task(Generic[Job]):
-    """A named call: ``work(job)`` returns "" when all went well, or what had to be repaired."""
+    """A named call: ``work(job)`` returns "" when all went well, or what had to be repaired, or ``Unwritten``."""
 
     key: str
     job: Job
+
+
+Work = Callable[[Job], str | Unwritten]
 
 
 @dataclass
@@ -85,7 +96,7 @@ class Report:
             print(f"  {failure.key}: {failure.state}: {failure.reason}")
 
 
-def run_tasks(work: Callable[[Job], str], tasks: Sequence[Task[Job]], pool: Pool, label: str) -> list[Outcome]:
+def run_tasks(work: Work[Job], tasks: Sequence[Task[Job]], pool: Pool, label: str) -> list[Outcome]:
     """Call ``work`` on every job in worker processes, with a progress bar; one outcome a task, in no given order.
 
     Workers are forked from a clean server process. A worker that dies or overruns its time is replaced; the shapes
@@ -131,16 +142,38 @@ def _as_finished(
         yield chunk, (future.result() if error is None else _outcome(chunk[0].key, error))
 
 
-def _run_chunk(work: Callable[[Job], str], tasks: Sequence[Task[Job]]) -> list[Outcome]:
-    return [_run_one(work, task) for task in tasks]
+def _run_chunk(work: Work[Job], tasks: Sequence[Task[Job]]) -> list[Outcome]:
+    """Compute the shapes one after the other, each while the one before it is written."""
+    outcomes: list[Outcome] = []
+    written: Future[Outcome] | None = None
+    with ThreadPoolExecutor(1) as writer:
+        for task in tasks:
+            computed = _compute(work, task)
+            if written:
+                outcomes.append(written.result())
+            written = writer.submit(_write, task.key, computed)
+        if written:
+            outcomes.append(written.result())
+    return outcomes
 
 
-def _run_one(work: Callable[[Job], str], task: Task[Job]) -> Outcome:
+def _compute(work: Work[Job], task: Task[Job]) -> str | Unwritten | Outcome:
     try:
-        repaired = work(task.job)
+        return work(task.job)
     except (ValueError, OSError, MemoryError) as error:
         return _outcome(task.key, error)
-    return Outcome(task.key, "ok_repaired" if repaired else "ok", repaired)
+
+
+def _write(key: str, computed: str | Unwritten | Outcome) -> Outcome:
+    if isinstance(computed, Outcome):
+        return computed
+    if isinstance(computed, Unwritten):
+        try:
+            computed.write()
+        except (ValueError, OSError, MemoryError) as error:
+            return _outcome(key, error)
+        computed = computed.repaired
+    return Outcome(key, "ok_repaired" if computed else "ok", computed)
 
 
 def _outcome(key: str, error: BaseException) -> Outcome:

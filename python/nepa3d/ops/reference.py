@@ -138,7 +138,8 @@ def distance_transform(
 
 def to_half(values: Float) -> NDArray[np.float16]:
     """The values as float16, rounded to the nearest, ties to even."""
-    return values.astype(np.float16)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return values.astype(np.float16)
 
 
 def trilinear_sample(grid: Float, xyz: Float) -> Float:
