@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <limits>
 #include <stdexcept>
 
+#include "float4.hpp"
 #include "ordering.hpp"
 #include "parallel.hpp"
 #include "partition.hpp"
@@ -20,37 +20,20 @@ constexpr float nan = std::numeric_limits<float>::quiet_NaN();
 constexpr int bins = 16;
 constexpr int sah_depth = 30;  // below it ranges are halved, so that no input makes the tree deeper than max_bvh_depth
 
-/// x, y, z and a fourth lane that is ignored.
-using Float4 [[gnu::vector_size(16)]] = float;
 using Int4 [[gnu::vector_size(16)]] = std::int32_t;
 
-Float4 min(Float4 a, Float4 b) { return a < b ? a : b; }
-Float4 max(Float4 a, Float4 b) { return a > b ? a : b; }
-Float4 widened(Vec3 v) { return Float4{v.x, v.y, v.z, 0}; }
-
-struct Box {
-    Float4 low = Float4{} + infinity, high = Float4{} - infinity;
-
-    void add(Float4 low_corner, Float4 high_corner) { low = min(low, low_corner), high = max(high, high_corner); }
-    void add(const Box& other) { add(other.low, other.high); }
-    float half_area() const {
-        const Float4 e = high - low;
-        return e[0] * e[1] + e[1] * e[2] + e[2] * e[0];
-    }
-};
-
-/// The box of one triangle; the fourth lane of `high` holds the face's index, bit for bit.
+/// The box of one triangle; the fourth lane of `high` holds the face's index.
 struct Reference {
     Float4 low, high;
 
     Float4 center() const { return low + high; }  // twice, to be exact
-    std::uint32_t face() const { return std::bit_cast<std::uint32_t>(high[3]); }
+    std::uint32_t face() const { return index_of(high); }
 };
 
 /// References that go into one subtree, their box, and the box of their centres.
 struct Range {
     Reference *begin, *end;
-    Box box, centers;
+    Box4 box, centers;
 
     Range(Reference* first, Reference* last) : begin(first), end(last) {
         for (const Reference* r = begin; r != end; ++r) {
@@ -64,7 +47,7 @@ struct Range {
 };
 
 struct Bin {
-    Box box;
+    Box4 box;
     std::uint32_t count = 0;
 
     void add(const Bin& other) { box.add(other.box), count += other.count; }
@@ -79,7 +62,7 @@ struct Bin {
 struct Binning {
     Float4 low, scale;
 
-    explicit Binning(const Box& centers) : low(centers.low), scale{} {
+    explicit Binning(const Box4& centers) : low(centers.low), scale{} {
         const Float4 extent = centers.high - centers.low;
         for (int axis = 0; axis < 3; ++axis) {
             const float bins_per_unit = bins / extent[axis];
@@ -149,10 +132,12 @@ public:
     void run() {
         std::vector<Reference> references(faces_.size());
         for (std::size_t i = 0; i < faces_.size(); ++i) {
-            const Float4 a = widened(corner_of(vertices_, faces_[i].a)), b = widened(corner_of(vertices_, faces_[i].b)),
-                         c = widened(corner_of(vertices_, faces_[i].c));
+            const auto corner = [&](std::int64_t at) {
+                return with_index(corner_of(vertices_, at), static_cast<std::uint32_t>(i));
+            };
+            const Float4 a = corner(faces_[i].a), b = corner(faces_[i].b), c = corner(faces_[i].c);
             references[i] = {min(a, min(b, c)), max(a, max(b, c))};
-            references[i].high[3] = std::bit_cast<float>(static_cast<std::uint32_t>(i));
+            references[i].high[3] = a[3];
         }
         bvh_.leaves_.reserve(faces_.size() / 8 + 1);
         bvh_.nodes_.emplace_back();

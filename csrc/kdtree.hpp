@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "float4.hpp"
 #include "simd/kernels.hpp"
 #include "vec3.hpp"
 
@@ -26,12 +27,8 @@ public:
     std::size_t size() const { return size_; }
 
 private:
-    struct Indexed {
-        Vec3 point;
-        std::int32_t index;
-    };
-
-    void fill_leaves(std::span<Indexed> points, std::size_t first_leaf, std::size_t leaves);
+    // Points with their index in the fourth lane.
+    void fill_leaves(std::span<Float4> points, std::size_t first_leaf, std::size_t leaves);
     void build_boxes();
 
     std::size_t size_;

@@ -6,23 +6,11 @@
 #include <numeric>
 #include <utility>
 
+#include "simd/kernels.hpp"
+
 namespace nepa3d {
 
 namespace {
-
-std::uint32_t spread_bits(std::uint32_t x) {
-    x = (x | (x << 16)) & 0x030000ffu;
-    x = (x | (x << 8)) & 0x0300f00fu;
-    x = (x | (x << 4)) & 0x030c30c3u;
-    return (x | (x << 2)) & 0x09249249u;
-}
-
-std::uint32_t interleave(std::uint32_t x, std::uint32_t y, std::uint32_t z) {
-    return spread_bits(x) | spread_bits(y) << 1 | spread_bits(z) << 2;
-}
-
-/// One of 1024 cells along [0, 1].
-std::uint32_t unit_cell(float x) { return static_cast<std::uint32_t>(std::clamp(x * 1023.0f, 0.0f, 1023.0f)); }
 
 /// Indices that sort codes of `digits` times 10 bits, stable: radix sort.
 template <int digits>
@@ -53,15 +41,15 @@ std::vector<std::uint32_t> sort_by_code(const std::vector<std::uint32_t>& codes)
 
 }  // namespace
 
-std::uint32_t morton_code(Vec3 point) {
-    const auto cell = [](float x) { return unit_cell(x / 2.0f + 0.5f); };
-    return interleave(cell(point.x), cell(point.y), cell(point.z));
+std::vector<std::uint32_t> morton_codes(Points points) {
+    const CellGrid grid{.scale = 0.5f, .offset = {0.5f, 0.5f, 0.5f}, .cells = {1023, 1023, 1023}, .last = 1023};
+    std::vector<std::uint32_t> codes(points.size());
+    kernels().morton_codes(points.data(), points.size(), grid, codes.data());
+    return codes;
 }
 
 std::vector<std::int64_t> morton_order(Points points) {
-    std::vector<std::uint32_t> codes(points.size());
-    std::transform(points.begin(), points.end(), codes.begin(), morton_code);
-    const std::vector<std::uint32_t> order = sort_by_code<3>(codes);
+    const std::vector<std::uint32_t> order = sort_by_code<3>(morton_codes(points));
     return {order.begin(), order.end()};
 }
 
@@ -69,14 +57,14 @@ std::vector<std::uint32_t> spatial_order(Points points) {
     if (points.empty()) return {};
     Vec3 low = points[0], high = low;
     for (const Vec3 p : points) low = min(low, p), high = max(high, p);
-    const auto scale = [](float extent) { return extent > 0 ? 127 / extent : 0.0f; };
-    const Vec3 scales{scale(high.x - low.x), scale(high.y - low.y), scale(high.z - low.z)};
-    const auto cell = [](float x) { return static_cast<std::uint32_t>(x > 0 ? std::min(x, 127.0f) : 0.0f); };  // NaN: 0
+    const auto cells = [](float extent) { return extent > 0 ? 127 / extent : 0.0f; };
+    const CellGrid grid{.scale = 1,
+                        .offset = {-low.x, -low.y, -low.z},
+                        .cells = {cells(high.x - low.x), cells(high.y - low.y), cells(high.z - low.z)},
+                        .last = 127};
     std::vector<std::uint32_t> codes(points.size());
-    std::transform(points.begin(), points.end(), codes.begin(), [&](const Vec3 p) {
-        const Vec3 d = p - low;
-        return interleave(cell(d.x * scales.x), cell(d.y * scales.y), cell(d.z * scales.z)) >> 1;
-    });
+    kernels().morton_codes(points.data(), points.size(), grid, codes.data());
+    for (std::uint32_t& code : codes) code >>= 1;  // 20 of 21 bits: two digits
     return sort_by_code<2>(codes);
 }
 

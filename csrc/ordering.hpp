@@ -9,8 +9,8 @@
 
 namespace nepa3d {
 
-/// Morton code (Morton, 1966) of a point of [-1, 1]^3: 10 bits an axis, x lowest; outside points are clamped.
-std::uint32_t morton_code(Vec3 point);
+/// Morton codes (Morton, 1966) of points of [-1, 1]^3: 10 bits an axis, x lowest; outside points are clamped.
+std::vector<std::uint32_t> morton_codes(Points points);
 
 /// Indices that sort `points` by Morton code; equal codes keep their order. O(N), by radix.
 std::vector<std::int64_t> morton_order(Points points);

@@ -24,8 +24,7 @@ void bind_ordering(py::module_& module) {
         "morton_code",
         [](const py::array& xyz) {
             const PointRows rows(xyz, "xyz", "N");
-            std::vector<std::uint32_t> codes(rows.span().size());
-            for (std::size_t i = 0; i < codes.size(); ++i) codes[i] = morton_code(rows.span()[i]);
+            std::vector<std::uint32_t> codes = morton_codes(rows.span());
             const auto count = static_cast<py::ssize_t>(codes.size());
             return to_numpy(std::move(codes), {count});
         },

@@ -91,6 +91,13 @@ struct VoxelWalk {
     alignas(64) std::int64_t hit[capacity];  ///< out: not 0 if an occupied cell was met, entered at `entered`
 };
 
+/// Cell (x * scale + offset) * cells of each axis, clamped to [0, last]; last is at most 1023.
+struct CellGrid {
+    float scale;
+    float offset[3], cells[3];
+    int last;
+};
+
 /// One function for each kernel.
 struct Kernels {
     const char* name;  ///< "baseline", "avx2" or "avx512"
@@ -110,6 +117,8 @@ struct Kernels {
     void (*lower_envelopes_double)(const Lines<double>& lines);
     /// Walks the first `count` rays of `walk` to the first cell whose bit is set, looking at no more than `max_steps`.
     void (*walk_voxels)(VoxelWalk& walk, std::size_t count, const std::uint32_t* occupied, int max_steps);
+    /// Morton code of each point's cell, x lowest.
+    void (*morton_codes)(const Vec3* points, std::size_t count, const CellGrid& grid, std::uint32_t* codes);
     /// float32 to the bits of float16.
     void (*to_half)(const float* from, std::uint16_t* to, std::size_t count);
 };
@@ -130,6 +139,7 @@ void closest_points(const BvhView&, const Vec3*, const std::uint32_t*, std::size
 template <class T>
 void lower_envelopes(const Lines<T>&);
 void walk_voxels(VoxelWalk&, std::size_t, const std::uint32_t*, int);
+void morton_codes(const Vec3*, std::size_t, const CellGrid&, std::uint32_t*);
 void to_half(const float*, std::uint16_t*, std::size_t);
 }  // namespace nepa3d::NEPA3D_ISA
 #endif

@@ -190,6 +190,16 @@ NEPA3D_INLINE bool any_bit(Native native) {
 #endif
 }
 
+NEPA3D_INLINE Float square_root(Float a) {
+#if defined(__AVX512F__)
+    a.part[0] = _mm512_sqrt_ps(a.part[0]);
+#else
+    for (int p = 0; p < parts; ++p)
+        for (int i = 0; i < native_lanes; ++i) a.part[p][i] = __builtin_sqrtf(a.part[p][i]);
+#endif
+    return a;
+}
+
 /// The least and the greatest lane; none may be NaN.
 NEPA3D_INLINE float least(Float a) {
 #if defined(__AVX512F__)

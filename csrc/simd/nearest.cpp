@@ -121,12 +121,12 @@ void nearest(const KdTreeView& tree, const Vec3* queries, const std::uint32_t* o
                 stack[nearest_child] = last;
             }
         }
-        alignas(64) float squared[lanes];
+        alignas(64) float distance[lanes];
         alignas(64) std::int32_t index[lanes];
-        store(squared, group.best);
+        store(distance, square_root(group.best));
         store(index, group.index);
         for (std::size_t lane = 0; lane < lanes && begin + lane < count; ++lane)
-            found[order[begin + lane]] = {__builtin_sqrtf(squared[lane]), index[lane]};
+            found[order[begin + lane]] = {distance[lane], index[lane]};
     }
 }
 

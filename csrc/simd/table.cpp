@@ -14,6 +14,7 @@ const Kernels table{NEPA3D_STRING(NEPA3D_ISA),
                     lower_envelopes<std::int32_t>,
                     lower_envelopes<double>,
                     walk_voxels,
+                    morton_codes,
                     to_half};
 
 }  // namespace nepa3d::NEPA3D_ISA
