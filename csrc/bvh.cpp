@@ -4,7 +4,9 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <stdexcept>
+#include <utility>
 
 #include "float4.hpp"
 #include "ordering.hpp"
@@ -17,7 +19,9 @@ namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 constexpr float nan = std::numeric_limits<float>::quiet_NaN();
-constexpr int bins = 16;
+constexpr int many_bins = 16, few_bins = 8;  // few where evaluating them would take longer than filling them
+constexpr std::size_t few_references = 96;
+constexpr std::size_t worth_a_thread = 8192;  // triangles whose building takes longer than starting threads
 constexpr int sah_depth = 30;  // below it ranges are halved, so that no input makes the tree deeper than max_bvh_depth
 
 using Int4 [[gnu::vector_size(16)]] = std::int32_t;
@@ -59,6 +63,7 @@ struct Bin {
 };
 
 /// Centres to bins, for the three axes at once; an axis without finite extent puts everything into bin 0.
+template <int bins>
 struct Binning {
     Float4 low, scale;
 
@@ -76,6 +81,11 @@ struct Binning {
         const Int4 bin = __builtin_convertvector((center - low) * scale, Int4), last = Int4{} + (bins - 1);
         return bin < 0 ? Int4{} : bin < last ? bin : last;  // a centre may be infinite
     }
+    /// Whether the bin along one axis is below `limit`.
+    template <int axis>
+    bool is_below(int limit, Float4 center) const {
+        return static_cast<int>((center[axis] - low[axis]) * scale[axis]) < limit;
+    }
 };
 
 struct Plane {
@@ -84,7 +94,8 @@ struct Plane {
     float cost = infinity;
 };
 
-Plane best_plane(const Range& range, const Binning& bin_of) {
+template <int bins>
+Plane best_plane(const Range& range, const Binning<bins>& bin_of) {
     std::array<std::array<Bin, bins>, 3> bin;
     for (const Reference* r = range.begin; r != range.end; ++r) {
         const Int4 at = bin_of(r->center());
@@ -113,40 +124,74 @@ Plane best_plane(const Range& range, const Binning& bin_of) {
     return best;
 }
 
+template <int bins>
+Reference* split_by_area(const Range& range) {
+    const Binning<bins> bin_of(range.centers);
+    const Plane plane = best_plane(range, bin_of);
+    const auto partition = [&](const auto& is_below) {
+        return partition_branchless(range.begin, range.end,
+                                    [&](const Reference& r) { return is_below(plane.bin, r.center()); });
+    };
+    if (plane.axis == 0) return partition([&](int bin, Float4 c) { return bin_of.template is_below<0>(bin, c); });
+    if (plane.axis == 1) return partition([&](int bin, Float4 c) { return bin_of.template is_below<1>(bin, c); });
+    if (plane.axis == 2) return partition([&](int bin, Float4 c) { return bin_of.template is_below<2>(bin, c); });
+    return range.begin + range.count() / 2;
+}
+
 /// Reorders the range; what comes before the result goes left.
 Reference* split(const Range& range, bool by_area) {
-    const Binning bin_of(range.centers);
-    const Plane plane = by_area ? best_plane(range, bin_of) : Plane{};
-    if (plane.axis < 0) return range.begin + range.count() / 2;
-    return partition_branchless(range.begin, range.end,
-                                [&](const Reference& r) { return bin_of(r.center())[plane.axis] < plane.bin; });
+    if (!by_area) return range.begin + range.count() / 2;
+    return range.count() > few_references ? split_by_area<many_bins>(range) : split_by_area<few_bins>(range);
+}
+
+void fill_leaf(Points vertices, std::span<const Face> faces, std::span<const Reference> references,
+               TriangleLeaf& leaf) {
+    for (std::size_t lane = 0; lane < node_width; ++lane) {
+        std::array<Vec3, 3> corners{Vec3{nan, nan, nan}, Vec3{nan, nan, nan}, Vec3{nan, nan, nan}};
+        std::uint32_t face = 0;
+        if (lane < references.size()) {
+            face = references[lane].face();
+            const auto corner = [&](std::int64_t i) { return vertices[static_cast<std::size_t>(i)]; };
+            corners = {corner(faces[face].a), corner(faces[face].b), corner(faces[face].c)};
+        }
+        for (std::size_t i = 0; i < 3; ++i) {
+            leaf.corner[i][0][lane] = corners[i].x;
+            leaf.corner[i][1][lane] = corners[i].y;
+            leaf.corner[i][2][lane] = corners[i].z;
+        }
+        leaf.face[lane] = static_cast<std::int32_t>(face);
+    }
 }
 
 }  // namespace
 
+/// A subtree: its nodes, the first is its root, and the references of each leaf.
 class TriangleBvh::Builder {
 public:
-    Builder(TriangleBvh& bvh, Points vertices, std::span<const Face> faces)
-        : bvh_(bvh), vertices_(vertices), faces_(faces) {}
-
-    void run() {
-        std::vector<Reference> references(faces_.size());
-        for (std::size_t i = 0; i < faces_.size(); ++i) {
-            const auto corner = [&](std::int64_t at) {
-                return with_index(corner_of(vertices_, at), static_cast<std::uint32_t>(i));
-            };
-            const Float4 a = corner(faces_[i].a), b = corner(faces_[i].b), c = corner(faces_[i].c);
-            references[i] = {min(a, min(b, c)), max(a, max(b, c))};
-            references[i].high[3] = a[3];
+    /// Makes the root, then the subtree of each of its children on its own, whatever the number of threads.
+    void build(const Range& whole, int threads) {
+        const std::array<Range, node_width> children = split_node(whole, 0);
+        std::array<Builder, node_width> below;
+        parallel_for(node_width, threads, 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                if (children[i].count() > node_width) below[i].add_node(children[i], 1);
+            }
+        });
+        add_boxes(children);
+        for (std::size_t i = 0; i < node_width; ++i) {
+            if (children[i].count() == 0) continue;
+            if (children[i].count() <= node_width) nodes[0].child[i] = ~add_leaf(children[i]);
+            else nodes[0].child[i] = append(below[i]);
         }
-        bvh_.leaves_.reserve(faces_.size() / 8 + 1);
-        bvh_.nodes_.emplace_back();
-        fill_node(0, Range(references.data(), references.data() + references.size()), 0);
     }
+
+    using Leaf = std::span<const Reference>;
+    std::vector<BvhNode> nodes;
+    std::vector<Leaf> leaves;
 
 private:
     /// Splits the range with the largest surface, below sah_depth the most triangles, until each child has one.
-    void fill_node(std::size_t node, const Range& whole, int depth) {
+    static std::array<Range, node_width> split_node(const Range& whole, int depth) {
         const bool by_area = depth < sah_depth;
         std::array<Range, node_width> children;
         children[0] = whole;
@@ -165,56 +210,75 @@ private:
             *largest = Range(parent.begin, middle);
             children[count++] = Range(middle, parent.end);
         }
-        for (int i = 0; i < node_width; ++i) {
-            const Range& child = children[i];
-            for (int axis = 0; axis < 3; ++axis) {
-                bvh_.nodes_[node].boxes.low[axis][i] = child.box.low[axis];
-                bvh_.nodes_[node].boxes.high[axis][i] = child.box.high[axis];
-            }
-            bvh_.nodes_[node].child[i] = 0;  // of an inverted box, never followed
-            if (child.count() == 0) continue;
-            if (child.count() <= node_width) {
-                bvh_.nodes_[node].child[i] = ~add_leaf(child);
-            } else {
-                const std::size_t below = bvh_.nodes_.size();
-                bvh_.nodes_.emplace_back();
-                bvh_.nodes_[node].child[i] = static_cast<std::int32_t>(below);
-                fill_node(below, child, depth + 1);
-            }
+        return children;
+    }
+
+    std::int32_t add_node(const Range& whole, int depth) {
+        const std::array<Range, node_width> children = split_node(whole, depth);
+        const std::size_t node = add_boxes(children);
+        for (std::size_t i = 0; i < node_width; ++i) {
+            if (children[i].count() == 0) continue;
+            const bool is_leaf = children[i].count() <= node_width;
+            const std::int32_t child = is_leaf ? ~add_leaf(children[i]) : add_node(children[i], depth + 1);
+            nodes[node].child[i] = child;
         }
+        return static_cast<std::int32_t>(node);
+    }
+
+    /// A node that does not lead anywhere yet.
+    std::size_t add_boxes(const std::array<Range, node_width>& children) {
+        BvhNode& node = nodes.emplace_back();
+        for (std::size_t i = 0; i < node_width; ++i) {
+            for (int axis = 0; axis < 3; ++axis) {
+                node.boxes.low[axis][i] = children[i].box.low[axis];
+                node.boxes.high[axis][i] = children[i].box.high[axis];
+            }
+            node.child[i] = 0;
+        }
+        return nodes.size() - 1;
     }
 
     std::int32_t add_leaf(const Range& range) {
-        const auto index = static_cast<std::int32_t>(bvh_.leaves_.size());
-        TriangleLeaf& leaf = bvh_.leaves_.emplace_back();
-        for (std::size_t lane = 0; lane < node_width; ++lane) {
-            std::array<Vec3, 3> corners{Vec3{nan, nan, nan}, Vec3{nan, nan, nan}, Vec3{nan, nan, nan}};
-            std::uint32_t face = 0;
-            if (lane < range.count()) {
-                face = range.begin[lane].face();
-                const auto corner = [&](std::int64_t i) { return vertices_[static_cast<std::size_t>(i)]; };
-                corners = {corner(faces_[face].a), corner(faces_[face].b), corner(faces_[face].c)};
-            }
-            for (std::size_t i = 0; i < 3; ++i) {
-                leaf.corner[i][0][lane] = corners[i].x;
-                leaf.corner[i][1][lane] = corners[i].y;
-                leaf.corner[i][2][lane] = corners[i].z;
-            }
-            leaf.face[lane] = static_cast<std::int32_t>(face);
-        }
-        return index;
+        leaves.emplace_back(range.begin, range.end);
+        return static_cast<std::int32_t>(leaves.size() - 1);
     }
 
-    TriangleBvh& bvh_;
-    Points vertices_;
-    std::span<const Face> faces_;
+    /// Takes over another subtree; returns where its root is now.
+    std::int32_t append(const Builder& other) {
+        const auto first_node = static_cast<std::int32_t>(nodes.size());
+        const auto first_leaf = static_cast<std::int32_t>(leaves.size());
+        for (BvhNode node : other.nodes) {
+            for (std::int32_t& child : node.child) child += child < 0 ? -first_leaf : first_node;
+            nodes.push_back(node);
+        }
+        leaves.insert(leaves.end(), other.leaves.begin(), other.leaves.end());
+        return first_node;
+    }
 };
 
-TriangleBvh::TriangleBvh(Points vertices, std::span<const Face> faces) : size_(faces.size()) {
+TriangleBvh::TriangleBvh(Points vertices, std::span<const Face> faces, int threads) : size_(faces.size()) {
     if (faces.empty()) throw std::invalid_argument("faces must not be empty");
     if (faces.size() > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max()))
         throw std::invalid_argument("faces must number less than 2^31");
-    Builder(*this, vertices, faces).run();
+    const auto references = std::make_unique_for_overwrite<Reference[]>(faces.size());
+    parallel_for(faces.size(), threads, 4096, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            const auto corner = [&](std::int64_t at) {
+                return with_index(corner_of(vertices, at), static_cast<std::uint32_t>(i));
+            };
+            const Float4 a = corner(faces[i].a), b = corner(faces[i].b), c = corner(faces[i].c);
+            references[i] = {min(a, min(b, c)), max(a, max(b, c))};
+            references[i].high[3] = a[3];
+        }
+    });
+    Builder builder;
+    const Range whole(references.get(), references.get() + faces.size());
+    builder.build(whole, faces.size() < worth_a_thread ? 1 : threads);
+    nodes_ = std::move(builder.nodes);
+    leaves_.resize(builder.leaves.size());
+    parallel_for(leaves_.size(), threads, 1024, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) fill_leaf(vertices, faces, builder.leaves[i], leaves_[i]);
+    });
 }
 
 void TriangleBvh::first_hits(Points origins, Points directions, std::span<RayHit> found, int threads) const {

@@ -17,7 +17,7 @@ namespace nepa3d {
 class TriangleBvh {
 public:
     /// Throws std::invalid_argument on no faces, more than 2^31 - 1 of them, or a vertex index out of range.
-    TriangleBvh(Points vertices, std::span<const Face> faces);
+    TriangleBvh(Points vertices, std::span<const Face> faces, int threads);
 
     /// First hit of each ray with t >= 0, on either side of a face; of hits at the same t the lowest face. Watertight:
     /// a ray cannot pass between two faces that share an edge (Woop, Benthin, Wald, 2013). A zero direction misses.

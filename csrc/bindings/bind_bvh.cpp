@@ -59,13 +59,14 @@ auto closest_point(const TriangleBvh& bvh, const py::array& queries, int threads
 
 void bind_bvh(py::module_& module) {
     py::class_<TriangleBvh>(module, "TriangleBvh")
-        .def(py::init([](const py::array& vertices, const py::array& faces) {
+        .def(py::init([](const py::array& vertices, const py::array& faces, int threads) {
                  const PointRows points(vertices, "vertices", "V");
                  const FaceRows triangles(faces, "faces", "F");
+                 at_least(threads, 1, "threads");
                  const py::gil_scoped_release unlocked;
-                 return TriangleBvh(points.span(), triangles.span());
+                 return TriangleBvh(points.span(), triangles.span(), threads);
              }),
-             py::arg("vertices"), py::arg("faces"))
+             py::arg("vertices"), py::arg("faces"), py::kw_only(), py::arg("threads") = 1)
         .def("__len__", &TriangleBvh::size)
         .def("cast_rays", &cast_rays, py::arg("origins"), py::arg("directions"), py::kw_only(), py::arg("threads") = 1)
         .def("closest_point", &closest_point, py::arg("queries"), py::kw_only(), py::arg("threads") = 1);

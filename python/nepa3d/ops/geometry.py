@@ -39,7 +39,7 @@ def cast_rays(
     t counts in lengths of the direction, inf on a miss; face is -1 on a miss. Both sides of a face are hit.
     Watertight between faces that share an edge. Builds a BVH for the call (``TriangleBvh`` keeps one).
     """
-    bvh = _core.TriangleBvh(np.asarray(vertices), np.asarray(faces))
+    bvh = _core.TriangleBvh(np.asarray(vertices), np.asarray(faces), threads=threads)
     return bvh.cast_rays(np.asarray(origins), np.asarray(directions), threads=threads)
 
 
@@ -50,7 +50,7 @@ def closest_point(
 
     Exact and unsigned. Builds a BVH for the call (``TriangleBvh`` keeps one).
     """
-    bvh = _core.TriangleBvh(np.asarray(vertices), np.asarray(faces))
+    bvh = _core.TriangleBvh(np.asarray(vertices), np.asarray(faces), threads=threads)
     return bvh.closest_point(np.asarray(queries), threads=threads)
 
 
