@@ -67,7 +67,7 @@ sanitize: env
 		--target $(SANITIZED)/site --upgrade -Cbuild-dir=$(SANITIZED)/build -Ccmake.build-type=RelWithDebInfo \
 		-Ccmake.define.NEPA3D_SANITIZE=ON -Ccmake.define.NEPA3D_WERROR=ON .
 	@LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
-		PYTHONPATH=$(SANITIZED)/site $(BIN)/python -m pytest tests/ops/test_geometry.py tests/ops/test_mesh_readers.py
+		PYTHONPATH=$(SANITIZED)/site $(BIN)/python -m pytest tests/ops/test_geometry.py tests/ops/test_instruction_sets.py tests/ops/test_mesh_readers.py
 
 stubs: env
 	@$(BIN)/pybind11-stubgen nepa3d._core --output-dir build/stubs >/dev/null

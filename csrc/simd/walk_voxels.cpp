@@ -36,7 +36,8 @@ void walk_voxels(VoxelWalk& walk, std::size_t count, const std::uint32_t* occupi
     for (std::size_t first = 0; first < count; first += width) {
         Longs active;
         for (std::size_t i = 0; i < width; ++i) active[i] = first + i < count ? -1 : 0;
-        Longs at = load_longs(walk.at + first) & active;
+        Longs inside = active;  // where there is no ray, nothing may be looked up either
+        Longs at = load_longs(walk.at + first) & inside;
         Longs hit{};
         Longs left[3], step[3];
         Doubles boundary[3], stride[3];
@@ -64,7 +65,7 @@ void walk_voxels(VoxelWalk& walk, std::size_t count, const std::uint32_t* occupi
                 left[axis] += moves[axis];  // minus one
                 beyond |= left[axis];
             }
-            const Longs inside = beyond >= 0;
+            inside &= beyond >= 0;
             active &= inside;
             at += change & inside;
         }
