@@ -21,17 +21,20 @@ void along_row(const std::uint8_t* occupied, T* squared, std::size_t size, T wei
     std::uint8_t any = 0;
     for (std::size_t i = 0; i < size; ++i) any |= occupied[i];
     if (any == 0) return;
+    const auto set = [&](std::size_t i, std::size_t offset) {
+        squared[i] = static_cast<T>(weight * static_cast<T>(offset * offset));
+    };
     std::size_t last = size;  // the occupied cell before, if any
     for (std::size_t i = 0; i < size; ++i) {
         if (!occupied[i]) continue;
-        const std::size_t first = last == size ? 0 : last + 1;
-        for (std::size_t k = first; k <= i; ++k) {
-            const std::size_t offset = last == size ? i - k : std::min(i - k, k - last);
-            squared[k] = static_cast<T>(weight * static_cast<T>(offset * offset));
+        if (last == size) {
+            for (std::size_t k = 0; k <= i; ++k) set(k, i - k);
+        } else {
+            for (std::size_t k = last + 1; k <= i; ++k) set(k, std::min(i - k, k - last));
         }
         last = i;
     }
-    for (std::size_t k = last; k < size; ++k) squared[k] = static_cast<T>(weight * static_cast<T>((k - last) * (k - last)));
+    for (std::size_t k = last; k < size; ++k) set(k, k - last);
 }
 
 /// Squared distances in units of the first spacing squared, each handed to `finish` for the distance.

@@ -28,14 +28,16 @@ std::vector<std::uint32_t> sort_by_code(const std::vector<std::uint32_t>& codes)
     for (auto& counts : place) std::exclusive_scan(counts.begin(), counts.end(), counts.begin(), 0u);
 
     const std::size_t count = codes.size();
-    const auto keyed = std::make_unique_for_overwrite<Keyed[]>(count), scratch = std::make_unique_for_overwrite<Keyed[]>(count);
+    const auto keyed = std::make_unique_for_overwrite<Keyed[]>(count);
+    const auto scratch = std::make_unique_for_overwrite<Keyed[]>(count);
     for (std::uint32_t i = 0; i < count; ++i) keyed[place[0][digit_of(codes[i], 0)]++] = {codes[i], i};
     Keyed *from = keyed.get(), *to = scratch.get();
     for (int digit = 1; digit + 1 < digits; ++digit, std::swap(from, to)) {
         for (std::size_t i = 0; i < count; ++i) to[place[digit][digit_of(from[i].code, digit)]++] = from[i];
     }
     std::vector<std::uint32_t> order(count);
-    for (std::size_t i = 0; i < count; ++i) order[place[digits - 1][digit_of(from[i].code, digits - 1)]++] = from[i].index;
+    auto& next = place[digits - 1];
+    for (std::size_t i = 0; i < count; ++i) order[next[digit_of(from[i].code, digits - 1)]++] = from[i].index;
     return order;
 }
 

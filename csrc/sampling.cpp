@@ -59,7 +59,8 @@ std::vector<SurfaceSample> sample_surface(Points vertices, std::span<const Face>
         if (area > 0) last = i;
         cumulative[i] = total += area;
     }
-    if (!(total > 0)) throw std::invalid_argument("faces must have a positive total area, got " + std::to_string(total));
+    if (!(total > 0))
+        throw std::invalid_argument("faces must have a positive total area, got " + std::to_string(total));
     const GuideTable guide(cumulative, uniforms.size());
     std::vector<SurfaceSample> samples;
     samples.reserve(uniforms.size());

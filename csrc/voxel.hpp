@@ -27,9 +27,9 @@ public:
     /// `occupancy` holds grid^3 cells.
     VoxelRays(std::span<const std::uint8_t> occupancy, int grid);
 
-    /// First occupied cell along each ray through the cube (Amanatides and Woo: A Fast Voxel Traversal Algorithm, 1987),
-    /// looking at no more than `max_steps` cells. x is stepped only if its next boundary is strictly the nearest of
-    /// the three, else y if strictly nearer than z, else z. A zero direction misses.
+    /// First occupied cell along each ray through the cube (Amanatides and Woo: A Fast Voxel Traversal Algorithm,
+    /// 1987), looking at no more than `max_steps` cells. x is stepped only if its next boundary is strictly the
+    /// nearest of the three, else y if strictly nearer than z, else z. A zero direction misses.
     void first_hits(Points origins, Points directions, int max_steps, std::span<VoxelHit> found, int threads) const;
 
 private:

@@ -38,7 +38,8 @@ public:
         if (array.ndim() != 2 || array.shape(1) != 3)
             throw py::value_error(std::string(name) + " must have shape (" + letter + ", 3), got " + shape_of(array));
         if (std::is_integral_v<Scalar> && array.dtype().kind() != 'i' && array.dtype().kind() != 'u')
-            throw py::value_error(std::string(name) + " must be integers, got " + py::str(array.dtype()).cast<std::string>());
+            throw py::value_error(std::string(name) + " must be integers, got " +
+                                  py::str(array.dtype()).cast<std::string>());
         array_ = Array<Scalar>(array);
     }
 

@@ -22,7 +22,8 @@ struct alignas(64) PointLeaf {
     std::int32_t index[node_width];
 };
 
-/// Child c of node n on level l is node 16 n + c on level l - 1; below level 0 it is a leaf. The last level is the root.
+/// Child c of node n on level l is node 16 n + c on level l - 1; below level 0 it is a leaf. The last level is the
+/// root.
 struct KdTreeView {
     const PointLeaf* leaves;
     const Boxes* const* levels;
@@ -66,9 +67,9 @@ struct SurfacePoint {
     Vec3 point;
 };
 
-/// `width` neighbouring lines of `size` values: value i of line w is from[i * stride + w]. Every value becomes the least
-/// of from[j] + weight * (i - j)^2 over its line, in to[i * to_stride + w]. `none` stands where there is nothing to
-/// measure to: a value above every result, to which a parabola can be added.
+/// `width` neighbouring lines of `size` values: value i of line w is from[i * stride + w]. Every value becomes the
+/// least of from[j] + weight * (i - j)^2 over its line, in to[i * to_stride + w]. `none` stands where there is
+/// nothing to measure to: a value above every result, to which a parabola can be added.
 template <class T>
 struct Lines {
     const T* from;
@@ -79,9 +80,9 @@ struct Lines {
     T weight, none;
 };
 
-/// Rays on their way through a grid of bits, each array by ray. A ray stands in cell `at`, which it entered at `entered`;
-/// `boundary`, `stride`, `step` and `left` are by axis: the parameter of the next boundary, what it grows by, the change
-/// of `at`, and how many cells there are beyond this one.
+/// Rays on their way through a grid of bits, each array by ray. A ray stands in cell `at`, which it entered at
+/// `entered`; `boundary`, `stride`, `step` and `left` are by axis: the parameter of the next boundary, what it grows
+/// by, the change of `at`, and how many cells there are beyond this one.
 struct VoxelWalk {
     static constexpr std::size_t capacity = 256;
     alignas(64) double entered[capacity];

@@ -29,9 +29,9 @@ NEPA3D_INLINE Longs look_up(const std::uint32_t* occupied, Longs at) {
 
 }  // namespace
 
-/// No branch depends on which axis is next: x if its boundary is strictly the nearest, else y if strictly nearer than z.
-/// Nor does the way on depend on what was found: rays walk until the last of a register has its answer, so that looking
-/// cells up overlaps with the steps after.
+/// No branch depends on which axis is next: x if its boundary is strictly the nearest, else y if strictly nearer than
+/// z. Nor does the way on depend on what was found: rays walk until the last of a register has its answer, so that
+/// looking cells up overlaps with the steps after.
 void walk_voxels(VoxelWalk& walk, std::size_t count, const std::uint32_t* occupied, int max_steps) {
     for (std::size_t first = 0; first < count; first += width) {
         Longs active;
