@@ -52,9 +52,14 @@ def run_job(job: Job) -> list[Result]:
 
 def run_in_own_process(job: Job) -> list[Result]:
     """Measure the rows of a job in a fresh process limited to as many processors as it has threads."""
+    before = dict(os.environ)
     os.environ.update(dict.fromkeys(LIMITS, str(job.threads)))  # the child inherits them
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_pin, initargs=(job.threads,)) as pool:
-        return pool.submit(run_job, job).result()
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_pin, initargs=(job.threads,)) as pool:
+            return pool.submit(run_job, job).result()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _pin(threads: int) -> None:

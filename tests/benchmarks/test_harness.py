@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -160,7 +161,9 @@ def test_a_row_in_its_own_process(tmp_path: Path) -> None:
     write_obj(tmp_path / "corpus" / "box.obj", *box((0, 0, 0), (1, 1, 1)))
     folders = [("--corpus", "corpus"), ("--work", "work"), ("--results", "results")]
     flags = [text for flag, name in folders for text in (flag, f"{tmp_path / name}")]
+    before = dict(os.environ)
     assert run.main([*flags, "--quick", "--threads", "1", "--only", "Morton order"]) == cli.EXIT_OK
+    assert dict(os.environ) == before  # the limits are for the row's process
     (line,) = written(tmp_path)["rows"]
     assert line["fastest_peer"] == "numpy"
 
