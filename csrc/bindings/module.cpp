@@ -10,16 +10,18 @@ void bind_mesh(pybind11::module_& module);
 void bind_bvh(pybind11::module_& module);
 void bind_voxel(pybind11::module_& module);
 void bind_ordering(pybind11::module_& module);
+void bind_samples(pybind11::module_& module);
 }  // namespace nepa3d::bindings
 
 PYBIND11_MODULE(_core, module) {
-    module.doc() = "Geometry kernels of nepa3d; use them through nepa3d.ops.";
+    module.doc() = "The compiled core of nepa3d; use it through nepa3d.ops and nepa3d.data.loader.";
     module.attr("__version__") = NEPA3D_VERSION;
     nepa3d::bindings::bind_kdtree(module);
     nepa3d::bindings::bind_mesh(module);
     nepa3d::bindings::bind_bvh(module);
     nepa3d::bindings::bind_voxel(module);
     nepa3d::bindings::bind_ordering(module);
+    nepa3d::bindings::bind_samples(module);
     module.def("instruction_set", [] { return nepa3d::kernels().name; },
                "What the vector kernels run on: baseline, avx2 or avx512.");
     module.def(

@@ -1,12 +1,12 @@
 """
-Geometry kernels of nepa3d; use them through nepa3d.ops.
+The compiled core of nepa3d; use it through nepa3d.ops and nepa3d.data.loader.
 """
 from __future__ import annotations
 import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['KdTree', 'TriangleBvh', 'clean_mesh', 'distance_transform', 'instruction_set', 'morton_code', 'morton_order', 'parse_obj', 'parse_off', 'ray_direction_order', 'sample_surface', 'to_half', 'trilinear_sample', 'use_instruction_set', 'voxel_first_hit', 'voxelize']
+__all__: list[str] = ['KdTree', 'SampleSettings', 'TriangleBvh', 'clean_mesh', 'distance_transform', 'instruction_set', 'morton_code', 'morton_order', 'parse_obj', 'parse_off', 'ray_direction_order', 'read_evaluation_samples', 'read_training_samples', 'sample_surface', 'to_half', 'trilinear_sample', 'use_instruction_set', 'voxel_first_hit', 'voxelize']
 class KdTree:
     def __init__(self, points: numpy.ndarray) -> None:
         ...
@@ -22,6 +22,9 @@ class TriangleBvh:
     def cast_rays(self, origins: numpy.ndarray, directions: numpy.ndarray, *, threads: typing.SupportsInt | typing.SupportsIndex = 1) -> tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.int64], numpy.typing.NDArray[numpy.float32]]:
         ...
     def closest_point(self, queries: numpy.ndarray, *, threads: typing.SupportsInt | typing.SupportsIndex = 1) -> tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.int64], numpy.typing.NDArray[numpy.float32]]:
+        ...
+class SampleSettings:
+    def __init__(self, backend: str, n_point: typing.SupportsInt | typing.SupportsIndex, n_ray: typing.SupportsInt | typing.SupportsIndex, *, qa: bool, eos: bool, drop_ray_prob: typing.SupportsFloat | typing.SupportsIndex, force_missing_ray: bool, voxel: typing.Annotated[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(3)"]) -> None:
         ...
 def clean_mesh(vertices: numpy.ndarray, faces: numpy.ndarray) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.int64], dict[str, int]]:
     ...
@@ -40,6 +43,10 @@ def parse_obj(text: bytes) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.t
 def parse_off(text: bytes) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.int64]]:
     ...
 def ray_direction_order(directions: numpy.ndarray) -> numpy.typing.NDArray[numpy.int64]:
+    ...
+def read_evaluation_samples(paths: collections.abc.Sequence[bytes], settings: collections.abc.Sequence[SampleSettings], *, seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], features: numpy.typing.NDArray[numpy.float32], types: numpy.typing.NDArray[numpy.int64], threads: typing.SupportsInt | typing.SupportsIndex = 1) -> list[tuple[int, str]]:
+    ...
+def read_training_samples(paths: collections.abc.Sequence[bytes], settings: collections.abc.Sequence[SampleSettings], *, seed: typing.SupportsInt | typing.SupportsIndex, epoch: typing.SupportsInt | typing.SupportsIndex, indices: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], features: numpy.typing.NDArray[numpy.float32], types: numpy.typing.NDArray[numpy.int64], threads: typing.SupportsInt | typing.SupportsIndex = 1) -> list[tuple[int, str]]:
     ...
 def sample_surface(vertices: numpy.ndarray, faces: numpy.ndarray, uniforms: numpy.ndarray) -> tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.int64]]:
     ...

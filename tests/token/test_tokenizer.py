@@ -79,12 +79,12 @@ def test_missing_rays_keep_their_places_blank(qa: bool) -> None:
 
 
 def test_draws_repeat_rows_only_if_the_pool_is_smaller() -> None:
-    for rng in (np.random.RandomState(0), np.random.default_rng(0)):
-        assert sorted(draw_rows(6, 6, rng).tolist()) == list(range(6))
-        assert set(draw_rows(2, 40, rng).tolist()) == {0, 1}
-        assert draw_rows(0, 0, rng).dtype == np.int64
-        with pytest.raises(ValueError, match="empty pool"):
-            draw_rows(0, 1, rng)
+    rng = np.random.RandomState(0)
+    assert sorted(draw_rows(6, 6, rng).tolist()) == list(range(6))
+    assert set(draw_rows(2, 40, rng).tolist()) == {0, 1}
+    assert draw_rows(0, 0, rng).dtype == np.int64
+    with pytest.raises(ValueError, match="empty pool"):
+        draw_rows(0, 1, rng)
 
 
 def test_evaluation_seed_is_a_function_of_path_seed_and_resample() -> None:

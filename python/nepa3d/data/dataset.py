@@ -1,8 +1,13 @@
-"""Cached shapes as token sequences, for training and for evaluation."""
+"""Cached shapes as token sequences, for training and for evaluation.
+
+The samples here are read whole file by whole file, in plain NumPy: ``nepa3d.data.loader`` gives the same ones by the
+batch, fast.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,10 +16,12 @@ from numpy.typing import NDArray
 
 from nepa3d.backends import ShapeAnswers, VoxelSettings, read_answers
 from nepa3d.data.cache import CacheError
+from nepa3d.token.draws import TrainingDraws
 from nepa3d.token.schema import sequence_length
-from nepa3d.token.tokenizer import draw_rows, evaluation_rng, tokenize
+from nepa3d.token.tokenizer import Rows, draw_rows, evaluation_rng, tokenize
 
 Sample = tuple[NDArray[np.float32], NDArray[np.int64]]
+DrawRows = Callable[[int, int], Rows]  # of a pool's size, how many
 
 
 @dataclass(frozen=True)
@@ -65,37 +72,31 @@ def list_shapes(cache_root: str | os.PathLike[str], split: str) -> list[str]:
 def evaluation_sample(path: str, backend: str, settings: SampleSettings, eval_seed: int, resample: int = 0) -> Sample:
     """Features (T, 15) and types (T,), a function of the path as spelt, the seed and the resample."""
     answers = read_answers(path, backend, settings.voxel)
-    return _sample(path, answers, settings, evaluation_rng(path, eval_seed, resample), settings.force_missing_ray)
+    rng = evaluation_rng(path, eval_seed, resample)
+    return _sample(path, answers, settings, lambda pool, n: draw_rows(pool, n, rng), settings.force_missing_ray)
 
 
 def training_sample(path: str, backend: str, settings: SampleSettings, seed: int, epoch: int, index: int) -> Sample:
     """Features (T, 15) and types (T,), a function of the file, the settings and (seed, epoch, index)."""
-    rng = np.random.default_rng([seed, epoch, index])
-    dropped = bool(rng.random() < settings.drop_ray_prob)
+    draws = TrainingDraws(seed, epoch, index)
+    dropped = draws.uniform() < settings.drop_ray_prob
     answers = read_answers(path, backend, settings.voxel)
-    return _sample(path, answers, settings, rng, settings.force_missing_ray or dropped)
+    return _sample(path, answers, settings, draws.rows, settings.force_missing_ray or dropped)
 
 
 def _sample(
-    path: str,
-    answers: ShapeAnswers,
-    settings: SampleSettings,
-    rng: np.random.RandomState | np.random.Generator,
-    rays_missing: bool,
+    path: str, answers: ShapeAnswers, settings: SampleSettings, draw_rows: DrawRows, rays_missing: bool
 ) -> Sample:
+    def draw(name: str, pool: int, n: int) -> Rows:
+        if n and not pool:
+            raise CacheError(path, f"{name} is {n}, but the pool is empty")
+        return draw_rows(pool, n)
+
     missing = rays_missing or not answers.rays_available
-    points = _draw(path, "n_point", len(answers.point_xyz), settings.n_point, rng)
+    points = draw("n_point", len(answers.point_xyz), settings.n_point)
     blank = np.zeros(settings.n_ray, np.int64)
-    rays = blank if missing else _draw(path, "n_ray", len(answers.ray_t), settings.n_ray, rng)
+    rays = blank if missing else draw("n_ray", len(answers.ray_t), settings.n_ray)
     features, types = tokenize(answers, points, rays, qa=settings.qa, eos=settings.eos, rays_missing=missing)
     if not np.isfinite(features).all():
         raise CacheError(path, "the sample has values that are not finite")
     return features, types
-
-
-def _draw(
-    path: str, name: str, pool: int, n: int, rng: np.random.RandomState | np.random.Generator
-) -> NDArray[np.int64]:
-    if n and not pool:
-        raise CacheError(path, f"{name} is {n}, but the pool is empty")
-    return draw_rows(pool, n, rng)

@@ -6,6 +6,7 @@ Letters: P point pool, R ray pool, n points and m rays of the sample, T tokens.
 from __future__ import annotations
 
 import hashlib
+import os
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ def tokenize(
     return features, types
 
 
-def draw_rows(pool_size: int, n: int, rng: np.random.RandomState | np.random.Generator) -> Rows:
+def draw_rows(pool_size: int, n: int, rng: np.random.RandomState) -> Rows:
     """``n`` rows (n,) of a pool, without replacement unless the pool is smaller."""
     if n == 0:
         return np.empty(0, np.int64)
@@ -54,8 +55,13 @@ def draw_rows(pool_size: int, n: int, rng: np.random.RandomState | np.random.Gen
 
 def evaluation_rng(path: str, eval_seed: int, resample: int = 0) -> np.random.RandomState:
     """Random numbers of one evaluation draw, a function of the path as composed, the seed and the resample."""
-    digest = int(hashlib.md5(path.encode(), usedforsecurity=False).hexdigest()[:8], 16)
-    return np.random.RandomState((digest + eval_seed + 1_000_003 * resample) & 0xFFFFFFFF)
+    return np.random.RandomState(evaluation_draw_seed(path, eval_seed, resample))
+
+
+def evaluation_draw_seed(path: str, eval_seed: int, resample: int = 0) -> int:
+    """The seed, of 32 bits, of ``evaluation_rng``."""
+    digest = int(hashlib.md5(os.fsencode(path), usedforsecurity=False).hexdigest()[:8], 16)
+    return (digest + eval_seed + 1_000_003 * resample) & 0xFFFFFFFF
 
 
 def _fill_points(features: Features, types: Types, answers: ShapeAnswers, rows: Rows, stride: int) -> None:

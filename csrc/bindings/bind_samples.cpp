@@ -1,0 +1,113 @@
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <array>
+#include <optional>
+
+#include "arguments.hpp"
+#include "parallel.hpp"
+#include "shape_sample.hpp"
+
+namespace nepa3d::bindings {
+
+namespace {
+
+constexpr std::array<const char*, 6> backend_names = {"mesh",    "pointcloud", "pointcloud_meshray", "pointcloud_noray",
+                                                      "udfgrid", "voxel"};
+
+Backend backend_of(const std::string& name) {
+    const auto found = std::find(backend_names.begin(), backend_names.end(), name);
+    if (found == backend_names.end()) throw py::value_error("backend must be one of nepa3d.backends.BACKENDS, got " + name);
+    return static_cast<Backend>(found - backend_names.begin());
+}
+
+SampleSettings make_settings(const std::string& backend, int n_point, int n_ray, bool qa, bool eos, double drop_ray_prob,
+                             bool force_missing_ray, std::array<int, 3> voxel) {
+    return {.backend = backend_of(backend),
+            .n_point = static_cast<std::size_t>(at_least(n_point, 0, "n_point")),
+            .n_ray = static_cast<std::size_t>(at_least(n_ray, 0, "n_ray")),
+            .qa = qa,
+            .eos = eos,
+            .drop_ray_prob = drop_ray_prob,
+            .force_missing_ray = force_missing_ray,
+            .voxel_grid = between(voxel[0], 1, 2048, "voxel grid"),
+            .voxel_dilate = at_least(voxel[1], 0, "voxel dilate"),
+            .voxel_max_steps = at_least(voxel[2], 0, "voxel max_steps")};
+}
+
+using Paths = std::vector<py::bytes>;  // as the file system has them
+using Settings = std::vector<const SampleSettings*>;
+using Faults = std::vector<std::pair<std::size_t, std::string>>;
+using Features = py::array_t<float, py::array::c_style>;
+using Types = py::array_t<std::int64_t, py::array::c_style>;
+
+/// Fills features (B, T, 15) and types (B, T), a sample a path; returns the samples that could not be read, and why.
+template <class DrawsOf>
+Faults read_all(const Paths& paths, const Settings& settings, Features& features, Types& types, int threads,
+                const DrawsOf& draws_of) {
+    const std::size_t count = paths.size();
+    same_length(settings.size(), "settings", count, "paths");
+    at_least(threads, 1, "threads");
+    if (count == 0) return {};
+    const std::size_t length = settings.front()->length();
+    for (const SampleSettings* each : settings) same_length(each->length(), "a sample", length, "the first sample");
+    if (features.ndim() != 3 || features.shape(0) != static_cast<py::ssize_t>(count) ||
+        features.shape(1) != static_cast<py::ssize_t>(length) || features.shape(2) != static_cast<py::ssize_t>(feature_dim))
+        throw py::value_error("features must have shape (" + std::to_string(count) + ", " + std::to_string(length) +
+                              ", 15), got " + shape_of(features));
+    if (types.ndim() != 2 || types.shape(0) != features.shape(0) || types.shape(1) != features.shape(1))
+        throw py::value_error("types must have the first two sizes of features, got " + shape_of(types));
+    float* const features_out = features.mutable_data();
+    std::int64_t* const types_out = types.mutable_data();
+    const std::vector<std::string> files(paths.begin(), paths.end());
+    std::vector<std::optional<std::string>> faults(count);
+    {
+        const py::gil_scoped_release unlocked;
+        parallel_for(count, threads, 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                const Tokens tokens{{features_out + i * length * feature_dim, length * feature_dim},
+                                    {types_out + i * length, length}};
+                try {
+                    read_sample(files[i], *settings[i], draws_of(i), tokens);
+                } catch (const FileFault& fault) {
+                    faults[i] = fault.what();
+                } catch (const std::invalid_argument& fault) {  // of a kernel
+                    faults[i] = fault.what();
+                }
+            }
+        });
+    }
+    Faults found;
+    for (std::size_t i = 0; i < count; ++i) {
+        if (faults[i]) found.emplace_back(i, *faults[i]);
+    }
+    return found;
+}
+
+Faults read_training_samples(const Paths& paths, const Settings& settings, std::uint64_t seed, std::uint32_t epoch,
+                             const std::vector<std::uint32_t>& indices, Features features, Types types, int threads) {
+    same_length(indices.size(), "indices", paths.size(), "paths");
+    return read_all(paths, settings, features, types, threads,
+                    [&](std::size_t i) { return TrainingDraws(seed, epoch, indices[i]); });
+}
+
+Faults read_evaluation_samples(const Paths& paths, const Settings& settings, const std::vector<std::uint32_t>& seeds,
+                               Features features, Types types, int threads) {
+    same_length(seeds.size(), "seeds", paths.size(), "paths");
+    return read_all(paths, settings, features, types, threads, [&](std::size_t i) { return EvaluationDraws(seeds[i]); });
+}
+
+}  // namespace
+
+void bind_samples(py::module_& module) {
+    py::class_<SampleSettings>(module, "SampleSettings")
+        .def(py::init(&make_settings), py::arg("backend"), py::arg("n_point"), py::arg("n_ray"), py::kw_only(),
+             py::arg("qa"), py::arg("eos"), py::arg("drop_ray_prob"), py::arg("force_missing_ray"), py::arg("voxel"));
+    module.def("read_training_samples", &read_training_samples, py::arg("paths"), py::arg("settings"), py::kw_only(),
+               py::arg("seed"), py::arg("epoch"), py::arg("indices"), py::arg("features").noconvert(),
+               py::arg("types").noconvert(), py::arg("threads") = 1);
+    module.def("read_evaluation_samples", &read_evaluation_samples, py::arg("paths"), py::arg("settings"), py::kw_only(),
+               py::arg("seeds"), py::arg("features").noconvert(), py::arg("types").noconvert(), py::arg("threads") = 1);
+}
+
+}  // namespace nepa3d::bindings

@@ -1,0 +1,88 @@
+/// Reading `.npz` files (a zip of arrays in NumPy's format, NEP 1) without reading what is not asked for.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace nepa3d {
+
+/// What is wrong with a file; whoever opened it knows its name.
+class FileFault : public std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+/// What an array's header says.
+struct ArrayHeader {
+    char kind;       ///< b, i, u or f, as numpy.dtype.kind
+    int item_size;   ///< bytes of a number
+    bool swapped;    ///< of the other byte order than this machine's
+    bool fortran;    ///< the first index runs fastest
+    int rank;        ///< 0 to 3
+    std::array<std::size_t, 3> shape;
+
+    std::size_t size() const;  ///< numbers in the array
+};
+
+/// Parses an array's header and sets `used` to its length. Throws FileFault on anything that is not a header of plain
+/// numbers, also on objects (pickles), and on arrays of over 2^30 bytes.
+ArrayHeader parse_array_header(std::span<const std::byte> bytes, std::size_t& used);
+
+/// An array of a file: a view of the mapped file, or of its own memory where it was deflated.
+class Array {
+public:
+    /// `data` holds what the header says and lies in `inflated` or outlives the array.
+    Array(ArrayHeader header, std::span<const std::byte> data, std::vector<std::byte> inflated);
+    Array(Array&&) = default;
+    Array& operator=(Array&&) = default;
+
+    const ArrayHeader& header() const { return header_; }
+    /// Rows of `columns` numbers each as floats, into `out`, one after the other. The rows must be there.
+    void gather(std::span<const std::uint32_t> rows, std::size_t columns, float* out) const;
+
+private:
+    bool is_plain() const;
+    float at(std::size_t row, std::size_t column, std::size_t columns) const;
+
+    ArrayHeader header_;
+    std::span<const std::byte> data_;
+    std::vector<std::byte> inflated_;
+};
+
+/// An open `.npz`, mapped into memory: what is never touched is never read. A file that shrinks while it is open ends
+/// the process (SIGBUS); one that is replaced by renaming does not.
+class Npz {
+public:
+    /// Reads the table of members. Throws FileFault if there is no such file, or it is no zip, or names a member twice.
+    explicit Npz(const std::string& path);
+    ~Npz();
+    Npz(const Npz&) = delete;
+    Npz& operator=(const Npz&) = delete;
+
+    bool contains(std::string_view name) const { return find(name) != nullptr; }
+    /// The array `name` (without ".npy"). Inflates it if it is deflated, and then checks its length and checksum; of a
+    /// stored one only the header is looked at. Throws FileFault if it is missing or damaged.
+    Array array(std::string_view name) const;
+
+private:
+    struct Member {
+        std::string_view name;
+        std::uint32_t checksum, compressed, size, header;
+        std::uint16_t method;
+    };
+
+    void map(const std::string& path);
+    void read_directory();
+    const Member* find(std::string_view name) const;
+    std::span<const std::byte> contents(const Member& member) const;
+
+    std::span<const std::byte> bytes_;
+    std::vector<Member> members_;
+};
+
+}  // namespace nepa3d
