@@ -44,6 +44,8 @@ public:
     const ArrayHeader& header() const { return header_; }
     /// Rows of `columns` numbers each as floats, into `out`, one after the other. The rows must be there.
     void gather(std::span<const std::uint32_t> rows, std::size_t columns, float* out) const;
+    /// All its numbers as floats, row by row of `columns`.
+    std::vector<float> floats(std::size_t columns) const;
 
 private:
     bool is_plain() const;

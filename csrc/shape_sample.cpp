@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <cstring>
+#include <limits>
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -69,10 +70,11 @@ std::vector<float> scalars_of(const Array& array, std::span<const std::uint32_t>
     return values;
 }
 
-Rows all_rows(std::size_t count) {
-    Rows rows(count);
-    std::iota(rows.begin(), rows.end(), 0u);
-    return rows;
+std::vector<Vec3> all_vectors_of(const Array& array) {
+    const std::vector<float> numbers = array.floats(3);
+    std::vector<Vec3> values(numbers.size() / 3);
+    if (!values.empty()) std::memcpy(values.data(), numbers.data(), values.size() * sizeof(Vec3));
+    return values;
 }
 
 template <class T>
@@ -94,12 +96,10 @@ struct Cloud {
 };
 
 Cloud read_cloud(Pools& pools, bool with_normals) {
-    const Array xyz = pools.vectors("pc_xyz", 'N');
-    const Rows rows = all_rows(pools.length('N'));
-    Cloud cloud{vectors_of(xyz, rows), {}};
+    Cloud cloud{all_vectors_of(pools.vectors("pc_xyz", 'N')), {}};
     require_finite(cloud.points, "pc_xyz");
     if (cloud.points.empty()) throw FileFault("pc_xyz is empty");
-    if (with_normals) cloud.normals = vectors_of(pools.vectors("pc_n", 'N'), rows);
+    if (with_normals) cloud.normals = all_vectors_of(pools.vectors("pc_n", 'N'));
     return cloud;
 }
 
@@ -152,14 +152,19 @@ private:
     std::vector<std::uint8_t> occupancy_;
 };
 
+/// Whether no distance is negative or not finite.
+bool all_valid(const std::vector<float>& distances) {
+    bool valid = true;  // looking at all of them is faster than stopping early
+    for (const float d : distances) valid &= (d >= 0) & (d <= std::numeric_limits<float>::max());
+    return valid;
+}
+
 /// Distances to the cloud: stored, recomputed where a value of the pool is marked invalid. Of a cache from before they
 /// were stored, pt_dist_pool.
 std::vector<float> cloud_distances(Pools& pools, const Rows& rows, std::span<const Vec3> queries) {
     if (pools.contains("pt_dist_pc_pool")) {
         const Array stored = pools.scalars("pt_dist_pc_pool", 'P');
-        const std::vector<float> all = scalars_of(stored, all_rows(pools.length('P')));
-        const bool valid = std::all_of(all.begin(), all.end(), [](float d) { return d >= 0 && std::isfinite(d); });
-        if (valid) return scalars_of(stored, rows);
+        if (all_valid(stored.floats(1))) return scalars_of(stored, rows);
     } else if (pools.contains("pt_dist_pool")) {
         return scalars_of(pools.scalars("pt_dist_pool", 'P'), rows);
     }
