@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
 
 from nepa3d.backends import require_backend
-from nepa3d.data.dataset import SampleSettings, list_shapes, training_sample
+from nepa3d.data.dataset import SampleSettings, list_shapes
+from nepa3d.data.loader import Request, ahead, training_batch
 from nepa3d.data.mixed_pretrain import Component, draw_mixture, load_mix
 
 T = TypeVar("T")
@@ -99,42 +101,35 @@ def open_corpus(config: CorpusConfig, settings: SampleSettings) -> Corpus:
     )
 
 
-@dataclass(frozen=True)
-class Unreadable:
-    """Why a sample could not be made. A value, as exceptions leave a loader's worker as tracebacks of other kinds."""
+class EpochBatches:
+    """The batches of one epoch in order: features (B, T, 15) and types (B, T); the last one may be smaller.
 
-    reason: str
+    They are read by ``threads`` threads while the ones before them are used; 0: when they are asked for. A shape that
+    cannot be read ends the epoch with a ``CacheError``.
+    """
 
-
-Sample = tuple[Tensor, Tensor] | Unreadable
-
-
-class EpochDataset(Dataset[Sample]):
-    """The samples of one epoch in their order: features (T, 15) and types (T,)."""
-
-    def __init__(self, corpus: Corpus, epoch: int) -> None:
-        self.corpus, self.number = corpus, epoch
+    def __init__(self, corpus: Corpus, epoch: int, batch: int, *, threads: int, pinned: bool = False) -> None:
+        self.corpus, self.number, self.size = corpus, epoch, batch
+        self.threads, self.pinned = threads, pinned
         self.draws = np.asarray(corpus.epoch(epoch), np.int64)
 
     def __len__(self) -> int:
-        return len(self.draws)
+        return math.ceil(len(self.draws) / self.size)
 
-    def __getitem__(self, index: int) -> Sample:
-        number, shape = self.draws[index]
-        part = self.corpus.parts[number]
-        try:
-            features, types = training_sample(
-                part.paths[shape], part.backend, part.settings, self.corpus.seed, self.number, index
-            )
-        except ValueError as error:
-            return Unreadable(str(error))
-        return torch.from_numpy(features), torch.from_numpy(types)
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        numbers = range(len(self))
+        return ahead(self.read, numbers) if self.threads else map(self.read, numbers)
 
-
-def collate(samples: list[Sample]) -> Sample:
-    """Features (B, T, 15) and types (B, T), or the first reason why there are none."""
-    unreadable = [sample for sample in samples if isinstance(sample, Unreadable)]
-    return unreadable[0] if unreadable else default_collate(samples)
+    def read(self, number: int) -> tuple[Tensor, Tensor]:
+        """Batch ``number``: its samples are functions of (seed, epoch, place in the epoch)."""
+        places = range(number * self.size, min((number + 1) * self.size, len(self.draws)))
+        requests = []
+        for part_number, shape in self.draws[places.start : places.stop]:
+            part = self.corpus.parts[part_number]
+            requests.append(Request(part.paths[shape], part.backend, part.settings))
+        features, types = training_batch(requests, self.corpus.seed, self.number, places, threads=max(1, self.threads))
+        tensors = torch.from_numpy(features), torch.from_numpy(types)
+        return (tensors[0].pin_memory(), tensors[1].pin_memory()) if self.pinned else tensors
 
 
 def _settings(component: Component, default: SampleSettings) -> SampleSettings:

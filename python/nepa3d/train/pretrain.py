@@ -13,7 +13,6 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from nepa3d import cli
@@ -30,7 +29,7 @@ from nepa3d.train.checkpoint import (
     model_for,
     save_checkpoint,
 )
-from nepa3d.train.corpus import Corpus, EpochDataset, Unreadable, collate, open_corpus
+from nepa3d.train.corpus import Corpus, EpochBatches, open_corpus
 from nepa3d.train.objectives import choose_masked, hide, mae_loss, nepa_loss
 
 WEIGHT_DECAY = 0.05
@@ -86,7 +85,7 @@ class Config:
     """Without resume go on from last.pt in save_dir, or from the newest checkpoint there if it is damaged or missing;
     start fresh where there is none."""
     num_workers: int = 4
-    """Processes that read samples; 0: none."""
+    """Threads that read samples ahead of their use; 0: none, they are read between the steps."""
     drop_ray_prob: float = 0.0
     """Probability that a sample loses its rays."""
     force_missing_ray: bool = False
@@ -205,18 +204,10 @@ def start(config: Config, device: torch.device) -> Run:
 def train_epoch(run: Run, corpus: Corpus, device: torch.device, total_steps: int, progress: tqdm) -> list[float]:
     """One pass over the corpus; returns the loss of every step. ``ValueError`` if loss or weights diverge."""
     config = run.config
-    loader = DataLoader(
-        EpochDataset(corpus, run.epoch),
-        config.batch,
-        num_workers=config.num_workers,
-        collate_fn=collate,
-        pin_memory=device.type == "cuda",
-    )
+    pinned = device.type == "cuda"
+    loader = EpochBatches(corpus, run.epoch, config.batch, threads=config.num_workers, pinned=pinned)
     losses: list[Tensor] = []
-    for batch in loader:
-        if isinstance(batch, Unreadable):
-            raise ValueError(batch.reason)
-        features, types = batch
+    for features, types in loader:
         losses.append(train_step(run, features, types, total_steps, device))
         run.step += 1
         progress.update(len(features))
