@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from nepa3d.data.cache import CacheError
-from nepa3d.data.dataset import Sample, SampleSettings, evaluation_sample, list_shapes, training_sample
+from nepa3d.data.dataset import Sample, SampleSettings, evaluation_sample, training_sample
 from nepa3d.token.schema import TokenType
 
 SHAPE = "cache/test/kitchen/Blend_Swap_CC_0_bread.npz"
@@ -23,33 +22,6 @@ def same(a: Sample, b: Sample) -> bool:
 
 def rays_missing(sample: Sample) -> bool:
     return TokenType.MISSING_RAY in sample[1]
-
-
-def test_shapes_are_listed_sorted_and_spelt_from_the_root(golden: Path) -> None:
-    names = sorted(str(path) for path in Path("cache/test").glob("*/*.npz"))
-    assert list_shapes("cache", "test") == names
-    assert list_shapes("./cache/", "test") == [f"./{name}" for name in names]
-    assert list_shapes("cache/.", "test") == [name.replace("cache/", "cache/./") for name in names]
-
-
-def test_links_are_listed_and_unfinished_files_are_not(tmp_path: Path) -> None:
-    (tmp_path / "real" / "b").mkdir(parents=True)
-    (tmp_path / "real" / "b" / "y.npz").touch()
-    (tmp_path / "s" / "a").mkdir(parents=True)
-    (tmp_path / "s" / "a" / "x.npz").symlink_to(tmp_path / "real" / "b" / "y.npz")
-    (tmp_path / "s" / "b").symlink_to(tmp_path / "real" / "b")
-    for name in ("a/.tmp-1.npz", "a/notes.txt", "flat.npz"):
-        (tmp_path / "s" / name).touch()
-    relative = [os.path.relpath(path, tmp_path) for path in list_shapes(tmp_path, "s")]
-    assert relative == ["s/a/x.npz", "s/b/y.npz"]
-
-
-@pytest.mark.parametrize(("split", "fault"), [("nowhere", "no such folder"), ("empty", "holds no")])
-def test_folder_without_shapes_is_named(tmp_path: Path, split: str, fault: str) -> None:
-    (tmp_path / "empty" / "class").mkdir(parents=True)
-    with pytest.raises(ValueError, match=fault) as caught:
-        list_shapes(tmp_path, split)
-    assert str(tmp_path / split) in str(caught.value)
 
 
 def test_training_sample_is_a_function_of_its_arguments(golden: Path) -> None:

@@ -74,3 +74,23 @@ def test_leftovers_are_removed(tmp_path: Path, orphan_prefix: str) -> None:
         (folder / name).write_bytes(b"whole")
     assert files.remove_temporaries(tmp_path) == 2
     assert {path.name for path in folder.iterdir()} == kept
+
+
+def test_stored_arrays_are_mapped(tmp_path: Path) -> None:
+    arrays = {
+        "a": np.arange(12, dtype=np.float32).reshape(4, 3),
+        "b": np.asfortranarray(np.arange(6).reshape(2, 3)),
+        "empty": np.zeros((0, 3)),
+    }
+    files.write_npz(tmp_path / "a.npz", arrays)
+    mapped = files.map_npz(tmp_path / "a.npz")
+    assert mapped.keys() == arrays.keys()
+    for key, array in arrays.items():
+        np.testing.assert_array_equal(mapped[key], array)
+        assert not mapped[key].flags.writeable
+    files.write_npz(tmp_path / "deflated.npz", arrays, deflate=True)
+    for name, content in (("deflated", None), ("empty", b""), ("other", b"PK something else")):
+        if content is not None:
+            (tmp_path / f"{name}.npz").write_bytes(content)
+        with pytest.raises(ValueError, match=name):
+            files.map_npz(tmp_path / f"{name}.npz")

@@ -12,9 +12,10 @@ import pytest
 
 from nepa3d.backends import BACKENDS, VoxelSettings
 from nepa3d.data.cache import KEYS, CacheError
-from nepa3d.data.dataset import SampleSettings, evaluation_sample, list_shapes, training_sample
+from nepa3d.data.dataset import SampleSettings, evaluation_sample, training_sample
 from nepa3d.data.files import write_npz
 from nepa3d.data.loader import Request, ahead, evaluation_batch, training_batch
+from nepa3d.data.shape_list import list_shapes
 from nepa3d.token.draws import TrainingDraws, philox
 
 SETTINGS = SampleSettings(n_point=24, n_ray=10, qa=True, eos=True)

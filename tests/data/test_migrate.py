@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nepa3d import cli
 from nepa3d.data import migrate_add_pt_dist_pc_pool as migration
 from nepa3d.data.cache import read_cache
-from nepa3d.data.dataset import list_shapes
+from nepa3d.data.shape_list import list_shapes
 
 KEY = migration.KEY
 DIE_WHEN_WRITTEN = """

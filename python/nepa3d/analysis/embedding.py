@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from nepa3d.data.cache import CacheError
-from nepa3d.data.dataset import list_shapes
+from nepa3d.data.shape_list import list_shapes
 from nepa3d.models.query_nepa import QueryNepa
 from nepa3d.token.schema import N_TYPES_QA, TokenType, sequence_length
 from nepa3d.train.checkpoint import build_model, load_checkpoint

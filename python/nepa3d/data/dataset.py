@@ -6,10 +6,8 @@ batch, fast.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,26 +45,6 @@ class SampleSettings:
     def length(self) -> int:
         """Tokens T of a sample."""
         return sequence_length(self.n_point, self.n_ray, qa=self.qa, eos=self.eos)
-
-
-def list_shapes(cache_root: str | os.PathLike[str], split: str) -> list[str]:
-    """The cache files ``<cache_root>/<split>/<class>/<id>.npz``, sorted.
-
-    Paths are composed from ``cache_root`` as spelt: evaluation draws depend on the spelling. ``ValueError`` if there
-    are none.
-    """
-    folder = os.path.join(cache_root, split)  # noqa: PTH118 - a Path would respell it
-    if not Path(folder).is_dir():
-        raise ValueError(f"{folder}: there is no such folder of caches")
-    paths = []
-    for entry in os.scandir(folder):
-        if entry.is_dir() and not entry.name.startswith("."):
-            with os.scandir(entry.path) as files:
-                names = [file.name for file in files if file.name.endswith(".npz")]
-            paths += [f"{entry.path}{os.sep}{name}" for name in names if not name.startswith(".")]
-    if not paths:
-        raise ValueError(f"{folder}: holds no <class>/<id>.npz")
-    return sorted(paths)
 
 
 def evaluation_sample(path: str, backend: str, settings: SampleSettings, eval_seed: int, resample: int = 0) -> Sample:

@@ -14,7 +14,7 @@ import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -91,6 +91,32 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], *,
                 with archive.open(member, "w") as data:
                     data.write(header)
                     data.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def map_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The arrays of a stored ``.npz``, mapped: read from disk as they are used, and not to be changed.
+
+    ``ValueError`` if the file is no ``.npz``, or a member is deflated or damaged.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                with archive.open(member) as data:
+                    version = np.lib.format.read_magic(data)
+                    if member.compress_type != zipfile.ZIP_STORED or version != (1, 0):
+                        raise ValueError(f"{path}: {member.filename} cannot be mapped")
+                    shape, fortran, dtype = np.lib.format.read_array_header_1_0(data)
+                    header = data.tell()
+                with Path(path).open("rb") as file:
+                    file.seek(member.header_offset)
+                    *_, name, extra = _ZIP_HEADER.unpack(file.read(_ZIP_HEADER.size))
+                start = member.header_offset + _ZIP_HEADER.size + name + extra + header
+                order: Literal["F", "C"] = "F" if fortran else "C"
+                arrays[member.filename.removesuffix(".npy")] = np.memmap(path, dtype, "r", start, shape, order)
+    except (zipfile.BadZipFile, struct.error, EOFError) as error:
+        raise ValueError(f"{path}: not a readable .npz: {error}") from error
+    return arrays
 
 
 def _npy_header(array: np.ndarray) -> bytes:

@@ -13,8 +13,8 @@ import numpy as np
 from tabulate import tabulate
 
 from nepa3d import cli
-from nepa3d.data.dataset import list_shapes
 from nepa3d.data.files import write_json
+from nepa3d.data.shape_list import list_shapes
 from nepa3d.data.splits import class_of
 
 PARTS = ("train_mesh", "train_pc", "train_udf")

@@ -15,8 +15,8 @@ from nepa3d import cli
 from nepa3d.analysis.ranking import chance_metrics
 from nepa3d.analysis.tables import probe_of, read_result
 from nepa3d.data.cache import ShapeCache
-from nepa3d.data.dataset import list_shapes
 from nepa3d.data.files import atomic_open
+from nepa3d.data.shape_list import list_shapes
 from nepa3d.report import panels
 
 if TYPE_CHECKING:

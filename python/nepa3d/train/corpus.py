@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from nepa3d.backends import require_backend
-from nepa3d.data.dataset import SampleSettings, list_shapes
+from nepa3d.data.dataset import SampleSettings
 from nepa3d.data.loader import Request, ahead, training_batch
 from nepa3d.data.mixed_pretrain import Component, draw_mixture, load_mix
+from nepa3d.data.shape_list import open_shapes
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ class Part:
     """The shapes of one corpus and how they become sequences."""
 
     name: str
-    paths: list[str]
+    paths: Sequence[str]
     backend: str
     settings: SampleSettings
     weight: float = 1.0
@@ -84,11 +85,11 @@ def open_corpus(config: CorpusConfig, settings: SampleSettings) -> Corpus:
     if not config.mix_config:
         if not config.cache_root:
             raise ValueError("give cache_root, or mix_config")
-        paths = list_shapes(config.cache_root, "train")
+        paths = open_shapes(config.cache_root, "train")
         return Corpus((Part("train", paths, require_backend(config.backend), settings),), config.seed)
     mix = load_mix(config.mix_config)
     parts = tuple(
-        Part(c.name, list_shapes(c.cache_root, c.split), c.backend, _settings(c, settings), c.weight)
+        Part(c.name, open_shapes(c.cache_root, c.split), c.backend, _settings(c, settings), c.weight)
         for c in mix.components
     )
     return Corpus(
