@@ -78,6 +78,13 @@ def same_voxel_hits(ours: tuple[Array, Array, Array], theirs: tuple[Array, Array
     return _few_of(other_normal, RAY_SHARE, "normals")
 
 
+def same_tokens(ours: tuple[Array, Array], theirs: tuple[Array, Array]) -> Agreement:
+    """Of batches (features, types): types equal, all but ``RAY_SHARE`` of the features within the tolerances."""
+    if not np.array_equal(ours[1], theirs[1]):
+        return Agreement(False, "other token types")
+    return _few_of(~close(ours[0], theirs[0]), RAY_SHARE, "features")
+
+
 def same_triangles(ours: tuple[Array, Array], theirs: tuple[Array, Array]) -> Agreement:
     """Of (vertices, faces): the same triangles with exactly the same corners.
 

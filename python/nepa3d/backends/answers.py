@@ -5,12 +5,11 @@ Letters: P point queries, R rays.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from nepa3d.data.cache import ShapeCache
 
 Float = NDArray[np.float32]
 
@@ -51,7 +50,7 @@ def without_rays(point_xyz: Float, point_distance: Float) -> ShapeAnswers:
     return ShapeAnswers(point_xyz, point_distance, vectors, vectors, scalars, scalars, vectors, False)
 
 
-def with_stored_rays(cache: ShapeCache, point_distance: Float, suffix: str) -> ShapeAnswers:
+def with_stored_rays(cache: Mapping[str, NDArray], point_distance: Float, suffix: str) -> ShapeAnswers:
     """Answers with the ray answers stored under ``ray_*_<suffix>``."""
     return ShapeAnswers(
         cache["pt_xyz_pool"],

@@ -29,6 +29,17 @@ def tokenize(
     Plain form: one token a query, holding question and answer. Q/A form: a question token, then an answer token.
     Rays that the view lacks, or ``rays_missing``, become blank MISSING_RAY tokens.
     """
+    missing = rays_missing or not answers.rays_available
+    point_rows = order_points(answers.point_xyz, point_rows)
+    if not missing:
+        ray_rows = order_rays(answers.ray_direction, ray_rows)
+    return layout(answers, point_rows, ray_rows, qa=qa, eos=eos, rays_missing=missing)
+
+
+def layout(
+    answers: ShapeAnswers, point_rows: Rows, ray_rows: Rows, *, qa: bool, eos: bool, rays_missing: bool = False
+) -> tuple[Features, Types]:
+    """``tokenize`` of rows that are in order."""
     n, m = len(point_rows), len(ray_rows)
     features = np.zeros((schema.sequence_length(n, m, qa=qa, eos=eos), schema.FEATURE_DIM), np.float32)
     types = np.full(len(features), TokenType.EOS, np.int64)
@@ -65,7 +76,6 @@ def evaluation_draw_seed(path: str, eval_seed: int, resample: int = 0) -> int:
 
 
 def _fill_points(features: Features, types: Types, answers: ShapeAnswers, rows: Rows, stride: int) -> None:
-    rows = order_points(answers.point_xyz, rows)
     answer = stride - 1  # in the plain form question and answer share a token
     types[::stride] = TokenType.POINT if stride == 1 else TokenType.Q_POINT
     if stride == 2:
@@ -75,7 +85,6 @@ def _fill_points(features: Features, types: Types, answers: ShapeAnswers, rows: 
 
 
 def _fill_rays(features: Features, types: Types, answers: ShapeAnswers, rows: Rows, stride: int) -> None:
-    rows = order_rays(answers.ray_direction, rows)
     answer = stride - 1
     types[::stride] = TokenType.RAY if stride == 1 else TokenType.Q_RAY
     if stride == 2:

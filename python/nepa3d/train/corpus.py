@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nepa3d.backends import require_backend
@@ -64,15 +65,16 @@ class Corpus:
             lengths = ", ".join(f"{part.name} {part.settings.length}" for part in self.parts)
             raise ValueError(f"the parts of a mix must have sequences of one length, got {lengths}")
 
-    def epoch(self, epoch: int) -> list[tuple[int, int]]:
-        """The samples (part, shape) of an epoch, in order; a function of the seeds and the epoch."""
+    def epoch(self, epoch: int) -> NDArray[np.int64]:
+        """The samples (n, 2) of an epoch, (part, shape) in order; a function of the seeds and the epoch."""
         sizes = [len(part.paths) for part in self.parts]
         if not self.mixed:
             order = np.random.default_rng([self.seed, epoch]).permutation(sizes[0])
-            return [(0, int(shape)) for shape in order]
+            return np.column_stack([np.zeros_like(order), order])
         weights = [part.weight for part in self.parts]
         count = self.num_samples or sum(sizes)
-        return draw_mixture(sizes, weights, count, self.mix_seed, epoch, replacement=self.replacement)
+        draws = draw_mixture(sizes, weights, count, self.mix_seed, epoch, replacement=self.replacement)
+        return np.array(draws, np.int64)
 
     @property
     def length(self) -> int:
@@ -112,7 +114,7 @@ class EpochBatches:
     def __init__(self, corpus: Corpus, epoch: int, batch: int, *, threads: int, pinned: bool = False) -> None:
         self.corpus, self.number, self.size = corpus, epoch, batch
         self.threads, self.pinned = threads, pinned
-        self.draws = np.asarray(corpus.epoch(epoch), np.int64)
+        self.draws = corpus.epoch(epoch)
 
     def __len__(self) -> int:
         return math.ceil(len(self.draws) / self.size)
