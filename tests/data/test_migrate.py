@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from nepa3d import cli
 from nepa3d.data import migrate_add_pt_dist_pc_pool as migration
 from nepa3d.data.cache import read_cache
+from nepa3d.data.files import map_npz
+from nepa3d.data.migrate_add_pt_dist_pc_pool import FileJob
 from nepa3d.data.shape_list import list_shapes
 
 KEY = migration.KEY
@@ -87,7 +89,7 @@ def test_file_gains_the_distances_and_keeps_all_else(cache: Path, deflate: bool)
 def test_invalid_distances_are_made_anew(cache: Path, invalid: NDArray) -> None:
     path = list_shapes(cache, "test")[0]
     strip(path, **{KEY: invalid})
-    assert migration.migrate_or_skip((path, False)) == ""
+    assert migration.migrate_or_skip(FileJob(path)) == ""
     np.testing.assert_allclose(read_cache(path, [KEY])[KEY], distances(path), rtol=0, atol=1e-6)
 
 
@@ -95,10 +97,21 @@ def test_valid_files_are_skipped_unless_overwritten(cache: Path) -> None:
     path = list_shapes(cache, "test")[0]
     strip(path, **{KEY: np.full(600, 0.5, np.float32)})
     content = Path(path).read_bytes()
-    assert migration.migrate_or_skip((path, False)) == "skip"
+    assert migration.migrate_or_skip(FileJob(path)) == "skip"
     assert Path(path).read_bytes() == content
-    assert migration.migrate_or_skip((path, True)) == ""
+    assert migration.migrate_or_skip(FileJob(path, overwrite=True)) == ""
     np.testing.assert_allclose(load(path)[KEY], distances(path), rtol=0, atol=1e-6)
+
+
+def test_deflated_files_are_stored_when_asked(cache: Path, capsys: pytest.CaptureFixture) -> None:
+    path = list_shapes(cache, "test")[0]
+    before = load(path)
+    np.savez_compressed(path, **before)
+    assert migration.main(["--cache_root", f"{cache}", "--workers", "1", "--stored"]) == 0
+    after = map_npz(path)
+    for key, array in before.items():
+        np.testing.assert_array_equal(after[key], array)
+    assert migration.migrate_or_skip(FileJob(path, stored=True)) == "skip"
 
 
 def test_command_migrates_the_splits_and_then_has_nothing_to_do(cache: Path, capsys: pytest.CaptureFixture) -> None:
