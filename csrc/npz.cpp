@@ -1,7 +1,6 @@
 #include "npz.hpp"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
@@ -11,6 +10,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <optional>
 #include <system_error>
 #include <type_traits>
 
@@ -125,18 +125,21 @@ float number_as_float(const std::byte* at, bool swapped) {
     return static_cast<float>(std::bit_cast<T>(raw));
 }
 
-std::vector<std::byte> inflated(std::span<const std::byte> from, std::size_t size) {
-    std::vector<std::byte> to(size);
+Bytes inflated(std::span<const std::byte> from, std::size_t size, std::uint32_t checksum) {
+    if (size > max_array_bytes) throw FileFault("it says it holds over " + std::to_string(max_array_bytes) + " bytes");
+    Bytes to(size);
     z_stream stream{};
     if (inflateInit2(&stream, -MAX_WBITS) != Z_OK) throw std::bad_alloc();
     stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(from.data()));
     stream.avail_in = static_cast<uInt>(from.size());
-    stream.next_out = reinterpret_cast<Bytef*>(to.data());
+    stream.next_out = reinterpret_cast<Bytef*>(to.data.get());
     stream.avail_out = static_cast<uInt>(size);
     const int status = inflate(&stream, Z_FINISH);
     const bool whole = status == Z_STREAM_END && stream.total_out == size;
     inflateEnd(&stream);
     if (!whole) throw FileFault("its compressed data is damaged");
+    if (crc32(0, reinterpret_cast<const Bytef*>(to.data.get()), static_cast<uInt>(size)) != checksum)
+        throw FileFault("its checksum is wrong");
     return to;
 }
 
@@ -163,8 +166,8 @@ ArrayHeader parse_array_header(std::span<const std::byte> bytes, std::size_t& us
     return header;
 }
 
-Array::Array(ArrayHeader header, std::span<const std::byte> data, std::vector<std::byte> inflated)
-    : header_(header), data_(data), inflated_(std::move(inflated)) {}
+Array::Array(ArrayHeader header, std::span<const std::byte> data, Bytes memory)
+    : header_(header), data_(data), memory_(std::move(memory)) {}
 
 /// Whether the data are this machine's floats, row by row.
 bool Array::is_plain() const {
@@ -207,60 +210,68 @@ std::vector<float> Array::floats(std::size_t columns) const {
     return values;
 }
 
-Npz::Npz(const std::string& path) {
-    map(path);
+Npz::Npz(const std::string& path) : file_(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
+    if (file_ < 0) throw FileFault(errno == ENOENT ? "there is no such file" : std::generic_category().message(errno));
     try {
+        struct stat status{};
+        if (fstat(file_, &status) != 0) throw FileFault(std::generic_category().message(errno));
+        if (!S_ISREG(status.st_mode)) throw FileFault("not a file");
+        if (status.st_size == 0) throw FileFault("the file has 0 bytes");
+        size_ = static_cast<std::size_t>(status.st_size);
         read_directory();
     } catch (...) {
-        munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+        close(file_);
         throw;
     }
 }
 
-Npz::~Npz() { munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size()); }
+Npz::~Npz() { close(file_); }
 
-void Npz::map(const std::string& path) {
-    const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (file < 0) throw FileFault(errno == ENOENT ? "there is no such file" : std::generic_category().message(errno));
-    struct stat status{};
-    const bool known = fstat(file, &status) == 0;
-    void* mapped = MAP_FAILED;
-    if (known && S_ISREG(status.st_mode) && status.st_size > 0)
-        mapped = mmap(nullptr, static_cast<std::size_t>(status.st_size), PROT_READ, MAP_PRIVATE, file, 0);
-    const int error = errno;
-    close(file);
-    if (known && !S_ISREG(status.st_mode)) throw FileFault("not a file");
-    if (known && status.st_size == 0) throw FileFault("the file has 0 bytes");
-    if (mapped == MAP_FAILED) throw FileFault(std::generic_category().message(error));
-    bytes_ = {static_cast<const std::byte*>(mapped), static_cast<std::size_t>(status.st_size)};
+Bytes Npz::read(std::size_t offset, std::size_t size) const {
+    if (offset > size_ || size > size_ - offset) throw FileFault("it is longer than the file");
+    Bytes bytes(size);
+    for (std::size_t done = 0; done < size;) {
+        const ssize_t count = pread(file_, bytes.data.get() + done, size - done, static_cast<off_t>(offset + done));
+        if (count < 0 && errno == EINTR) continue;
+        if (count < 0) throw FileFault(std::generic_category().message(errno));
+        if (count == 0) throw FileFault("the file has become shorter");
+        done += static_cast<std::size_t>(count);
+    }
+    return bytes;
 }
 
 /// The layout is that of PKWARE's APPNOTE 6.3: 4.3.7 local header, 4.3.12 directory, 4.3.16 its end.
 void Npz::read_directory() {
-    constexpr std::size_t end_size = 22, entry_size = 46;
+    constexpr std::size_t end_size = 22, entry_size = 46, longest_end = end_size + 0xffff, usual = 4096;
     const FileFault truncated("not a readable .npz, truncated or of another kind");
-    if (bytes_.size() < end_size) throw truncated;
-    std::size_t end = bytes_.size() - end_size;
-    const std::size_t lowest = end - std::min<std::size_t>(end, 0xffff);
-    while (number_at<std::uint32_t>(bytes_, end) != 0x06054b50) {
-        if (end-- == lowest) throw truncated;
+    std::optional<std::size_t> found;  // the directory's end, in the tail
+    for (const std::size_t tail : {std::min(usual, size_), std::min(longest_end, size_)}) {
+        tail_ = read(size_ - tail, tail);
+        for (std::size_t at = tail; !found && at-- > 0;) {
+            if (at + end_size <= tail && number_at<std::uint32_t>(tail_.span(), at) == 0x06054b50) found = at;
+        }
+        if (found) break;
     }
-    const std::size_t count = number_at<std::uint16_t>(bytes_, end + 10);
-    const std::size_t size = number_at<std::uint32_t>(bytes_, end + 12), start = number_at<std::uint32_t>(bytes_, end + 16);
+    if (!found) throw truncated;
+    const std::size_t end = size_ - tail_.size + *found;  // in the file
+    const std::size_t count = number_at<std::uint16_t>(tail_.span(), *found + 10);
+    const std::size_t size = number_at<std::uint32_t>(tail_.span(), *found + 12);
+    const std::size_t start = number_at<std::uint32_t>(tail_.span(), *found + 16);
     if (start > end || size > end - start) throw truncated;
-    std::size_t at = start;
-    members_.reserve(count);
+    tail_ = read(start, size);
+    const auto bytes = tail_.span();
+    std::size_t at = 0;
     for (std::size_t i = 0; i < count; ++i) {
-        if (entry_size > start + size - at || number_at<std::uint32_t>(bytes_, at) != 0x02014b50) throw truncated;
-        const std::size_t name = number_at<std::uint16_t>(bytes_, at + 28);
-        const std::size_t rest = name + number_at<std::uint16_t>(bytes_, at + 30) + number_at<std::uint16_t>(bytes_, at + 32);
-        if (rest > start + size - at - entry_size) throw truncated;
-        const Member member{.name = text_at(bytes_, at + entry_size, name),
-                            .checksum = number_at<std::uint32_t>(bytes_, at + 16),
-                            .compressed = number_at<std::uint32_t>(bytes_, at + 20),
-                            .size = number_at<std::uint32_t>(bytes_, at + 24),
-                            .header = number_at<std::uint32_t>(bytes_, at + 42),
-                            .method = number_at<std::uint16_t>(bytes_, at + 10)};
+        if (entry_size > size - at || number_at<std::uint32_t>(bytes, at) != 0x02014b50) throw truncated;
+        const std::size_t name = number_at<std::uint16_t>(bytes, at + 28);
+        const std::size_t rest = name + number_at<std::uint16_t>(bytes, at + 30) + number_at<std::uint16_t>(bytes, at + 32);
+        if (rest > size - at - entry_size) throw truncated;
+        const Member member{.name = text_at(bytes, at + entry_size, name),
+                            .checksum = number_at<std::uint32_t>(bytes, at + 16),
+                            .compressed = number_at<std::uint32_t>(bytes, at + 20),
+                            .size = number_at<std::uint32_t>(bytes, at + 24),
+                            .header = number_at<std::uint32_t>(bytes, at + 42),
+                            .method = number_at<std::uint16_t>(bytes, at + 10)};
         if (std::any_of(members_.begin(), members_.end(), [&](const Member& m) { return m.name == member.name; }))
             throw FileFault(std::string(member.name) + " is there twice");
         members_.push_back(member);
@@ -276,39 +287,32 @@ const Npz::Member* Npz::find(std::string_view name) const {
     return nullptr;
 }
 
-std::span<const std::byte> Npz::contents(const Member& member) const {
+Bytes Npz::read_member(const Member& member) const {
     constexpr std::size_t header_size = 30;
-    const std::size_t at = member.header;
-    if (at + header_size > bytes_.size() || number_at<std::uint32_t>(bytes_, at) != 0x04034b50)
-        throw FileFault("it is not where the file says");
-    const std::size_t name = number_at<std::uint16_t>(bytes_, at + 26);
-    const std::size_t start = at + header_size + name + number_at<std::uint16_t>(bytes_, at + 28);
-    if (start > bytes_.size() || member.compressed > bytes_.size() - start) throw FileFault("it is longer than the file");
-    if (text_at(bytes_, at + header_size, name) != member.name) throw FileFault("it has two names");
-    if (number_at<std::uint16_t>(bytes_, at + 6) & 1) throw FileFault("it is encrypted");
-    return bytes_.subspan(start, member.compressed);
+    const Bytes header = read(member.header, header_size + member.name.size());
+    const auto bytes = header.span();
+    if (number_at<std::uint32_t>(bytes, 0) != 0x04034b50) throw FileFault("it is not where the file says");
+    if (number_at<std::uint16_t>(bytes, 6) & 1) throw FileFault("it is encrypted");
+    const std::size_t name = number_at<std::uint16_t>(bytes, 26), extra = number_at<std::uint16_t>(bytes, 28);
+    if (name != member.name.size() || text_at(bytes, header_size, name) != member.name) throw FileFault("it has two names");
+    if (member.compressed > max_array_bytes + 0xffff) throw FileFault("it is longer than any array");
+    Bytes contents = read(member.header + header_size + name + extra, member.compressed);
+    if (member.method == 0) return contents;
+    if (member.method != 8) throw FileFault("compressed by method " + std::to_string(member.method) + ", which is not read");
+    return inflated(contents.span(), member.size, member.checksum);
 }
 
 Array Npz::array(std::string_view name) const {
     const Member* const member = find(name);
     if (member == nullptr) throw FileFault(std::string(name) + " is missing");
     try {
-        std::span<const std::byte> contents = this->contents(*member);
-        std::vector<std::byte> own;
-        if (member->method == 8) {
-            if (member->size > max_array_bytes) throw FileFault("it says it holds over 2^30 bytes");
-            own = inflated(contents, member->size);
-            const auto sum = crc32(0, reinterpret_cast<const Bytef*>(own.data()), static_cast<uInt>(own.size()));
-            if (sum != member->checksum) throw FileFault("its checksum is wrong");
-            contents = own;
-        } else if (member->method != 0) {
-            throw FileFault("it is compressed in a way that is not read here: method " + std::to_string(member->method));
-        }
+        Bytes contents = read_member(*member);
         std::size_t used = 0;
-        const ArrayHeader header = parse_array_header(contents, used);
+        const ArrayHeader header = parse_array_header(contents.span(), used);
         const std::size_t bytes = header.size() * static_cast<std::size_t>(header.item_size);
-        if (contents.size() - used != bytes) throw FileFault("it does not hold the " + std::to_string(bytes) + " bytes it says");
-        return {header, contents.subspan(used), std::move(own)};
+        if (contents.size - used != bytes) throw FileFault("it does not hold the " + std::to_string(bytes) + " bytes it says");
+        const auto data = contents.span().subspan(used);
+        return {header, data, std::move(contents)};
     } catch (const FileFault& fault) {
         throw FileFault(std::string(name) + ": " + fault.what());
     }

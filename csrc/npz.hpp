@@ -1,9 +1,10 @@
-/// Reading `.npz` files (a zip of arrays in NumPy's format, NEP 1) without reading what is not asked for.
+/// Reading `.npz` files (a zip of arrays in NumPy's format, NEP 1): of those asked for, nothing else.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -33,13 +34,20 @@ struct ArrayHeader {
 /// numbers, also on objects (pickles), and on arrays of over 2^30 bytes.
 ArrayHeader parse_array_header(std::span<const std::byte> bytes, std::size_t& used);
 
-/// An array of a file: a view of the mapped file, or of its own memory where it was deflated.
+/// Memory for bytes that are about to be written.
+struct Bytes {
+    std::unique_ptr<std::byte[]> data;
+    std::size_t size = 0;
+
+    explicit Bytes(std::size_t count) : data(std::make_unique_for_overwrite<std::byte[]>(count)), size(count) {}
+    std::span<std::byte> span() const { return {data.get(), size}; }
+};
+
+/// An array of a file.
 class Array {
 public:
-    /// `data` holds what the header says and lies in `inflated` or outlives the array.
-    Array(ArrayHeader header, std::span<const std::byte> data, std::vector<std::byte> inflated);
-    Array(Array&&) = default;
-    Array& operator=(Array&&) = default;
+    /// `data` holds what the header says, and lies in `memory`.
+    Array(ArrayHeader header, std::span<const std::byte> data, Bytes memory);
 
     const ArrayHeader& header() const { return header_; }
     /// Rows of `columns` numbers each as floats, into `out`, one after the other. The rows must be there.
@@ -53,11 +61,11 @@ private:
 
     ArrayHeader header_;
     std::span<const std::byte> data_;
-    std::vector<std::byte> inflated_;
+    Bytes memory_;
 };
 
-/// An open `.npz`, mapped into memory: what is never touched is never read. A file that shrinks while it is open ends
-/// the process (SIGBUS); one that is replaced by renaming does not.
+/// An open `.npz`. Reads with pread rather than through a mapping: threads that map and unmap files wait for each
+/// other, and a file that shrinks or a disk that fails is an error instead of a signal.
 class Npz {
 public:
     /// Reads the table of members. Throws FileFault if there is no such file, or it is no zip, or names a member twice.
@@ -67,8 +75,8 @@ public:
     Npz& operator=(const Npz&) = delete;
 
     bool contains(std::string_view name) const { return find(name) != nullptr; }
-    /// The array `name` (without ".npy"). Inflates it if it is deflated, and then checks its length and checksum; of a
-    /// stored one only the header is looked at. Throws FileFault if it is missing or damaged.
+    /// The array `name` (without ".npy"). Inflates it if it is deflated, and then checks its checksum. Throws FileFault
+    /// if it is missing or damaged.
     Array array(std::string_view name) const;
 
 private:
@@ -78,12 +86,14 @@ private:
         std::uint16_t method;
     };
 
-    void map(const std::string& path);
     void read_directory();
+    Bytes read(std::size_t offset, std::size_t size) const;
+    Bytes read_member(const Member& member) const;
     const Member* find(std::string_view name) const;
-    std::span<const std::byte> contents(const Member& member) const;
 
-    std::span<const std::byte> bytes_;
+    int file_;
+    std::size_t size_;
+    Bytes tail_{0};  ///< the directory, to the file's end
     std::vector<Member> members_;
 };
 
