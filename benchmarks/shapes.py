@@ -23,7 +23,7 @@ from benchmarks.inputs import make_corpus
 from benchmarks.run import RESULTS
 from nepa3d import cli
 from nepa3d.data.files import atomic_open, write_json
-from nepa3d.data.preprocess_shapenet import ShapeJob, compute_shape
+from nepa3d.data.preprocess_meshes import ShapeJob, compute_shape
 from nepa3d.data.query_pools import PoolSettings
 
 PROFILED = 100  # shapes, evenly spread over the corpus

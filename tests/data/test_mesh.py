@@ -52,7 +52,7 @@ def test_other_formats_by_trimesh(tmp_path: Path, suffix: str) -> None:
         ("a.off", "", Reason.EMPTY_FILE),
         ("a.obj", "# nothing\n", Reason.NO_FACES),
         ("a.obj", "v 0 0 0\nv 1 0 0\nv 0 1 0\n", Reason.NO_FACES),
-        ("a.obj", "v 0 0 0\nf 1 2 3\n", Reason.UNREADABLE),
+        ("a.obj", "v 0 0 0\nf 1 2 3\n", Reason.INDEX_OUT_OF_RANGE),
         ("a.obj", "v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n", Reason.ALL_DEGENERATE),
         ("a.obj", "v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", Reason.NONFINITE_VERTICES),
         ("a.off", "OFF\n9 9 9\n", Reason.UNREADABLE),

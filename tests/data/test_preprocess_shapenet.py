@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from nepa3d import cli
-from nepa3d.data import preprocess_shapenet
+from nepa3d.data import preprocess_shapenet, preprocessing
 from nepa3d.data.files import TEMPORARY_PREFIX
 from nepa3d.data.splits import mesh_test_split
 
@@ -170,7 +170,7 @@ def test_an_interrupted_exchange_of_settings_is_not_passed_over(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(preprocess_shapenet, "run_tasks", interrupted)
+        patch.setattr(preprocessing, "run_tasks", interrupted)
         assert run(corpus, out, "--seed", "1", "--split", "test", "--overwrite") == cli.EXIT_INTERRUPTED
     capsys.readouterr()
     for seed in ("0", "1"):

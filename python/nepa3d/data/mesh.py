@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from nepa3d import ops
 
+MAX_FACES = 20_000_000  # of a mesh, unless more are asked for
+MAX_FILE_BYTES = 4 << 30
+
 
 class Reason(str, Enum):
     """Why a mesh cannot be used."""
@@ -23,6 +26,8 @@ class Reason(str, Enum):
     NO_FACES = "no_faces"
     NONFINITE_VERTICES = "nonfinite_vertices"
     ALL_DEGENERATE = "all_degenerate"
+    INDEX_OUT_OF_RANGE = "index_out_of_range"
+    TOO_LARGE = "too_large"
 
 
 class BadMeshError(ValueError):
@@ -63,20 +68,26 @@ def read_mesh(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], NDArra
         if not path.exists():
             raise BadMeshError(path, Reason.UNREADABLE, "there is no such file")
         raise BadMeshError(path, Reason.UNSUPPORTED, "not a regular file")
-    if path.stat().st_size == 0:
+    size = path.stat().st_size
+    if size == 0:
         raise BadMeshError(path, Reason.EMPTY_FILE, "the file has 0 bytes")
+    if size > MAX_FILE_BYTES:
+        raise BadMeshError(path, Reason.TOO_LARGE, f"{size} bytes, at most {MAX_FILE_BYTES} are read")
     native = {".obj": ops.parse_obj, ".off": ops.parse_off}.get(path.suffix.lower())
     if native is None:
         return _read_with_trimesh(path)
     try:
         return native(path.read_bytes())
     except ValueError as error:
-        raise BadMeshError(path, Reason.UNREADABLE, str(error)) from error
+        reason = Reason.INDEX_OUT_OF_RANGE if "is out of range" in str(error) else Reason.UNREADABLE
+        raise BadMeshError(path, reason, str(error)) from error
 
 
-def load_mesh(path: str | os.PathLike[str]) -> Mesh:
+def load_mesh(path: str | os.PathLike[str], *, max_faces: int = MAX_FACES) -> Mesh:
     """Read a mesh file and ``normalize`` it. Raises ``BadMeshError``."""
     vertices, faces = read_mesh(path)
+    if len(faces) > max_faces:
+        raise BadMeshError(path, Reason.TOO_LARGE, f"{len(faces)} triangles, at most {max_faces} are wanted")
     if len(faces) == 0:
         raise BadMeshError(path, Reason.NO_FACES, f"{len(vertices)} vertices and no face")
     vertices, faces, dropped = ops.clean_mesh(vertices, faces)

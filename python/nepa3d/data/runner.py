@@ -5,10 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError, as_completed
 from dataclasses import asdict, dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 from tqdm import tqdm
@@ -30,6 +30,9 @@ class Outcome:
     reason: str = ""
 
 
+Results = list[Outcome] | Outcome  # of a chunk
+
+
 @dataclass(frozen=True)
 class Pool:
     """How the work is spread over processes."""
@@ -38,6 +41,8 @@ class Pool:
     chunk_size: int = 1  # shapes handed to a worker at once
     max_tasks_per_child: int = 0  # chunks after which a worker is replaced; 0: never
     time_limit: float = 600.0  # seconds a shape may take
+    engine: Literal["local", "ray"] = "local"  # processes of this machine, or workers on a Ray cluster
+    ray_address: str = ""  # of that cluster; "": one started on this machine
 
     def __post_init__(self) -> None:
         for name, least in (("workers", 1), ("chunk_size", 1), ("max_tasks_per_child", 0)):
@@ -64,6 +69,8 @@ class Task(Generic[Job]):
 
 
 Work = Callable[[Job], str | Unwritten]
+Chunk = Sequence[Task[Any]]
+Chunks = Sequence[Chunk]
 
 
 @dataclass
@@ -96,50 +103,90 @@ class Report:
             print(f"  {failure.key}: {failure.state}: {failure.reason}")
 
 
-def run_tasks(work: Work[Job], tasks: Sequence[Task[Job]], pool: Pool, label: str) -> list[Outcome]:
+class Engine(Protocol):
+    """Where chunks of tasks are run. Use it in a ``with`` block."""
+
+    def __enter__(self) -> Engine: ...
+    def __exit__(self, *_: object) -> None: ...
+    def results(self, work: Work[Any], chunks: Chunks) -> Iterator[tuple[Chunk, Results]]:
+        """Each chunk with its outcomes, as they come, or with the one outcome of a worker that did not return."""
+
+
+class LocalEngine:
+    """Processes of this machine, forked from a clean server; one that dies or overruns its time is replaced."""
+
+    def __init__(self, pool: Pool) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["nepa3d.data.query_pools"])
+        self._time_limit = pool.time_limit
+        self._processes = ProcessPool(pool.workers, max_tasks=pool.max_tasks_per_child, context=context)
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:  # also when interrupted: what is waiting is not begun
+        self._processes.stop()
+        self._processes.join()
+
+    def results(self, work: Work[Any], chunks: Chunks) -> Iterator[tuple[Chunk, Results]]:
+        """See ``Engine``."""
+        futures: dict[Any, Chunk] = {
+            self._processes.schedule(_run_chunk, (work, chunk), timeout=self._time_limit * len(chunk)): chunk
+            for chunk in chunks
+        }
+        for future in as_completed(futures):
+            chunk, error = futures[future], future.exception()
+            yield chunk, (future.result() if error is None else _outcome(chunk[0].key, error))
+
+
+def open_engine(pool: Pool) -> Engine:
+    """The engine a pool asks for. ``ValueError`` if that is Ray and it is not installed."""
+    if pool.engine == "local":
+        return LocalEngine(pool)
+    from nepa3d.data.ray_engine import RayEngine
+
+    return RayEngine(pool)
+
+
+def run_tasks(
+    work: Work[Job],
+    tasks: Sequence[Task[Job]],
+    pool: Pool,
+    label: str,
+    observe: Callable[[int, int], None] = lambda done, failed: None,
+) -> list[Outcome]:
     """Call ``work`` on every job in worker processes, with a progress bar; one outcome a task, in no given order.
 
-    Workers are forked from a clean server process. A worker that dies or overruns its time is replaced; the shapes
-    of its chunk are then run one by one, so that only the culprit is charged.
+    ``observe`` is told the numbers of shapes done and failed as they grow.
     """
     outcomes: list[Outcome] = []
     failed = 0
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["nepa3d.data.query_pools"])
-    processes = ProcessPool(pool.workers, max_tasks=pool.max_tasks_per_child, context=context)
-    try:
-        with tqdm(total=len(tasks), desc=label, unit="shape", smoothing=0.1) as progress:
-            waiting = [tasks[i : i + pool.chunk_size] for i in range(0, len(tasks), pool.chunk_size)]
-            while waiting:
-                futures = {
-                    processes.schedule(_run_chunk, (work, chunk), timeout=pool.time_limit * len(chunk)): chunk
-                    for chunk in waiting
-                }
-                waiting = []
-                for chunk, finished in _as_finished(futures):
-                    if isinstance(finished, Outcome) and len(chunk) > 1:
-                        waiting += [[task] for task in chunk]
-                        continue
-                    results = [finished] if isinstance(finished, Outcome) else finished
-                    outcomes += results
-                    progress.update(len(results))
-                    failed += sum(outcome.state not in GOOD for outcome in results)
-                    if failed:
-                        progress.set_postfix(failed=failed, refresh=False)
-    finally:  # also when interrupted: what is waiting is not begun
-        processes.stop()
-        processes.join()
+    chunks = [tasks[i : i + pool.chunk_size] for i in range(0, len(tasks), pool.chunk_size)]
+    with open_engine(pool) as engine, tqdm(total=len(tasks), desc=label, unit="shape", smoothing=0.1) as progress:
+        for results in run_chunks(engine, work, chunks):
+            outcomes += results
+            progress.update(len(results))
+            failed += sum(outcome.state not in GOOD for outcome in results)
+            if failed:
+                progress.set_postfix(failed=failed, refresh=False)
+            observe(len(outcomes), failed)
     return outcomes
 
 
-def _as_finished(
-    futures: Mapping[Any, Sequence[Task[Any]]],
-) -> Iterator[tuple[Sequence[Task], list[Outcome] | Outcome]]:
-    """Each chunk with its outcomes, or with the one outcome of a worker that did not return."""
-    for future in as_completed(futures):
-        chunk = futures[future]
-        error = future.exception()
-        yield chunk, (future.result() if error is None else _outcome(chunk[0].key, error))
+def run_chunks(engine: Engine, work: Work[Any], chunks: Chunks) -> Iterator[list[Outcome]]:
+    """The outcomes of all tasks. Those of a chunk whose worker was lost are run again one by one, so that only the
+    culprit is charged."""
+    waiting = chunks
+    while waiting:
+        again: list[Chunk] = []
+        for chunk, results in engine.results(work, waiting):
+            if isinstance(results, list):
+                yield results
+            elif len(chunk) == 1:
+                yield [results]
+            else:
+                again += [[task] for task in chunk]
+        waiting = again
 
 
 def _run_chunk(work: Work[Job], tasks: Sequence[Task[Job]]) -> list[Outcome]:

@@ -1,0 +1,65 @@
+"""Meshes in ModelNet40's layout become shape caches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from nepa3d import cli
+from nepa3d.data.preprocess_meshes import MeshFlags, ShapeJob, by_key, preprocess_meshes, shape_jobs
+from nepa3d.data.preprocessing import exit_status
+from nepa3d.data.runner import Report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(MeshFlags):
+    """Turn <modelnet_root>/<class>/<split>/<id>.off into <out_root>/<split>/<class>/<id>.npz.
+
+    What exists is skipped. Shapes that fail are listed at the end and in <out_root>/_meta/preprocess_<split>.json;
+    the exit status is then 3.
+
+    Example: python -m nepa3d.data.preprocess_modelnet40 --modelnet_root data/ModelNet40
+    --out_root data/modelnet40_cache --split train
+    """
+
+    modelnet_root: Path
+    """Folder of the classes."""
+    out_root: Path
+    """Folder of the caches."""
+    split: Literal["train", "test"]
+    """Which part to build."""
+    pt_dist_mode: Literal["mesh", "kdtree"] = "mesh"
+    """Point distances to the triangles (mesh), or to dist_ref_points surface samples (kdtree)."""
+
+
+def plan(config: Config) -> list[ShapeJob]:
+    """The jobs of the split, sorted by key. ``ValueError`` if there are none."""
+    root, split = config.modelnet_root, config.split
+    if not root.is_dir():
+        raise ValueError(f"modelnet_root: {root} is not a folder")
+    paths = sorted(path for path in root.glob(f"*/{split}/*") if path.suffix.lower() == ".off")
+    if not paths:
+        raise ValueError(f"no mesh matches */{split}/*.off below {root}")
+    meshes = by_key([(f"{path.parts[-3]}/{path.stem}", path) for path in paths])
+    return shape_jobs(config, config.out_root, split, meshes)
+
+
+def preprocess(config: Config) -> Report:
+    """Build every missing cache file of the split; see ``Config``."""
+    split: str = config.split
+    return preprocess_meshes(config, config.out_root, {split: plan(config)}, config.content(), f"preprocess_{split}")
+
+
+def command(config: Config) -> int:
+    """``preprocess`` with an exit status."""
+    return exit_status(preprocess(config))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(Config, command, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
