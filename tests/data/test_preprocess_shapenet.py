@@ -18,43 +18,20 @@ from nepa3d import cli
 from nepa3d.data import preprocess_shapenet, preprocessing
 from nepa3d.data.files import TEMPORARY_PREFIX
 from nepa3d.data.splits import mesh_test_split
+from tests.data.corpus import SMALL, TETRAHEDRON, make_corpus, write_mesh
 
-TETRAHEDRON = "v 0 0 0\nv {0} 0 0\nv 0 1 0\nv 0 0 1\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
-SMALL = ["--pc_points", "64", "--pt_pool", "100", "--ray_pool", "40", "--n_views", "4", "--rays_per_view", "10"]
-SMALL += [
-    "--pc_grid",
-    "8",
-    "--df_grid",
-    "8",
-    "--dist_ref_points",
-    "128",
-    "--workers",
-    "2",
-    "--max_tasks_per_child",
-    "0",
-]
-
-
-def mesh(root: Path, key: str, content: str) -> Path:
-    path = root / key / "models" / "model_normalized.obj"
-    path.parent.mkdir(parents=True)
-    path.write_text(content)
-    return path
+FLAGS = [*SMALL, "--workers", "2"]
 
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    root = tmp_path / "meshes"
-    for synset, count in (("chair", 12), ("table", 3)):
-        for i in range(count):
-            mesh(root, f"{synset}/m{i:02d}", TETRAHEDRON.format(1 + i / 10))
-    return root
+    return make_corpus(tmp_path / "meshes", chair=12, table=3)
 
 
 def run(corpus: Path, out: Path, *more: str) -> int:
     """The exit status of the command, whether it returns or, on wrong flags, exits."""
     try:
-        return preprocess_shapenet.main(["--shapenet_root", f"{corpus}", "--out_root", f"{out}", *SMALL, *more])
+        return preprocess_shapenet.main(["--shapenet_root", f"{corpus}", "--out_root", f"{out}", *FLAGS, *more])
     except SystemExit as stopped:
         assert isinstance(stopped.code, int)
         return stopped.code
@@ -106,10 +83,10 @@ def test_outputs_do_not_depend_on_workers_order_or_other_shapes(corpus: Path, tm
 def test_bad_shapes_are_listed_and_the_rest_is_done(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mesh(corpus, "lamp/empty", "")
-    mesh(corpus, "lamp/index", "v 0 0 0\nf 1 2 3\n")
-    mesh(corpus, "lamp/line", "v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n")
-    mesh(corpus, "lamp/repaired", TETRAHEDRON.format(1) + "f 1 1 2\n")
+    write_mesh(corpus, "lamp/empty", "")
+    write_mesh(corpus, "lamp/index", "v 0 0 0\nf 1 2 3\n")
+    write_mesh(corpus, "lamp/line", "v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n")
+    write_mesh(corpus, "lamp/repaired", TETRAHEDRON.format(1) + "f 1 1 2\n")
     out = tmp_path / "cache"
     assert run(corpus, out) == cli.EXIT_SOME_FAILED
     report = json.loads((out / "_meta" / "preprocess_all.json").read_text())
