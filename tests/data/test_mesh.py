@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nepa3d.data.mesh import BadMeshError, Reason, load_mesh, normalize, read_mesh
+from nepa3d.data.mesh import BadShapeError, Reason, load_mesh, normalize, read_mesh
 
 TETRAHEDRON = "v 0 0 0\nv 2 0 0\nv 0 4 0\nv 0 0 8\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
 
@@ -63,22 +63,22 @@ def test_other_formats_by_trimesh(tmp_path: Path, suffix: str) -> None:
 )
 def test_bad_files_are_named_with_a_reason(tmp_path: Path, name: str, content: str | bytes, reason: Reason) -> None:
     path = write(tmp_path / name, content)
-    with pytest.raises(BadMeshError) as caught:
+    with pytest.raises(BadShapeError) as caught:
         load_mesh(path)
     assert caught.value.reason is reason
     assert str(caught.value).startswith(f"{path}: {reason.value}: ")
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(BadMeshError, match="there is no such file"):
+    with pytest.raises(BadShapeError, match="there is no such file"):
         load_mesh(tmp_path / "missing.obj")
     (tmp_path / "folder.obj").mkdir()
     os.mkfifo(tmp_path / "fifo.obj")
     for name in ("folder.obj", "fifo.obj"):
-        with pytest.raises(BadMeshError, match="not a regular file"):
+        with pytest.raises(BadShapeError, match="not a regular file"):
             load_mesh(tmp_path / name)
 
 
 def test_the_error_crosses_processes() -> None:
-    error = pickle.loads(pickle.dumps(BadMeshError("a.obj", Reason.NO_FACES, "3 vertices")))
+    error = pickle.loads(pickle.dumps(BadShapeError("a.obj", Reason.NO_FACES, "3 vertices")))
     assert (error.path, error.reason, error.detail) == ("a.obj", Reason.NO_FACES, "3 vertices")

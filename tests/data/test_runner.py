@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from nepa3d.data.mesh import BadMeshError, Reason
+from nepa3d.data.mesh import BadShapeError, Reason
 from nepa3d.data.runner import Outcome, Pool, Report, Task, run_tasks
 
 
 def work(job: tuple[str, str]) -> str:
     what, folder = job
     if what == "bad mesh":
-        raise BadMeshError("a.obj", Reason.NO_FACES, "3 vertices and no face")
+        raise BadShapeError("a.obj", Reason.NO_FACES, "3 vertices and no face")
     if what == "no space":
         raise OSError(28, "No space left on device", "b.npz")
     if what == "bug":

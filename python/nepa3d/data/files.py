@@ -28,24 +28,29 @@ _ALIGNMENT_EXTRA = 0xD935  # the one registered for padding
 
 
 @contextlib.contextmanager
-def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A binary file to write that takes the name ``path`` only once it is complete and on disk.
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A name to write a file under that takes the name ``path`` only once it is complete and on disk.
 
-    The bytes go to a temporary name in the same folder, are synced, and the file is renamed over ``path``;
-    the folder is synced too. If the block raises, the temporary file is removed and ``path`` is untouched.
+    The temporary name is in the same folder; the file is synced and renamed over ``path``, and the folder is synced
+    too. If the block raises, what it wrote is removed and ``path`` is untouched.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{temporary_prefix()}{secrets.token_hex(8)}")
     try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        sync(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)  # gone already, unless something was raised
-    sync_folder(path.parent)
+    sync(path.parent)
+
+
+@contextlib.contextmanager
+def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A binary file to write under ``atomic_path``."""
+    with atomic_path(path) as temporary, temporary.open("xb") as file:
+        yield file
 
 
 def temporary_prefix() -> str:
@@ -53,9 +58,9 @@ def temporary_prefix() -> str:
     return f"{TEMPORARY_PREFIX}{socket.gethostname()}-{os.getpid()}-"
 
 
-def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Make the names in ``folder`` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: str | os.PathLike[str]) -> None:
+    """Make the bytes of a file, or the names in a folder, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

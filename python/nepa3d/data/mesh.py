@@ -18,7 +18,7 @@ MAX_FILE_BYTES = 4 << 30
 
 
 class Reason(str, Enum):
-    """Why a mesh cannot be used."""
+    """Why a shape cannot be used."""
 
     EMPTY_FILE = "empty_file"
     UNREADABLE = "unreadable"
@@ -28,10 +28,11 @@ class Reason(str, Enum):
     ALL_DEGENERATE = "all_degenerate"
     INDEX_OUT_OF_RANGE = "index_out_of_range"
     TOO_LARGE = "too_large"
+    ZERO_EXTENT = "zero_extent"
 
 
-class BadMeshError(ValueError):
-    """A mesh file that cannot be used: names the file, the reason and the detail."""
+class BadShapeError(ValueError):
+    """A mesh file or scan that cannot be used: names the file, the reason and the detail."""
 
     def __init__(self, path: str | os.PathLike[str], reason: Reason, detail: str) -> None:
         super().__init__(f"{os.fspath(path)}: {reason.value}: {detail}")
@@ -61,18 +62,18 @@ class Mesh:
 def read_mesh(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Vertices (V, 3) float64 and faces (F, 3) of all parts of a mesh file, merged, as they stand in it.
 
-    OBJ and OFF are read natively, other formats by trimesh. Raises ``BadMeshError``.
+    OBJ and OFF are read natively, other formats by trimesh. Raises ``BadShapeError``.
     """
     path = Path(path)
     if not path.is_file():
         if not path.exists():
-            raise BadMeshError(path, Reason.UNREADABLE, "there is no such file")
-        raise BadMeshError(path, Reason.UNSUPPORTED, "not a regular file")
+            raise BadShapeError(path, Reason.UNREADABLE, "there is no such file")
+        raise BadShapeError(path, Reason.UNSUPPORTED, "not a regular file")
     size = path.stat().st_size
     if size == 0:
-        raise BadMeshError(path, Reason.EMPTY_FILE, "the file has 0 bytes")
+        raise BadShapeError(path, Reason.EMPTY_FILE, "the file has 0 bytes")
     if size > MAX_FILE_BYTES:
-        raise BadMeshError(path, Reason.TOO_LARGE, f"{size} bytes, at most {MAX_FILE_BYTES} are read")
+        raise BadShapeError(path, Reason.TOO_LARGE, f"{size} bytes, at most {MAX_FILE_BYTES} are read")
     native = {".obj": ops.parse_obj, ".off": ops.parse_off}.get(path.suffix.lower())
     if native is None:
         return _read_with_trimesh(path)
@@ -80,20 +81,20 @@ def read_mesh(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], NDArra
         return native(path.read_bytes())
     except ValueError as error:
         reason = Reason.INDEX_OUT_OF_RANGE if "is out of range" in str(error) else Reason.UNREADABLE
-        raise BadMeshError(path, reason, str(error)) from error
+        raise BadShapeError(path, reason, str(error)) from error
 
 
 def load_mesh(path: str | os.PathLike[str], *, max_faces: int = MAX_FACES) -> Mesh:
-    """Read a mesh file and ``normalize`` it. Raises ``BadMeshError``."""
+    """Read a mesh file and ``normalize`` it. Raises ``BadShapeError``."""
     vertices, faces = read_mesh(path)
     if len(faces) > max_faces:
-        raise BadMeshError(path, Reason.TOO_LARGE, f"{len(faces)} triangles, at most {max_faces} are wanted")
+        raise BadShapeError(path, Reason.TOO_LARGE, f"{len(faces)} triangles, at most {max_faces} are wanted")
     if len(faces) == 0:
-        raise BadMeshError(path, Reason.NO_FACES, f"{len(vertices)} vertices and no face")
+        raise BadShapeError(path, Reason.NO_FACES, f"{len(vertices)} vertices and no face")
     vertices, faces, dropped = ops.clean_mesh(vertices, faces)
     if len(faces) == 0:
         reason = Reason.ALL_DEGENERATE if dropped["degenerate_faces"] else Reason.NONFINITE_VERTICES
-        raise BadMeshError(path, reason, "no face has an area and finite corners")
+        raise BadShapeError(path, reason, "no face has an area and finite corners")
     return Mesh(normalize(vertices), faces, dropped)
 
 
@@ -113,12 +114,12 @@ def _read_with_trimesh(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int6
     import trimesh  # here: most corpora need only the native readers
 
     if path.suffix.lower().lstrip(".") not in trimesh.available_formats():
-        raise BadMeshError(path, Reason.UNSUPPORTED, f"no reader for {path.suffix or 'a file without a suffix'}")
+        raise BadShapeError(path, Reason.UNSUPPORTED, f"no reader for {path.suffix or 'a file without a suffix'}")
     try:
         mesh = trimesh.load_mesh(path, process=False)
     # its readers raise all of these on damaged files, and import some of their own needs late
     except (ValueError, KeyError, IndexError, AttributeError, TypeError, OSError, ImportError) as error:
-        raise BadMeshError(path, Reason.UNREADABLE, f"trimesh: {error}") from error
+        raise BadShapeError(path, Reason.UNREADABLE, f"trimesh: {error}") from error
     vertices = np.asarray(mesh.vertices, np.float64).reshape(-1, 3)
     if not hasattr(mesh, "faces"):
         return vertices, np.empty((0, 3), np.int64)

@@ -77,7 +77,22 @@ def plan(config: Config) -> dict[str, list[ShapeJob]]:
 
 def preprocess(config: Config) -> Report:
     """Build every missing cache file of the chosen split; see ``Config``."""
-    return preprocess_meshes(config, config.out_root, plan(config), config.content(), f"preprocess_{config.split}")
+    splits = plan(config)
+    for split, of_split in splits.items():
+        _require_one_split(config.out_root, split, of_split)
+    return preprocess_meshes(config, config.out_root, splits, config.content(), f"preprocess_{config.split}")
+
+
+def _require_one_split(out_root: Path, split: str, jobs: Sequence[ShapeJob]) -> None:
+    """Refuse to put a shape into both splits."""
+    other = "test" if split == "train" else "train"
+    for job in jobs:
+        there = out_root / other / f"{job.key}.npz"
+        if there.exists():
+            raise ValueError(
+                f"{there}: this shape now belongs to {split}, as meshes were added or the split's settings changed: "
+                "choose another out_root, or delete it"
+            )
 
 
 def command(config: Config) -> int:

@@ -78,8 +78,6 @@ def preprocess(
     """
     begin = time.perf_counter()
     shard = flags.shard()
-    for split, of_split in splits.items():
-        _require_one_split(out_root, split, of_split)
     for split in splits:
         _claim(out_root, split, settings, flags.overwrite, shard)
     remove_temporaries(out_root)
@@ -145,15 +143,3 @@ def _settle(
     for split, of_split in splits.items():
         if not any(job.key in failed and job.out.exists() for job in of_split):
             write_json(_settings_file(out_root, split), settings)
-
-
-def _require_one_split(out_root: Path, split: str, jobs: Sequence[CacheJob]) -> None:
-    """Refuse to put a shape into both splits."""
-    other = "test" if split == "train" else "train"
-    for job in jobs:
-        there = out_root / other / f"{job.key}.npz"
-        if there.exists():
-            raise ValueError(
-                f"{there}: this shape now belongs to {split}, as inputs were added or the split's settings changed: "
-                "choose another out_root, or delete it"
-            )

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from pebble import ProcessExpired, ProcessPool
 from tqdm import tqdm
 
-from nepa3d.data.mesh import BadMeshError
+from nepa3d.data.mesh import BadShapeError
 
 State = Literal["ok", "ok_repaired", "skipped", "bad_input", "timeout", "crash", "oom", "io_error", "error"]
 GOOD: tuple[State, ...] = ("ok", "ok_repaired", "skipped")
@@ -224,7 +224,7 @@ def _write(key: str, computed: str | Unwritten | Outcome) -> Outcome:
 
 
 def _outcome(key: str, error: BaseException) -> Outcome:
-    if isinstance(error, BadMeshError):
+    if isinstance(error, BadShapeError):
         return Outcome(key, "bad_input", str(error))
     if isinstance(error, TimeoutError):
         return Outcome(key, "timeout", "the time limit of the shape is over")

@@ -1,0 +1,248 @@
+"""Scans in ScanObjectNN's h5 files become shape caches: point queries with distances to the scan, no rays."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from nepa3d import cli, ops
+from nepa3d.data.files import write_npz, write_text
+from nepa3d.data.mesh import BadShapeError, Reason
+from nepa3d.data.preprocessing import RunFlags, exit_status, preprocess
+from nepa3d.data.query_pools import PoolSettings, point_queries, random_stream
+from nepa3d.data.runner import Report, Unwritten
+
+SPLITS = ("train", "test")
+MAX_LABEL = 999  # class_XXX
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RunFlags):
+    """Turn the scans of <scan_root>/**/*.h5 into <out_root>/<split>/class_<label>/<h5 stem>_<index>.npz.
+
+    Files with "train" in their own or else their folder's name are the train split, those with "test" the test split.
+    What exists is skipped. Scans that fail are listed at the end and in <out_root>/_meta/preprocess_<split>.json; the
+    exit status is then 3. Which files were read is kept in <out_root>/_meta/scanobjectnn_<split>_source.txt.
+
+    Example: python -m nepa3d.data.preprocess_scanobjectnn --scan_root data/ScanObjectNN/h5_files/main_split
+    --out_root data/scanobjectnn_main_split_v2 --split all --pt_pool 4000 --ray_pool 256
+    """
+
+    scan_root: Path
+    """Folder of the h5 files, of one variant of the data set."""
+    out_root: Path
+    """Folder of the caches."""
+    split: Literal["train", "test", "all"] = "all"
+    """Which part to build."""
+    pt_pool: int = 2000
+    """Point queries of a scan."""
+    ray_pool: int = 1000
+    """Rows of the ray pools, which are zero: a scan has no rays."""
+    pt_surface_ratio: float = 0.5
+    """Part of the point queries that lie near the scan."""
+    pt_surface_sigma: float = 0.02
+    """Standard deviation of their distance from it, along each axis."""
+    seed: int = 0
+    """Randomness of the queries; -1: different at every call."""
+    allow_duplicate_stems: bool = False
+    """Go on where two h5 files have one name; scans of all but the first then carry their folder's name too."""
+
+    def __post_init__(self) -> None:
+        self.pools()
+
+    def pools(self) -> PoolSettings:
+        """What decides the queries."""
+        return PoolSettings(
+            pt_pool=self.pt_pool,
+            ray_pool=self.ray_pool,
+            pt_surface_ratio=self.pt_surface_ratio,
+            pt_surface_sigma=self.pt_surface_sigma,
+        )
+
+    def content(self) -> dict[str, Any]:
+        """The settings that decide what is in a cache file."""
+        names = ("seed", "pt_pool", "ray_pool", "pt_surface_ratio", "pt_surface_sigma")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class ScanJob:
+    """One scan to turn into one cache file."""
+
+    key: str  # "class_XXX/id"
+    file: Path
+    index: int
+    out: Path
+    settings: PoolSettings
+    seed: int
+
+
+def compute_scan(job: ScanJob) -> Unwritten:
+    """The cache file of one scan, to be written."""
+    points = normalize_scan(read_scan(job.file, job.index), f"{job.file}[{job.index}]")
+    return Unwritten("", partial(write_npz, job.out, scan_pools(points, job.settings, job.seed, job.key)))
+
+
+def normalize_scan(points: NDArray[np.floating], name: str) -> NDArray[np.float32]:
+    """A cloud (N, 3) centred on its mean and divided by its largest norm. ``BadShapeError`` with ``name``."""
+    if not np.isfinite(points).all():
+        raise BadShapeError(name, Reason.NONFINITE_VERTICES, f"{int((~np.isfinite(points)).any(1).sum())} points")
+    centred = points.astype(np.float64) - points.mean(0, dtype=np.float64)
+    radius = np.sqrt((centred**2).sum(1).max())
+    if not radius > np.abs(points).max() * np.finfo(np.float32).eps:
+        raise BadShapeError(name, Reason.ZERO_EXTENT, "all points are in one place")
+    return (centred / radius).astype(np.float32)
+
+
+def scan_pools(points: NDArray[np.float32], settings: PoolSettings, seed: int, key: str) -> dict[str, NDArray]:
+    """Every array of the cache file of a cloud (N, 3) in the unit ball; without normals, rays and distance field."""
+    queries = point_queries(points, settings, random_stream(seed, key, "points"))
+    distance, _ = ops.nearest_distance(points, queries)
+    vectors, scalars = np.zeros((settings.ray_pool, 3), np.float32), np.zeros(settings.ray_pool, np.float32)
+    return {
+        "pc_xyz": points,
+        "pc_n": np.zeros_like(points),
+        "pt_xyz_pool": queries,
+        "pt_dist_pool": distance,
+        "pt_dist_pc_pool": distance,
+        "ray_o_pool": vectors,
+        "ray_d_pool": vectors,
+        "ray_hit_pool": scalars,
+        "ray_t_pool": scalars,
+        "ray_n_pool": vectors,
+    }
+
+
+def open_scans(file: Path) -> h5py.File:
+    """An h5 file with ``data`` (S, N, 3) and ``label`` (S,), or ``ValueError`` naming the file and the fault."""
+    if file.stat().st_size == 0:
+        raise ValueError(f"{file}: the file has 0 bytes")
+    try:
+        opened = h5py.File(file, "r")
+    except OSError as error:
+        raise ValueError(f"{file}: not a readable h5 file, truncated or of another kind: {error}") from error
+    for name, kinds, rank in (("data", "f", 3), ("label", "iuf", 1)):
+        dataset = opened.get(name)
+        if not isinstance(dataset, h5py.Dataset):
+            raise ValueError(f"{file}: has no dataset {name!r}, only {', '.join(opened) or 'nothing'}")
+        if dataset.dtype.kind not in kinds or len(dataset.shape) != rank:
+            raise ValueError(f"{file}: {name} must have {rank} axes of numbers, got {dataset.dtype} {dataset.shape}")
+    data, label = opened["data"].shape, opened["label"].shape
+    if data[0] != label[0]:
+        raise ValueError(f"{file}: data holds {data[0]} scans, label {label[0]}")
+    if data[2] != 3 or data[1] == 0:
+        raise ValueError(f"{file}: data must have shape (S, N, 3), got {data}")
+    return opened
+
+
+def read_labels(file: Path) -> NDArray[np.int64]:
+    """The class (S,) of each scan. ``ValueError`` if one is no whole number of 0..999."""
+    with open_scans(file) as opened:
+        try:
+            labels = opened["label"][:]
+        except OSError as error:
+            raise ValueError(f"{file}: label cannot be read: {error}") from error
+    wrong = ~np.isfinite(labels) | (labels != np.floor(labels)) | (labels < 0) | (labels > MAX_LABEL)
+    if wrong.any():
+        index = int(np.flatnonzero(wrong)[0])
+        raise ValueError(f"{file}: label {labels[index]} of scan {index} is no class of 0..{MAX_LABEL}")
+    return labels.astype(np.int64)
+
+
+def read_scan(file: Path, index: int) -> NDArray[np.floating]:
+    """The points (N, 3) of one scan. Each process opens a file of its own: handles must not cross a fork."""
+    try:
+        points: NDArray[np.floating] = _opened(file, os.getpid())["data"][index]
+    except OSError as error:
+        raise BadShapeError(f"{file}[{index}]", Reason.UNREADABLE, str(error)) from error
+    return points
+
+
+@lru_cache(maxsize=4)
+def _opened(file: Path, process: int) -> h5py.File:
+    return open_scans(file)
+
+
+def split_of(file: Path) -> str | None:
+    """The split a file's name tells, or else its folder's; ``None`` if neither does."""
+    for name in (file.name.lower(), file.parent.name.lower()):
+        told = [split for split in SPLITS if split in name]
+        if len(told) == 1:
+            return told[0]
+    return None
+
+
+def find_scans(config: Config) -> dict[str, list[Path]]:
+    """The h5 files of each chosen split, sorted. ``ValueError`` if one has none, or if two have one name."""
+    if not config.scan_root.is_dir():
+        raise ValueError(f"scan_root: {config.scan_root} is not a folder")
+    files = sorted(config.scan_root.rglob("*.h5"))
+    stems = Counter(file.stem for file in files)
+    twice = [f"{file}" for file in files if stems[file.stem] > 1]
+    if twice and not config.allow_duplicate_stems:
+        raise ValueError(
+            f"scan_root: several h5 files of one name ({', '.join(twice)}), their scans would be mixed up: "
+            "name the folder of one variant, or --allow_duplicate_stems"
+        )
+    wanted = SPLITS if config.split == "all" else (config.split,)
+    found = {split: [file for file in files if split_of(file) == split] for split in wanted}
+    for split, of_split in found.items():
+        if not of_split:
+            raise ValueError(f"scan_root: no *.h5 below {config.scan_root} has {split!r} in its or its folder's name")
+    return found
+
+
+def plan(config: Config, split: str, files: Sequence[Path]) -> list[ScanJob]:
+    """The jobs of a split, sorted by key."""
+    jobs = []
+    taken: set[str] = set()
+    for file in files:
+        stem = f"{file.parent.name}_{file.stem}" if file.stem in taken else file.stem
+        if stem in taken:
+            raise ValueError(f"{file}: another h5 file also has the name {stem}")
+        taken.add(stem)
+        for index, label in enumerate(read_labels(file)):
+            key = f"class_{label:03d}/{stem}_{index:06d}"
+            out = config.out_root / split / f"{key}.npz"
+            jobs.append(ScanJob(key, file, index, out, config.pools(), config.seed))
+    return sorted(jobs, key=lambda job: job.key)
+
+
+def write_provenance(config: Config, split: str, files: Sequence[Path]) -> None:
+    """Say which files a split was made of, and how."""
+    settings = [f"{name}={value}" for name, value in config.content().items() if name != "seed"]
+    lines = [f"scan_root={config.scan_root.resolve()}", f"split={split}", f"seed={config.seed}", *settings]
+    lines += [f"h5_count={len(files)}", *(f"{file.resolve()}" for file in files)]
+    path = config.out_root / "_meta" / f"scanobjectnn_{split}_source.txt"
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def preprocess_scans(config: Config) -> Report:
+    """Build every missing cache file of the chosen splits; see ``Config``."""
+    files = find_scans(config)
+    splits = {split: plan(config, split, of_split) for split, of_split in files.items()}
+    for split, of_split in files.items():
+        write_provenance(config, split, of_split)
+    return preprocess(config, config.out_root, splits, compute_scan, config.content(), f"preprocess_{config.split}")
+
+
+def command(config: Config) -> int:
+    """``preprocess_scans`` with an exit status."""
+    return exit_status(preprocess_scans(config))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(Config, command, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
