@@ -1,7 +1,7 @@
 """How every command starts: a dataclass becomes flags, errors become one line and an exit status.
 
-Exit statuses: 0 done, 2 the request is wrong (flags or input), 3 done but some shapes failed, 71 memory ran out,
-74 reading or writing failed, 130 interrupted, 143 told to end.
+Exit statuses: 0 done, 2 the request is wrong (flags or input), 3 done but some shapes failed, 4 files are damaged,
+71 memory ran out, 74 reading or writing failed, 130 interrupted, 143 told to end.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ Config = TypeVar("Config")
 EXIT_OK = 0
 EXIT_USAGE = 2
 EXIT_SOME_FAILED = 3
+EXIT_INTEGRITY = 4
 EXIT_MEMORY = 71
 EXIT_IO = 74
 EXIT_INTERRUPTED = 130

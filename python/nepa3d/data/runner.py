@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from pebble import ProcessExpired, ProcessPool
 from tqdm import tqdm
 
+from nepa3d.data.cache import CacheError
 from nepa3d.data.mesh import BadShapeError
 
 State = Literal["ok", "ok_repaired", "skipped", "bad_input", "timeout", "crash", "oom", "io_error", "error"]
@@ -224,7 +225,7 @@ def _write(key: str, computed: str | Unwritten | Outcome) -> Outcome:
 
 
 def _outcome(key: str, error: BaseException) -> Outcome:
-    if isinstance(error, BadShapeError):
+    if isinstance(error, (BadShapeError, CacheError)):
         return Outcome(key, "bad_input", str(error))
     if isinstance(error, TimeoutError):
         return Outcome(key, "timeout", "the time limit of the shape is over")

@@ -1,0 +1,224 @@
+"""Is a tree of caches what it should be? Every file read whole, and what it says checked against itself."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+from tabulate import tabulate
+
+from nepa3d import cli, ops
+from nepa3d.data.cache import KEYS, POOLS, CacheError, ShapeCache, needs_distances
+from nepa3d.data.files import TEMPORARY_PREFIX, write_json, write_text
+from nepa3d.data.query_pools import random_stream
+from nepa3d.data.runner import Pool, Task, run_tasks
+from nepa3d.data.shape_list import list_shapes
+
+REQUIRED = ("pc_xyz", "pt_xyz_pool", "pt_dist_pool")
+RAYS = ("ray_o_pool", "ray_d_pool", "ray_hit_pool", "ray_t_pool", "ray_n_pool")
+SHOWN = 20  # faults printed; all are in the JSON
+TOLERANCE = 1e-5  # of distances and lengths, where a shape's radius is 1
+HALF = 1e-3  # of a distance field stored in half precision, relative to its largest value
+
+
+@dataclass(frozen=True)
+class Config:
+    """Check every cache file below ROOT: readable, complete, finite, in range, distances those of its cloud.
+
+    Writes <ROOT>/_meta/verify.json. The exit status is 4 if something is wrong; --delete removes the files that are,
+    so that the command that made them makes them anew.
+
+    Example: nepa3d verify data/shapenet_cache_v0 --workers 4
+    """
+
+    root: Annotated[Path, tyro.conf.Positional]
+    """Folder of the splits."""
+    sample: int = 256
+    """Point queries of a shape whose distances are computed again; 0: none."""
+    workers: int = 4
+    """Processes."""
+    list_file: Path | None = None
+    """File to write the paths of the faulty files to, a line each."""
+    delete: bool = False
+    """Remove the faulty files."""
+
+    def __post_init__(self) -> None:
+        if self.sample < 0:
+            raise ValueError(f"sample must be at least 0, got {self.sample}")
+        Pool(self.workers)
+
+
+@dataclass(frozen=True)
+class FileJob:
+    """One file to check."""
+
+    path: str
+    sample: int
+
+
+def check_file(job: FileJob) -> str:
+    """ "" if all is well, else ``CacheError`` with every fault found, "kind: detail"."""
+    try:
+        with ShapeCache(job.path) as cache:
+            faults = list(_faults(cache, job))
+    except CacheError as error:
+        faults = [f"unreadable: {error.fault}"]
+    if faults:
+        raise CacheError(job.path, "; ".join(faults))
+    return ""
+
+
+def _faults(cache: ShapeCache, job: FileJob) -> list[str]:
+    if missing := list(_missing(cache)):
+        return missing
+    for key in cache:
+        if key in KEYS:
+            cache[key]  # checks dtype, shape and checksum
+    return [*_not_finite(cache), *_out_of_range(cache)] or list(_other_distances(cache, job))
+
+
+def _missing(cache: ShapeCache) -> Iterator[str]:
+    for key in REQUIRED:
+        if key not in cache:
+            yield f"missing: {key}"
+    rays = [key for key in RAYS if key in cache]
+    if rays and len(rays) < len(RAYS):
+        yield f"missing: {', '.join(sorted(set(RAYS) - set(rays)))}"
+
+
+def _not_finite(cache: ShapeCache) -> Iterator[str]:
+    for key in [*(POOLS - {"pt_dist_pc_pool"}), "udf_grid"]:  # values of that one may ask to be computed again
+        if key in cache and not np.isfinite(cache[key]).all():
+            yield f"not finite: {key}"
+
+
+def _out_of_range(cache: ShapeCache) -> Iterator[str]:
+    def lengths(key: str) -> NDArray[np.float64]:
+        return np.linalg.norm(cache[key].astype(np.float64), axis=1)
+
+    def unit(key: str) -> bool:
+        length = lengths(key)
+        return bool((np.abs(length - 1) < 1e-4)[length > 0].all())  # scans have no normals and no rays
+
+    rules: dict[str, Callable[[str], bool]] = {
+        "pc_xyz": lambda key: bool((lengths(key) <= 1 + 1e-3).all()),
+        "pc_n": unit,
+        "pt_xyz_pool": lambda key: bool((np.abs(cache[key]) <= 1).all()),
+        "ray_d_pool": unit,
+        **dict.fromkeys(("ray_n_pool", "ray_n_pc_pool"), unit),
+        **dict.fromkeys(("ray_hit_pool", "ray_hit_pc_pool"), lambda key: bool(np.isin(cache[key], (0, 1)).all())),
+        **dict.fromkeys(
+            ("pt_dist_pool", "pt_dist_udf_pool", "ray_t_pool", "ray_t_pc_pool", "udf_grid"),
+            lambda key: bool((cache[key] >= 0).all()),
+        ),
+    }
+    for key, holds in rules.items():
+        if key in cache and not holds(key):
+            yield f"out of range: {key}"
+
+
+def _other_distances(cache: ShapeCache, job: FileJob) -> Iterator[str]:
+    """Distances to the cloud and in the field, of a sample of the queries."""
+    queries = cache["pt_xyz_pool"]
+    if not job.sample or not len(queries):
+        return
+    rows = random_stream(0, "", "verify").choice(len(queries), min(job.sample, len(queries)), replace=False)
+    if "pt_dist_pc_pool" in cache and not needs_distances(cache["pt_dist_pc_pool"]):
+        wanted, _ = ops.nearest_distance(cache["pc_xyz"], queries[rows])
+        off = np.abs(cache["pt_dist_pc_pool"][rows] - wanted).max()
+        if off > TOLERANCE:
+            yield f"other distances: pt_dist_pc_pool is up to {off:.2g} from the distance to pc_xyz"
+    if "pt_dist_udf_pool" in cache and cache.get("udf_grid", np.zeros(1)).size > 1:
+        field = cache["udf_grid"].astype(np.float32)
+        off = np.abs(cache["pt_dist_udf_pool"][rows] - ops.trilinear_sample(field, queries[rows])).max()
+        if off > TOLERANCE + HALF * field.max():
+            yield f"other distances: pt_dist_udf_pool is up to {off:.2g} from udf_grid"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is wrong with a tree: faults by path, files left by killed writers, and shapes that are not there."""
+
+    files: int
+    faults: dict[str, str]
+    temporaries: list[str]
+    absent: list[str]
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing has to be done; temporaries do no harm."""
+        return not self.faults and not self.absent
+
+
+def verify(config: Config) -> Findings:
+    """Check the tree; see ``Config``."""
+    root = config.root
+    if not root.is_dir():
+        raise ValueError(f"root: {root} is not a folder")
+    splits = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(("_", ".")))
+    if not splits:
+        raise ValueError(f"root: {root} holds no splits")
+    paths = [path for split in splits for path in list_shapes(root, split)]
+    tasks = [Task(path, FileJob(path, config.sample)) for path in paths]
+    outcomes = run_tasks(check_file, tasks, Pool(config.workers, chunk_size=16), "verify")
+    faults = {o.key: o.reason.removeprefix(f"{o.key}: ") for o in sorted(outcomes, key=lambda o: o.key) if o.reason}
+    temporaries = sorted(f"{path}" for path in root.rglob(f"{TEMPORARY_PREFIX}*"))
+    return Findings(len(paths), faults, temporaries, _absent(root, splits))
+
+
+def _absent(root: Path, splits: Sequence[str]) -> list[str]:
+    """Cache files that a list of meshes promises: synset and model are the folders above its models folder."""
+    found = []
+    for split in splits:
+        manifest = root / "_splits" / f"{split}.txt"
+        if not manifest.is_file():
+            continue
+        for line in manifest.read_text().splitlines():
+            mesh = Path(line)
+            parts = mesh.parts[-4:-2] if mesh.parent.name == "models" else (mesh.parts[-3], mesh.stem)
+            path = root / split / Path(*parts[:-1]) / f"{parts[-1]}.npz"
+            if not path.exists():
+                found.append(f"{path}")
+    return found
+
+
+def command(config: Config) -> int:
+    """Print what was found and what to do about it; 4 if something is wrong."""
+    findings = verify(config)
+    kinds = Counter(fault.partition(":")[0] for text in findings.faults.values() for fault in text.split("; "))
+    kinds["absent, though a mesh list has it"] += len(findings.absent)
+    kinds["left by a killed writer (harmless)"] += len(findings.temporaries)
+    rows = [(kind, count) for kind, count in kinds.most_common() if count]
+    if rows:
+        print(tabulate(rows, headers=("fault", "files")))
+    for path, fault in list(findings.faults.items())[:SHOWN]:
+        print(f"{path}: {fault}")
+    meta = config.root / "_meta" / "verify.json"
+    if os.access(meta.parent if meta.parent.exists() else config.root, os.W_OK):
+        report = {"files": findings.files, "faults": findings.faults, "absent": findings.absent}
+        write_json(meta, report | {"temporaries": findings.temporaries})
+        print(f"report: {meta}")
+    if config.list_file:
+        write_text(config.list_file, "".join(f"{path}\n" for path in [*findings.faults, *findings.absent]))
+    if config.delete:
+        for path in findings.faults:
+            Path(path).unlink()
+    done = "deleted: preprocess again" if config.delete else "rebuild: --delete and preprocess again"
+    faulty = len(findings.faults) + len(findings.absent)
+    print(f"{findings.files} files, " + (f"{faulty} to {done}" if faulty else "all good"))
+    return cli.EXIT_OK if findings.clean else cli.EXIT_INTEGRITY
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(Config, command, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
