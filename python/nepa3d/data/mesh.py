@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import struct
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -13,8 +16,26 @@ from numpy.typing import NDArray
 
 from nepa3d import ops
 
+NATIVE = {"obj": ops.parse_obj, "off": ops.parse_off}
+FOREIGN = ("ply", "stl", "glb")  # by trimesh
 MAX_FACES = 20_000_000  # of a mesh, unless more are asked for
 MAX_FILE_BYTES = 4 << 30
+
+
+# what trimesh's readers were seen to raise on damaged files (tests/fuzz)
+_TRIMESH_RAISES = (
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    NameError,
+    AssertionError,
+    ArithmeticError,
+    RuntimeError,
+    OSError,
+    ImportError,
+    struct.error,
+)
 
 
 class Reason(str, Enum):
@@ -62,7 +83,7 @@ class Mesh:
 def read_mesh(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Vertices (V, 3) float64 and faces (F, 3) of all parts of a mesh file, merged, as they stand in it.
 
-    OBJ and OFF are read natively, other formats by trimesh. Raises ``BadShapeError``.
+    OBJ and OFF are read natively, PLY, STL and GLB by trimesh; no other file is opened. Raises ``BadShapeError``.
     """
     path = Path(path)
     if not path.is_file():
@@ -74,11 +95,14 @@ def read_mesh(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], NDArra
         raise BadShapeError(path, Reason.EMPTY_FILE, "the file has 0 bytes")
     if size > MAX_FILE_BYTES:
         raise BadShapeError(path, Reason.TOO_LARGE, f"{size} bytes, at most {MAX_FILE_BYTES} are read")
-    native = {".obj": ops.parse_obj, ".off": ops.parse_off}.get(path.suffix.lower())
-    if native is None:
-        return _read_with_trimesh(path)
+    kind = path.suffix.lower().removeprefix(".")
+    if kind in FOREIGN:
+        return _read_with_trimesh(path, kind)
+    if kind not in NATIVE:
+        known = ", ".join([*NATIVE, *FOREIGN])
+        raise BadShapeError(path, Reason.UNSUPPORTED, f"no reader for {path.suffix or 'no suffix'}, only {known}")
     try:
-        return native(path.read_bytes())
+        return NATIVE[kind](path.read_bytes())
     except ValueError as error:
         reason = Reason.INDEX_OUT_OF_RANGE if "is out of range" in str(error) else Reason.UNREADABLE
         raise BadShapeError(path, reason, str(error)) from error
@@ -110,17 +134,37 @@ def normalize(vertices: NDArray[np.float64]) -> NDArray[np.float32]:
     return (centred / np.sqrt((x + y + z).max())).astype(np.float32)
 
 
-def _read_with_trimesh(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _read_with_trimesh(path: Path, kind: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     import trimesh  # here: most corpora need only the native readers
 
-    if path.suffix.lower().lstrip(".") not in trimesh.available_formats():
-        raise BadShapeError(path, Reason.UNSUPPORTED, f"no reader for {path.suffix or 'a file without a suffix'}")
-    try:
-        mesh = trimesh.load_mesh(path, process=False)
-    # its readers raise all of these on damaged files, and import some of their own needs late
-    except (ValueError, KeyError, IndexError, AttributeError, TypeError, OSError, ImportError) as error:
+    content = path.read_bytes()
+    options = {}
+    if kind == "glb":
+        _refuse_bomb(path, content)
+        options["skip_materials"] = True
+    try:  # from memory, so that no other file is opened
+        mesh = trimesh.load_mesh(io.BytesIO(content), file_type=kind, process=False, **options)
+        vertices = np.asarray(mesh.vertices, np.float64).reshape(-1, 3)
+        faces = np.asarray(getattr(mesh, "faces", ()), np.int64).reshape(-1, 3)
+    except _TRIMESH_RAISES as error:
         raise BadShapeError(path, Reason.UNREADABLE, f"trimesh: {error}") from error
-    vertices = np.asarray(mesh.vertices, np.float64).reshape(-1, 3)
-    if not hasattr(mesh, "faces"):
-        return vertices, np.empty((0, 3), np.int64)
-    return vertices, np.asarray(mesh.faces, np.int64).reshape(-1, 3)
+    if len(faces) and (faces.min() < 0 or faces.max() >= len(vertices)):
+        index = faces.min() if faces.min() < 0 else faces.max()
+        detail = f"vertex index {index} is out of range, there are {len(vertices)} vertices"
+        raise BadShapeError(path, Reason.INDEX_OUT_OF_RANGE, detail)
+    return vertices, faces
+
+
+def _refuse_bomb(path: Path, content: bytes) -> None:
+    """Refuse a GLB whose accessors say they hold more than the file: trimesh would take the memory first."""
+    if len(content) < 20 or content[:4] != b"glTF":
+        raise BadShapeError(path, Reason.UNREADABLE, "not a GLB file")
+    (length,) = struct.unpack_from("<I", content, 12)
+    try:
+        document = json.loads(content[20 : 20 + length])
+        counts = [accessor["count"] for accessor in document.get("accessors", ())]
+        total = sum(int(count) for count in counts)
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        raise BadShapeError(path, Reason.UNREADABLE, f"not a GLB file: {error}") from error
+    if total > len(content):  # each element takes a byte at least
+        raise BadShapeError(path, Reason.TOO_LARGE, f"{total} elements are declared, the file has {len(content)} bytes")
