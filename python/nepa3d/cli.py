@@ -6,6 +6,7 @@ Exit statuses: 0 done, 2 the request is wrong (flags or input), 3 done but some 
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import threading
@@ -37,6 +38,9 @@ def parse(config_type: type[Config], argv: Sequence[str] | None = None) -> Confi
 
 def run(config_type: type[Config], command: Callable[[Config], int | None], argv: Sequence[str] | None = None) -> int:
     """Parse, call ``command`` and return the exit status; bad input and failed I/O end in one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be anything
     config = parse(config_type, argv)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers are stopped too

@@ -68,9 +68,9 @@ def sync(path: str | os.PathLike[str]) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write ``text`` as UTF-8, whole or not at all."""
+    """Write ``text`` as UTF-8, whole or not at all; names of files that are no UTF-8 become what they are on disk."""
     with atomic_open(path) as file:
-        file.write(text.encode())
+        file.write(text.encode("utf-8", "surrogateescape"))
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

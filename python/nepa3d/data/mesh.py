@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import struct
 from dataclasses import dataclass
@@ -137,11 +138,11 @@ def normalize(vertices: NDArray[np.float64]) -> NDArray[np.float32]:
 def _read_with_trimesh(path: Path, kind: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     import trimesh  # here: most corpora need only the native readers
 
+    logging.getLogger("trimesh").addHandler(logging.NullHandler())  # what it says is in the error
     content = path.read_bytes()
-    options = {}
+    options = {} if kind == "stl" else {"skip_materials": True}
     if kind == "glb":
         _refuse_bomb(path, content)
-        options["skip_materials"] = True
     try:  # from memory, so that no other file is opened
         mesh = trimesh.load_mesh(io.BytesIO(content), file_type=kind, process=False, **options)
         vertices = np.asarray(mesh.vertices, np.float64).reshape(-1, 3)

@@ -76,7 +76,7 @@ def random_stream(seed: int, key: str, purpose: str) -> np.random.Generator:
     """
     if seed == -1:
         return np.random.default_rng()
-    digest = hashlib.sha256(f"{seed}\0{key}\0{purpose}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}\0{key}\0{purpose}".encode("utf-8", "surrogateescape")).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 

@@ -24,7 +24,9 @@ def mesh_test_split(keys: Sequence[str], test_ratio: float, split_seed: int) -> 
         raise ValueError(f"test_ratio must lie in [0, 1], got {test_ratio}")
 
     def rank(key: str) -> tuple[int, str]:
-        digest = hashlib.md5(f"{key}:{split_seed}".encode(), usedforsecurity=False).hexdigest()
+        digest = hashlib.md5(
+            f"{key}:{split_seed}".encode("utf-8", "surrogateescape"), usedforsecurity=False
+        ).hexdigest()
         return int(digest[:8], 16), key
 
     groups: dict[str, list[str]] = {}

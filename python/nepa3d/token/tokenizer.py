@@ -6,7 +6,6 @@ Letters: P point pool, R ray pool, n points and m rays of the sample, T tokens.
 from __future__ import annotations
 
 import hashlib
-import os
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +70,7 @@ def evaluation_rng(path: str, eval_seed: int, resample: int = 0) -> np.random.Ra
 
 def evaluation_draw_seed(path: str, eval_seed: int, resample: int = 0) -> int:
     """The seed, of 32 bits, of ``evaluation_rng``."""
-    digest = int(hashlib.md5(os.fsencode(path), usedforsecurity=False).hexdigest()[:8], 16)
+    digest = int(hashlib.md5(path.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()[:8], 16)
     return (digest + eval_seed + 1_000_003 * resample) & 0xFFFFFFFF
 
 
