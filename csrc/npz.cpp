@@ -18,7 +18,7 @@ namespace nepa3d {
 
 namespace {
 
-constexpr std::size_t max_array_bytes = std::size_t{1} << 30;  // no shape comes near
+constexpr std::size_t max_array_bytes = std::size_t{1} << 26;  // of a pool: over five million points
 
 /// A little-endian number of a zip's header; the bytes must be there.
 template <class T>
@@ -49,16 +49,19 @@ std::string_view value_of(std::string_view header, std::string_view key) {
 }
 
 void parse_type(std::string_view text, ArrayHeader& header) {
-    if (text.size() < 4 || (text[0] != '\'' && text[0] != '"')) throw FileFault("records are not read, only plain arrays");
+    if (text.size() < 4 || (text[0] != '\'' && text[0] != '"'))
+        throw FileFault("records are not read, only plain arrays");
     text = text.substr(1, text.find(text[0], 1) - 1);
     if (text.find('O') != std::string_view::npos) throw FileFault("pickled, only plain arrays are read");
     const char order = text[0];
     int size = 0;
-    const auto [end, error] = std::from_chars(text.data() + std::min<std::size_t>(2, text.size()), text.data() + text.size(), size);
+    const auto [end, error] =
+        std::from_chars(text.data() + std::min<std::size_t>(2, text.size()), text.data() + text.size(), size);
     const bool known = text.size() >= 3 && std::string_view("<>|=").find(order) != std::string_view::npos &&
                        std::string_view("biuf").find(text[1]) != std::string_view::npos && error == std::errc() &&
-                       end == text.data() + text.size() && size <= 8 && std::has_single_bit(static_cast<unsigned>(size)) &&
-                       !(text[1] == 'f' && size == 1) && !(text[1] == 'b' && size != 1);
+                       end == text.data() + text.size() && size <= 8 &&
+                       std::has_single_bit(static_cast<unsigned>(size)) && !(text[1] == 'f' && size == 1) &&
+                       !(text[1] == 'b' && size != 1);
     if (!known) throw FileFault("of dtype " + std::string(text.substr(0, 20)) + ", which is no plain number");
     header.kind = text[1];
     header.item_size = size;
@@ -153,7 +156,10 @@ std::size_t ArrayHeader::size() const {
 
 ArrayHeader parse_array_header(std::span<const std::byte> bytes, std::size_t& used) {
     if (bytes.size() < 12 || text_at(bytes, 0, 6) != "\x93NUMPY") throw FileFault("it is no array in NumPy's format");
-    const bool is_long = std::to_integer<int>(bytes[6]) > 1;
+    const int version = std::to_integer<int>(bytes[6]);
+    if ((version != 1 && version != 2) || bytes[7] != std::byte{0})
+        throw FileFault("it is of an unknown version of NumPy's format");
+    const bool is_long = version == 2;
     const std::size_t start = is_long ? 12 : 10;
     const std::size_t length = is_long ? number_at<std::uint32_t>(bytes, 8) : number_at<std::uint16_t>(bytes, 8);
     if (length > bytes.size() - start || length > 10000) throw FileFault("its header is longer than it can be");
@@ -213,7 +219,7 @@ std::vector<float> Array::floats(std::size_t columns) const {
 Npz::Npz(const std::string& path) : file_(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
     if (file_ < 0) throw FileFault(errno == ENOENT ? "there is no such file" : std::generic_category().message(errno));
     try {
-        struct stat status{};
+        struct stat status {};
         if (fstat(file_, &status) != 0) throw FileFault(std::generic_category().message(errno));
         if (!S_ISREG(status.st_mode)) throw FileFault("not a file");
         if (status.st_size == 0) throw FileFault("the file has 0 bytes");
@@ -264,7 +270,8 @@ void Npz::read_directory() {
     for (std::size_t i = 0; i < count; ++i) {
         if (entry_size > size - at || number_at<std::uint32_t>(bytes, at) != 0x02014b50) throw truncated;
         const std::size_t name = number_at<std::uint16_t>(bytes, at + 28);
-        const std::size_t rest = name + number_at<std::uint16_t>(bytes, at + 30) + number_at<std::uint16_t>(bytes, at + 32);
+        const std::size_t rest =
+            name + number_at<std::uint16_t>(bytes, at + 30) + number_at<std::uint16_t>(bytes, at + 32);
         if (rest > size - at - entry_size) throw truncated;
         const Member member{.name = text_at(bytes, at + entry_size, name),
                             .checksum = number_at<std::uint32_t>(bytes, at + 16),
@@ -294,11 +301,13 @@ Bytes Npz::read_member(const Member& member) const {
     if (number_at<std::uint32_t>(bytes, 0) != 0x04034b50) throw FileFault("it is not where the file says");
     if (number_at<std::uint16_t>(bytes, 6) & 1) throw FileFault("it is encrypted");
     const std::size_t name = number_at<std::uint16_t>(bytes, 26), extra = number_at<std::uint16_t>(bytes, 28);
-    if (name != member.name.size() || text_at(bytes, header_size, name) != member.name) throw FileFault("it has two names");
+    if (name != member.name.size() || text_at(bytes, header_size, name) != member.name)
+        throw FileFault("it has two names");
     if (member.compressed > max_array_bytes + 0xffff) throw FileFault("it is longer than any array");
     Bytes contents = read(member.header + header_size + name + extra, member.compressed);
     if (member.method == 0) return contents;
-    if (member.method != 8) throw FileFault("compressed by method " + std::to_string(member.method) + ", which is not read");
+    if (member.method != 8)
+        throw FileFault("compressed by method " + std::to_string(member.method) + ", which is not read");
     return inflated(contents.span(), member.size, member.checksum);
 }
 
@@ -310,7 +319,8 @@ Array Npz::array(std::string_view name) const {
         std::size_t used = 0;
         const ArrayHeader header = parse_array_header(contents.span(), used);
         const std::size_t bytes = header.size() * static_cast<std::size_t>(header.item_size);
-        if (contents.size - used != bytes) throw FileFault("it does not hold the " + std::to_string(bytes) + " bytes it says");
+        if (contents.size - used != bytes)
+            throw FileFault("it does not hold the " + std::to_string(bytes) + " bytes it says");
         const auto data = contents.span().subspan(used);
         return {header, data, std::move(contents)};
     } catch (const FileFault& fault) {

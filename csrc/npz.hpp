@@ -20,18 +20,18 @@ class FileFault : public std::runtime_error {
 
 /// What an array's header says.
 struct ArrayHeader {
-    char kind;       ///< b, i, u or f, as numpy.dtype.kind
-    int item_size;   ///< bytes of a number
-    bool swapped;    ///< of the other byte order than this machine's
-    bool fortran;    ///< the first index runs fastest
-    int rank;        ///< 0 to 3
+    char kind;  ///< b, i, u or f, as numpy.dtype.kind
+    int item_size;  ///< bytes of a number
+    bool swapped;  ///< of the other byte order than this machine's
+    bool fortran;  ///< the first index runs fastest
+    int rank;  ///< 0 to 3
     std::array<std::size_t, 3> shape;
 
     std::size_t size() const;  ///< numbers in the array
 };
 
 /// Parses an array's header and sets `used` to its length. Throws FileFault on anything that is not a header of plain
-/// numbers, also on objects (pickles), and on arrays of over 2^30 bytes.
+/// numbers, also on objects (pickles), and on arrays of over 2^26 bytes.
 ArrayHeader parse_array_header(std::span<const std::byte> bytes, std::size_t& used);
 
 /// Memory for bytes that are about to be written.

@@ -50,8 +50,8 @@ private:
         Size& size = sizes_[letter == 'N' ? 0 : letter == 'P' ? 1 : 2];
         if (size.key == nullptr) size = {key, header.shape[0]};
         if (size.rows != header.shape[0])
-            throw FileFault(name + " has " + letter + " = " + std::to_string(header.shape[0]) + ", " + size.key + " has " +
-                            letter + " = " + std::to_string(size.rows));
+            throw FileFault(name + " has " + letter + " = " + std::to_string(header.shape[0]) + ", " + size.key +
+                            " has " + letter + " = " + std::to_string(size.rows));
         return array;
     }
 
@@ -87,7 +87,8 @@ std::vector<T> in_order(const std::vector<T>& values, std::span<const std::int64
 
 void require_finite(std::span<const Vec3> points, const char* key) {
     for (const Vec3 p : points) {
-        if (!std::isfinite(p.x) || !std::isfinite(p.y) || !std::isfinite(p.z)) throw FileFault(std::string(key) + " is not finite");
+        if (!std::isfinite(p.x) || !std::isfinite(p.y) || !std::isfinite(p.z))
+            throw FileFault(std::string(key) + " is not finite");
     }
 }
 
@@ -114,11 +115,13 @@ std::vector<Nearest> nearest_of(const std::vector<Vec3>& points, std::span<const
 class VoxelView {
 public:
     VoxelView(Pools& pools, const SampleSettings& settings)
-        : cloud_(read_cloud(pools, true)), grid_(settings.voxel_grid),
+        : cloud_(read_cloud(pools, true)),
+          grid_(settings.voxel_grid),
           max_steps_(settings.voxel_max_steps > 0 ? settings.voxel_max_steps : 3 * grid_),
           occupancy_(voxelize(cloud_.points, grid_, settings.voxel_dilate)) {}
 
-    /// What distance_transform gives at the queries' cells, by the nearest occupied cells: whole numbers below 2^24 apart.
+    /// What distance_transform gives at the queries' cells, by the nearest occupied cells: whole numbers below 2^24
+    /// apart.
     std::vector<float> distances(std::span<const Vec3> queries) const {
         const auto side = static_cast<std::size_t>(grid_);
         std::vector<Vec3> occupied, cells(queries.size());
@@ -130,7 +133,9 @@ public:
         const double spacing = 2.0 / grid_;
         const float step = static_cast<float>(spacing), last = static_cast<float>(grid_ - 1);
         const auto cell = [&](float x) { return std::clamp(std::floor((x + 1) / step), 0.0f, last); };
-        std::transform(queries.begin(), queries.end(), cells.begin(), [&](Vec3 q) { return Vec3{cell(q.x), cell(q.y), cell(q.z)}; });
+        std::transform(queries.begin(), queries.end(), cells.begin(), [&](Vec3 q) {
+            return Vec3{cell(q.x), cell(q.y), cell(q.z)};
+        });
         const std::vector<Nearest> nearest = nearest_of(occupied, cells);
         std::vector<float> distances(queries.size());
         for (std::size_t i = 0; i < distances.size(); ++i) {
@@ -140,8 +145,8 @@ public:
         return distances;
     }
 
-    void cast(std::span<const Vec3> origins, std::span<const Vec3> directions, std::vector<float>& hit, std::vector<float>& t,
-              std::vector<Vec3>& normal) const {
+    void cast(std::span<const Vec3> origins, std::span<const Vec3> directions, std::vector<float>& hit,
+              std::vector<float>& t, std::vector<Vec3>& normal) const {
         std::vector<VoxelHit> found(origins.size());
         VoxelRays(occupancy_, grid_).first_hits(origins, directions, max_steps_, found, 1);
         hit.assign(found.size(), 0), t.assign(found.size(), 0), normal.assign(found.size(), Vec3{});
@@ -185,7 +190,8 @@ std::vector<float> cloud_distances(Pools& pools, const Rows& rows, std::span<con
     return distances;
 }
 
-std::vector<float> distances(Pools& pools, Backend backend, const VoxelView* voxel, const Rows& rows, std::span<const Vec3> queries) {
+std::vector<float> distances(Pools& pools, Backend backend, const VoxelView* voxel, const Rows& rows,
+                             std::span<const Vec3> queries) {
     const auto stored = [&](const char* key) { return scalars_of(pools.scalars(key, 'P'), rows); };
     switch (backend) {
         case Backend::mesh: return stored("pt_dist_pool");
@@ -197,7 +203,8 @@ std::vector<float> distances(Pools& pools, Backend backend, const VoxelView* vox
 
 template <class Draws>
 Rows drawn(Draws& draws, std::size_t pool, std::size_t count, const char* name) {
-    if (count > 0 && pool == 0) throw FileFault(std::string(name) + " is " + std::to_string(count) + ", but the pool is empty");
+    if (count > 0 && pool == 0)
+        throw FileFault(std::string(name) + " is " + std::to_string(count) + ", but the pool is empty");
     return draws.rows(static_cast<std::uint32_t>(pool), count);
 }
 

@@ -17,12 +17,13 @@ constexpr std::array<const char*, 6> backend_names = {"mesh",    "pointcloud", "
 
 Backend backend_of(const std::string& name) {
     const auto found = std::find(backend_names.begin(), backend_names.end(), name);
-    if (found == backend_names.end()) throw py::value_error("backend must be one of nepa3d.backends.BACKENDS, got " + name);
+    if (found == backend_names.end())
+        throw py::value_error("backend must be one of nepa3d.backends.BACKENDS, got " + name);
     return static_cast<Backend>(found - backend_names.begin());
 }
 
-SampleSettings make_settings(const std::string& backend, int n_point, int n_ray, bool qa, bool eos, double drop_ray_prob,
-                             bool force_missing_ray, std::array<int, 3> voxel) {
+SampleSettings make_settings(const std::string& backend, int n_point, int n_ray, bool qa, bool eos,
+                             double drop_ray_prob, bool force_missing_ray, std::array<int, 3> voxel) {
     return {.backend = backend_of(backend),
             .n_point = static_cast<std::size_t>(at_least(n_point, 0, "n_point")),
             .n_ray = static_cast<std::size_t>(at_least(n_ray, 0, "n_ray")),
@@ -52,7 +53,8 @@ Faults read_all(const Paths& paths, const Settings& settings, Features& features
     const std::size_t length = settings.front()->length();
     for (const SampleSettings* each : settings) same_length(each->length(), "a sample", length, "the first sample");
     if (features.ndim() != 3 || features.shape(0) != static_cast<py::ssize_t>(count) ||
-        features.shape(1) != static_cast<py::ssize_t>(length) || features.shape(2) != static_cast<py::ssize_t>(feature_dim))
+        features.shape(1) != static_cast<py::ssize_t>(length) ||
+        features.shape(2) != static_cast<py::ssize_t>(feature_dim))
         throw py::value_error("features must have shape (" + std::to_string(count) + ", " + std::to_string(length) +
                               ", 15), got " + shape_of(features));
     if (types.ndim() != 2 || types.shape(0) != features.shape(0) || types.shape(1) != features.shape(1))
@@ -94,7 +96,8 @@ Faults read_training_samples(const Paths& paths, const Settings& settings, std::
 Faults read_evaluation_samples(const Paths& paths, const Settings& settings, const std::vector<std::uint32_t>& seeds,
                                Features features, Types types, int threads) {
     same_length(seeds.size(), "seeds", paths.size(), "paths");
-    return read_all(paths, settings, features, types, threads, [&](std::size_t i) { return EvaluationDraws(seeds[i]); });
+    return read_all(paths, settings, features, types, threads,
+                    [&](std::size_t i) { return EvaluationDraws(seeds[i]); });
 }
 
 }  // namespace
@@ -106,8 +109,9 @@ void bind_samples(py::module_& module) {
     module.def("read_training_samples", &read_training_samples, py::arg("paths"), py::arg("settings"), py::kw_only(),
                py::arg("seed"), py::arg("epoch"), py::arg("indices"), py::arg("features").noconvert(),
                py::arg("types").noconvert(), py::arg("threads") = 1);
-    module.def("read_evaluation_samples", &read_evaluation_samples, py::arg("paths"), py::arg("settings"), py::kw_only(),
-               py::arg("seeds"), py::arg("features").noconvert(), py::arg("types").noconvert(), py::arg("threads") = 1);
+    module.def("read_evaluation_samples", &read_evaluation_samples, py::arg("paths"), py::arg("settings"),
+               py::kw_only(), py::arg("seeds"), py::arg("features").noconvert(), py::arg("types").noconvert(),
+               py::arg("threads") = 1);
 }
 
 }  // namespace nepa3d::bindings

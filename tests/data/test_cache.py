@@ -200,7 +200,7 @@ def test_header_that_is_none_is_named(path: Path, header: bytes) -> None:
 
 def test_member_over_the_limit_is_refused_unread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(path, deflate=True)
-    monkeypatch.setattr(cache_module, "MAX_MEMBER_BYTES", 100)
+    monkeypatch.setattr(cache_module, "MAX_POOL_BYTES", 100)
     with pytest.raises(CacheError, match="pt_xyz_pool says it holds over 100 bytes"):
         read_cache(path, ["pt_xyz_pool"])
 

@@ -50,6 +50,7 @@ KEYS: dict[str, Field] = {
 }
 POOLS = frozenset(key for key in KEYS if key.startswith(("pc_", "pt_", "ray_")))
 MAX_MEMBER_BYTES = 1 << 30  # no shape comes near; a member that says more is damaged or a bomb
+MAX_POOL_BYTES = 1 << 26  # of a pool: over five million points
 
 # what zipfile, the decompressors and NumPy's header parser raise on bytes that are not what they say
 _DAMAGE = (
@@ -157,8 +158,9 @@ class ShapeCache(Mapping[str, NDArray]):
                 raise CacheError(self.path, f"{key} is pickled; only plain arrays are read")
             self._check(key, shape, dtype)
             size = math.prod(shape) * dtype.itemsize
-            if max(size, info.file_size) > MAX_MEMBER_BYTES:
-                raise CacheError(self.path, f"{key} says it holds over {MAX_MEMBER_BYTES} bytes")
+            limit = MAX_POOL_BYTES if key in POOLS else MAX_MEMBER_BYTES
+            if max(size, info.file_size) > limit:
+                raise CacheError(self.path, f"{key} says it holds over {limit} bytes")
             data = member.read(size + 1)  # past the end, which is where the checksum is compared
         if len(data) != size:
             raise CacheError(self.path, f"{key} does not hold the {size} bytes that {dtype} {shape} needs")
