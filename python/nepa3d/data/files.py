@@ -41,6 +41,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         sync(temporary)
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None:  # of a write
+            raise type(error)(error.errno, error.strerror, f"{path}") from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)  # gone already, unless something was raised
     sync(path.parent)
