@@ -14,7 +14,9 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt constraints.txt $(shell find cmake csrc python -type f -not -name '*.so' -not -path '*/.*' -not -path '*/__pycache__/*')
 SANITIZED := build/sanitized
 
-.PHONY: help env demo test bench lint stubs sanitize clean
+FUZZ_RUNS ?= 1000000
+
+.PHONY: help env demo test bench lint stubs sanitize fuzz clean
 
 help:
 	@sed -n 's/^# make/make/p; s/^#      /     /p' Makefile
@@ -67,7 +69,17 @@ sanitize: env
 		--target $(SANITIZED)/site --upgrade -Cbuild-dir=$(SANITIZED)/build -Ccmake.build-type=RelWithDebInfo \
 		-Ccmake.define.NEPA3D_SANITIZE=ON -Ccmake.define.NEPA3D_WERROR=ON .
 	@LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
-		PYTHONPATH=$(SANITIZED)/site $(BIN)/python -m pytest tests/ops/test_geometry.py tests/ops/test_instruction_sets.py tests/ops/test_mesh_readers.py
+		PYTHONPATH=$(SANITIZED)/site $(BIN)/python -m pytest tests/ops/test_geometry.py tests/ops/test_instruction_sets.py tests/ops/test_mesh_readers.py tests/data/test_loader.py
+
+# The native readers under libFuzzer with both sanitizers; needs clang. For PLY, STL and GLB see tests/fuzz/fuzz_readers.py.
+fuzz: env
+	@echo "== fuzzing: $(FUZZ_RUNS) inputs a format"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt cmake
+	@$(BIN)/cmake -S tests/fuzz -B build/fuzz -DCMAKE_CXX_COMPILER=$$(command -v clang++ || command -v clang++-14) >/dev/null
+	@$(BIN)/cmake --build build/fuzz -j2 >/dev/null
+	@for format in obj off npz; do mkdir -p build/fuzz/corpus_$$format; \
+		build/fuzz/fuzz_$$format -runs=$(FUZZ_RUNS) -max_len=6000 -timeout=5 -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1 \
+			-artifact_prefix=build/fuzz/ build/fuzz/corpus_$$format tests/fuzz/corpus/$$format 2>&1 | grep -v '# Uses' || exit 1; done
 
 stubs: env
 	@$(BIN)/pybind11-stubgen nepa3d._core --output-dir build/stubs >/dev/null

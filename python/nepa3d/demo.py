@@ -145,6 +145,36 @@ def data_stages(config: Config, scale: Scale) -> list[Stage]:
     ]
 
 
+def scan_stages(config: Config) -> list[Stage]:
+    """Scans of the meshes, and their caches."""
+    root = config.root
+    some = (cli.EXIT_OK, cli.EXIT_SOME_FAILED)
+    workers = ("--workers", str(config.workers))
+    return [
+        Stage(
+            "scan",
+            "nepa3d.data.virtual_scanner",
+            ("--mesh_root", f"{root / 'corpus'}", "--out_root", f"{root / 'scans'}", *workers),
+            accepted=some,
+        ),
+        Stage(
+            "scan caches",
+            "nepa3d.data.preprocess_scanobjectnn",
+            (
+                *(
+                    "--scan_root",
+                    f"{root / 'scans' / 'h5_files' / 'main_split'}",
+                    "--out_root",
+                    f"{root / 'scan_cache'}",
+                ),
+                *("--pt_pool", "4000", "--ray_pool", "256", *workers),
+            ),
+            accepted=some,
+        ),
+        Stage("verify", "nepa3d.data.verify", (f"{root / 'cache'}", *workers)),
+    ]
+
+
 def pretrain_stages(config: Config, scale: Scale) -> list[Stage]:
     """One small model for each objective."""
     return [
@@ -240,6 +270,7 @@ def demo(config: Config) -> None:
     for stage in [
         corpus_stage(config.root, furniture, scale),
         *data_stages(config, scale),
+        *scan_stages(config),
         *pretrain_stages(config, scale),
         *probe_stages(config, scale),
     ]:

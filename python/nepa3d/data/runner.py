@@ -6,7 +6,7 @@ import multiprocessing
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -114,7 +114,7 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """Processes of this machine, forked from a clean server; one that dies or overruns its time is replaced."""
+    """Processes of this machine, forked from a clean server. One that dies, or overruns a shape, is replaced."""
 
     def __init__(self, pool: Pool) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -132,8 +132,7 @@ class LocalEngine:
     def results(self, work: Work[Any], chunks: Chunks) -> Iterator[tuple[Chunk, Results]]:
         """See ``Engine``."""
         futures: dict[Any, Chunk] = {
-            self._processes.schedule(_run_chunk, (work, chunk), timeout=self._time_limit * len(chunk)): chunk
-            for chunk in chunks
+            self._processes.schedule(_run_chunk, (work, chunk, self._time_limit)): chunk for chunk in chunks
         }
         for future in as_completed(futures):
             chunk, error = futures[future], future.exception()
@@ -190,18 +189,24 @@ def run_chunks(engine: Engine, work: Work[Any], chunks: Chunks) -> Iterator[list
         waiting = again
 
 
-def _run_chunk(work: Work[Job], tasks: Sequence[Task[Job]]) -> list[Outcome]:
-    """Compute the shapes one after the other, each while the one before it is written."""
+def _run_chunk(work: Work[Job], tasks: Sequence[Task[Job]], time_limit: float) -> list[Outcome]:
+    """Compute the shapes one after the other, each while the one before it is written.
+
+    A shape that takes longer than ``time_limit`` seconds ends the process by SIGALRM, wherever it is.
+    """
     outcomes: list[Outcome] = []
     written: Future[Outcome] | None = None
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     with ThreadPoolExecutor(1) as writer:
         for task in tasks:
+            signal.setitimer(signal.ITIMER_REAL, time_limit)
             computed = _compute(work, task)
             if written:
                 outcomes.append(written.result())
             written = writer.submit(_write, task.key, computed)
         if written:
             outcomes.append(written.result())
+    signal.setitimer(signal.ITIMER_REAL, 0)
     return outcomes
 
 
@@ -227,8 +232,6 @@ def _write(key: str, computed: str | Unwritten | Outcome) -> Outcome:
 def _outcome(key: str, error: BaseException) -> Outcome:
     if isinstance(error, (BadShapeError, CacheError)):
         return Outcome(key, "bad_input", str(error))
-    if isinstance(error, TimeoutError):
-        return Outcome(key, "timeout", "the time limit of the shape is over")
     if isinstance(error, ProcessExpired):
         return Outcome(key, *_death(error.exitcode))
     if isinstance(error, MemoryError):
@@ -241,6 +244,8 @@ def _outcome(key: str, error: BaseException) -> Outcome:
 def _death(exit_status: int | None) -> tuple[State, str]:
     if exit_status == -signal.SIGKILL:
         return "oom", "the worker was killed by SIGKILL, as a system out of memory does"
+    if exit_status == -signal.SIGALRM:
+        return "timeout", "the time limit of a shape is over"
     if exit_status is not None and exit_status < 0:
         return "crash", f"the worker died of {signal.Signals(-exit_status).name}"
     return "crash", f"the worker exited with status {exit_status}"
