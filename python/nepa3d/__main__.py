@@ -23,6 +23,7 @@ COMMANDS = {
     "unpaired-split": ("nepa3d.data.shapenet_unpaired_split", "divide shapes among views"),
     "unpaired-cache": ("nepa3d.data.preprocess_shapenet_unpaired", "lay out such a division as caches"),
     "pretrain": ("nepa3d.train.pretrain", "pretrain a model"),
+    "finetune": ("nepa3d.train.finetune_cls", "fine-tune a model to classify"),
     "ucpr": ("nepa3d.analysis.retrieval_ucpr", "cross-view retrieval"),
     "cpac": ("nepa3d.analysis.completion_cpac_udf", "completion of the distance field"),
     "tables": ("nepa3d.analysis.tables", "results as tables"),

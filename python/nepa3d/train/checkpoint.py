@@ -45,7 +45,11 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
 
     ``OSError`` naming ``path`` and the size if that fails; a file of that name is then as it was.
     """
-    content = {f.name: getattr(checkpoint, f.name) for f in fields(Checkpoint) if f.name != "path"}
+    write_tensors(path, {f.name: getattr(checkpoint, f.name) for f in fields(Checkpoint) if f.name != "path"})
+
+
+def write_tensors(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
+    """Write tensors and plain values, whole or not at all; ``OSError`` naming ``path`` and the size."""
     buffer = io.BytesIO()  # torch.save to a file hides why writing failed
     torch.save(content, buffer)
     try:
@@ -61,7 +65,7 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: there is no such checkpoint file")
-    content = _read(path, device)
+    content = read_tensors(path, device)
     wanted = {"model": dict, "opt": dict, "args": dict, "epoch": int, "step": int}
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a dict, got {type(content).__name__}")
@@ -143,7 +147,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> 
             raise ValueError(f"{name}: opt.state[{index}]: expected {tuple(parameter.shape)}, got {came}")
 
 
-def _read(path: Path, device: str | torch.device) -> Any:
+def read_tensors(path: Path, device: str | torch.device = "cpu") -> Any:
+    """What ``write_tensors`` wrote, its checksums compared; ``ValueError`` naming a file that is damaged or unsafe."""
     data = path.read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
