@@ -93,7 +93,7 @@ def test_a_pbs_job_runs_a_copy_of_the_script_from_home(tmp_path: Path) -> None:
 
 
 def test_every_wrapper_names_a_command_and_reaches_it(tmp_path: Path) -> None:
-    wrappers = sorted(SCRIPTS.glob("*/*.sh"))
+    wrappers = sorted(SCRIPTS.glob("preprocess/*.sh"))
     assert {path.stem for path in wrappers} >= {
         "preprocess_shapenet",
         "preprocess_scanobjectnn",
@@ -103,3 +103,14 @@ def test_every_wrapper_names_a_command_and_reaches_it(tmp_path: Path) -> None:
         done = bash(path, tmp_path)  # nothing is there to work on
         assert done.returncode == cli.EXIT_USAGE, path
         assert done.stderr.count("error: ") == 1, path
+
+
+def test_the_status_of_nothing_is_nothing(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "old.pid").write_text("999999999\n")
+    shown = bash(SCRIPTS / "logs" / "show_pipeline_status.sh", tmp_path)
+    assert shown.returncode == cli.EXIT_OK, shown.stderr
+    assert "old: ended without a word" in shown.stdout
+    assert (tmp_path / "logs" / "old.pid").exists()
+    assert bash(SCRIPTS / "logs" / "cleanup_stale_pids.sh", tmp_path).returncode == cli.EXIT_OK
+    assert not (tmp_path / "logs" / "old.pid").exists()
