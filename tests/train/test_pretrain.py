@@ -70,6 +70,31 @@ def test_resumed_is_bit_equal_to_uninterrupted(golden: Path, tmp_path: Path, fla
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
 
 
+@pytest.mark.parametrize("flags", [QA, ["--objective", "mae"]])
+@pytest.mark.parametrize("interrupted_at", [1, 4, 5])
+def test_a_run_goes_on_within_an_epoch(
+    golden: Path, tmp_path: Path, flags: list[str], interrupted_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three steps an epoch, last.pt after every second step within it: what was done after it is done again."""
+    flags = [*flags, "--epochs", "2", "--save_steps", "2"]
+    assert run(tmp_path / "whole", *flags) == cli.EXIT_OK
+    step, steps = pretrain.train_step, []
+
+    def interrupted(state: pretrain.Run, *rest: Any) -> torch.Tensor:
+        steps.append(state.step)
+        if state.step == interrupted_at and steps.count(interrupted_at) == 1:
+            raise KeyboardInterrupt
+        return step(state, *rest)
+
+    monkeypatch.setattr(pretrain, "train_step", interrupted)
+    assert run(tmp_path / "parts", *flags) == cli.EXIT_INTERRUPTED
+    assert run(tmp_path / "parts", *flags) == cli.EXIT_OK
+    kept = {1: 0, 4: 3, 5: 5}[interrupted_at]
+    assert steps == [*range(interrupted_at + 1), *range(kept, 6)]
+    assert_same_state(tmp_path / "whole" / "last.pt", tmp_path / "parts" / "last.pt")
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
 def test_worker_count_does_not_matter(golden: Path, tmp_path: Path) -> None:
     assert run(tmp_path / "none", "--epochs", "1") == cli.EXIT_OK
     assert run(tmp_path / "one", "--epochs", "1", "--num_workers", "1") == cli.EXIT_OK

@@ -108,19 +108,21 @@ class EpochBatches:
     """The batches of one epoch in order: features (B, T, 15) and types (B, T); the last one may be smaller.
 
     They are read by ``threads`` threads while the ones before them are used; 0: when they are asked for. A shape that
-    cannot be read ends the epoch with a ``CacheError``.
+    cannot be read ends the epoch with a ``CacheError``. ``first`` is the batch to begin with.
     """
 
-    def __init__(self, corpus: Corpus, epoch: int, batch: int, *, threads: int, pinned: bool = False) -> None:
+    def __init__(
+        self, corpus: Corpus, epoch: int, batch: int, *, threads: int, pinned: bool = False, first: int = 0
+    ) -> None:
         self.corpus, self.number, self.size = corpus, epoch, batch
-        self.threads, self.pinned = threads, pinned
+        self.threads, self.pinned, self.first = threads, pinned, first
         self.draws = corpus.epoch(epoch)
 
     def __len__(self) -> int:
         return math.ceil(len(self.draws) / self.size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        numbers = range(len(self))
+        numbers = range(self.first, len(self))
         return ahead(self.read, numbers) if self.threads else map(self.read, numbers)
 
     def read(self, number: int) -> tuple[Tensor, Tensor]:

@@ -9,10 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from tqdm import tqdm
 
@@ -58,8 +59,37 @@ def slots_from(text: str) -> list[str]:
     return slots
 
 
-def run_job(job: Job, device: str, processes: set[subprocess.Popen[bytes]]) -> Finished:
-    """Run one job on a device, its output appended to its log; its process is among ``processes`` meanwhile."""
+class Processes:
+    """The processes of the jobs that run; once ended, those that are yet to come end at their start."""
+
+    def __init__(self) -> None:
+        self.living: set[subprocess.Popen[bytes]] = set()
+        self.ended = False
+        self.lock = threading.Lock()
+
+    def start(self, command: Sequence[str], log: IO[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        with self.lock:
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+            self.living.add(process)
+            if self.ended:
+                process.terminate()
+        return process
+
+    def wait(self, process: subprocess.Popen[bytes]) -> int:
+        status = process.wait()
+        with self.lock:
+            self.living.discard(process)
+        return status
+
+    def end(self) -> None:
+        with self.lock:
+            self.ended = True
+            for process in self.living:
+                process.terminate()
+
+
+def run_job(job: Job, device: str, processes: Processes) -> Finished:
+    """Run one job on a device, its output appended to its log."""
     if job.result.exists():
         return Finished(job, "done before")
     begin = time.perf_counter()
@@ -70,11 +100,9 @@ def run_job(job: Job, device: str, processes: set[subprocess.Popen[bytes]]) -> F
     with job.log.open("a") as log:
         log.write(f"$ {shlex.join(command[2:])}\n")
         log.flush()
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-        processes.add(process)
+        process = processes.start(command, log, environment)
         pid.write_text(f"{process.pid}\n")
-        status = process.wait()
-    processes.discard(process)
+        status = processes.wait(process)
     pid.unlink()
     done = status == 0 and job.result.exists()
     return Finished(job, "ok" if done else "failed", time.perf_counter() - begin, status)
@@ -86,42 +114,25 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[str]) -> list[Finished]:
     for job in jobs:
         waiting.put(job)
     finished: list[Finished] = []
-    failures: list[OSError] = []
-    processes: set[subprocess.Popen[bytes]] = set()
-    stopped = threading.Event()
+    processes = Processes()
 
     def work(device: str) -> None:
-        while not stopped.is_set():
+        while not processes.ended:
             try:
                 job = waiting.get_nowait()
             except queue.Empty:
                 return
-            try:
-                ended = run_job(job, device, processes)
-            except OSError as error:  # such as a full disk, which is every job's
-                failures.append(error)
-                stopped.set()
-                return
-            finished.append(ended)
+            finished.append(run_job(job, device, processes))
             progress.update()
-            progress.write(line(ended))
+            progress.write(line(finished[-1]))
 
-    with tqdm(total=len(jobs), unit="job") as progress:
-        threads = [threading.Thread(target=work, args=(device,), daemon=True) for device in slots]
-        for thread in threads:
-            thread.start()
+    with tqdm(total=len(jobs), unit="job") as progress, ThreadPoolExecutor(len(slots)) as pool:
         try:
-            for thread in threads:
-                while thread.is_alive():
-                    thread.join(0.2)
+            # an OSError, such as a full disk, is every job's
+            for worker in as_completed([pool.submit(work, device) for device in slots]):
+                worker.result()
         finally:  # whoever ends us ends them
-            stopped.set()
-            for process in list(processes):
-                process.terminate()
-            for thread in threads:
-                thread.join()
-    if failures:
-        raise failures[0]
+            processes.end()
     return finished
 
 

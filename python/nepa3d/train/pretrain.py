@@ -36,7 +36,15 @@ WEIGHT_DECAY = 0.05
 STEP_STRIDE = 1_000_003  # between the seeds of two runs' masks
 LOG_EVERY = 10  # steps between two looks at the loss, each of which waits for the device
 MODEL = ("objective", "d_model", "layers", "heads", "n_point", "n_ray", "qa_tokens", "add_eos")  # a run keeps these
-HARMLESS = ("save_dir", "save_every", "save_last", "resume", "auto_resume", "num_workers")  # these change no number
+HARMLESS = (
+    "save_dir",
+    "save_every",
+    "save_last",
+    "save_steps",
+    "resume",
+    "auto_resume",
+    "num_workers",
+)  # these change no number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +87,8 @@ class Config:
     """Keep a checkpoint at epochs divisible by this, and at the last."""
     save_last: Literal[0, 1] = 1
     """Write last.pt after every epoch."""
+    save_steps: int = 0
+    """Also write last.pt every so many steps within an epoch; 0: not."""
     resume: str = ""
     """Checkpoint to go on from."""
     auto_resume: Literal[0, 1] = 1
@@ -119,7 +129,7 @@ class Config:
         for name in ("batch", "epochs", "save_every", "layers", "heads", "d_model"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("num_workers", "seed"):
+        for name in ("num_workers", "seed", "save_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         for name in ("mask_ratio", "dual_mask_warmup_frac"):
@@ -154,6 +164,12 @@ class Run:
     step: int = 0  # steps done
     source: str = ""  # the checkpoint it went on from
 
+    def first_batch(self, samples: int) -> int:
+        """The batch of the epoch to go on with: above 0 after a checkpoint from within an epoch of ``samples``."""
+        steps = math.ceil(samples / self.config.batch)
+        done = self.step - self.epoch * steps
+        return done if 0 < done < steps else 0
+
     def checkpoint(self) -> Checkpoint:
         """The state as a checkpoint file holds it; ``epoch`` there is the last finished one."""
         scaler = self.scaler.state_dict() if self.scaler else None
@@ -178,10 +194,10 @@ def pretrain(config: Config) -> Path:
         return Path(run.source)
     samples = len(corpus.epoch(0))
     total_steps = math.ceil(samples / config.batch) * config.epochs
-    with tqdm(total=config.epochs * samples, initial=run.epoch * samples, unit="sample") as progress:
+    begun = min(run.first_batch(samples) * config.batch, samples)
+    with tqdm(total=config.epochs * samples, initial=run.epoch * samples + begun, unit="sample") as progress:
         while run.epoch < config.epochs:
-            losses = train_epoch(run, corpus, device, total_steps, progress)
-            _append_losses(folder, run, losses)
+            train_epoch(run, corpus, device, total_steps, progress)
             run.epoch += 1
             _save(run, folder)
     return last
@@ -201,24 +217,37 @@ def start(config: Config, device: torch.device) -> Run:
     return run
 
 
-def train_epoch(run: Run, corpus: Corpus, device: torch.device, total_steps: int, progress: tqdm) -> list[float]:
-    """One pass over the corpus; returns the loss of every step. ``ValueError`` if loss or weights diverge."""
-    config = run.config
+def train_epoch(run: Run, corpus: Corpus, device: torch.device, total_steps: int, progress: tqdm) -> None:
+    """One pass over the corpus, or what is left of it; logs the loss of every step.
+
+    ``ValueError`` if loss or weights diverge, before anything of it is written.
+    """
+    config, folder = run.config, Path(run.config.save_dir)
+    first = run.first_batch(len(corpus.epoch(run.epoch)))
     pinned = device.type == "cuda"
-    loader = EpochBatches(corpus, run.epoch, config.batch, threads=config.num_workers, pinned=pinned)
+    loader = EpochBatches(corpus, run.epoch, config.batch, threads=config.num_workers, pinned=pinned, first=first)
     losses: list[Tensor] = []
-    for features, types in loader:
+    for number, (features, types) in enumerate(loader, first + 1):
         losses.append(train_step(run, features, types, total_steps, device))
         run.step += 1
         progress.update(len(features))
-        if len(losses) % LOG_EVERY == 0 or len(losses) == len(loader):
+        last = number == len(loader)
+        if number % LOG_EVERY == 0 or last:
             loss = float(losses[-1])
             if not math.isfinite(loss):
-                raise ValueError(f"the loss is {loss} at step {run.step}; checkpoints hold the state before this epoch")
+                raise ValueError(f"the loss is {loss} at step {run.step}; checkpoints hold an earlier state")
             progress.set_postfix(epoch=run.epoch, loss=f"{loss:.4f}", refresh=False)
+        if last or (config.save_steps and number % config.save_steps == 0):
+            _require_finite(run)
+            _append_losses(folder, run, [float(loss) for loss in losses])
+            losses.clear()
+            if not last and config.save_last:
+                save_checkpoint(folder / "last.pt", run.checkpoint())
+
+
+def _require_finite(run: Run) -> None:
     if not all(bool(parameter.isfinite().all()) for parameter in run.model.parameters()):
-        raise ValueError(f"weights are not finite at step {run.step}; checkpoints hold the state before this epoch")
-    return [float(loss) for loss in losses]
+        raise ValueError(f"weights are not finite at step {run.step}; checkpoints hold an earlier state")
 
 
 def train_step(run: Run, features: Tensor, types: Tensor, total_steps: int, device: torch.device) -> Tensor:
