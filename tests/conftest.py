@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -10,8 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from nepa3d.data.files import TEMPORARY_PREFIX
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is loaded: its kernels then run on the CPU
 
 GOLDEN = Path(__file__).parent / "fixtures" / "golden"
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nepa3d.models.query_nepa import QueryNepa
-from nepa3d.ops.attention import DualMask
+from nepa3d.ops.attention import DualMask, dual_mask
 from nepa3d.train.checkpoint import build_model, load_checkpoint
 from nepa3d.train.objectives import hide, mae_loss, nepa_loss
 
@@ -54,16 +54,16 @@ def small(**changes: int) -> QueryNepa:
     return QueryNepa(**{"d_model": 16, "n_types": 9, "nhead": 2, "num_layers": 2, "max_len": 12, **changes}).eval()
 
 
-@pytest.mark.parametrize("mask", [None, DualMask(0.5, 0.5, 3, 1)])
-def test_no_token_sees_the_future(mask: DualMask | None) -> None:
+@pytest.mark.parametrize("edges", [None, dual_mask(10, DualMask(0.5, 0.5, 3, 1))])
+def test_no_token_sees_the_future(edges: torch.Tensor | None) -> None:
     model = small()
     features = torch.randn(2, 10, 15, generator=torch.Generator().manual_seed(1))
     types = torch.zeros(2, 10, dtype=torch.long)
     changed = features.clone()
     changed[:, 6:] += 1
     with torch.inference_mode():
-        _, _, before = model(features, types, mask)
-        _, _, after = model(changed, types, mask)
+        _, _, before = model(features, types, edges)
+        _, _, after = model(changed, types, edges)
     torch.testing.assert_close(before[:, :6], after[:, :6])
     assert (before[:, 6:] - after[:, 6:]).abs().amax(-1).min() > 1e-3
 

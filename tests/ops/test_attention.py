@@ -7,7 +7,15 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from nepa3d.ops.attention import DualMask, dual_mask, dual_mask_attention
+from nepa3d.ops.attention import (
+    DualMask,
+    dual_mask,
+    dual_mask_attention,
+    masked_attention,
+    pack_edges,
+    remaining_edges,
+    unpack_edges,
+)
 
 
 def mix32(x: int) -> int:
@@ -88,17 +96,29 @@ def test_seeds_rows_and_columns_are_unrelated() -> None:
     assert abs(first.mean(1) - 0.5).max() < 0.17
 
 
+SETTINGS = [(0.0, 0.0, 4, 1), (0.5, 0.2, 4, 1), (1.0, 1.0, 4, 1)]
+
+
+def by_its_formula(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
+    scores = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).masked_fill(~edges, -torch.inf)
+    return scores.softmax(-1) @ v
+
+
+def inputs(shape: tuple[int, ...], seed: int = 0) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1, 4), (2, 3, 33, 8), (1, 2, 65, 16)])
-@pytest.mark.parametrize("mask", [None, DualMask(0, 0, 4, 1), DualMask(0.5, 0.2, 4, 1), DualMask(1, 1, 4, 1)])
-def test_attention_by_its_formula(shape: tuple[int, ...], mask: DualMask | None) -> None:
-    generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(3))
-    seen = dual_mask(shape[2], mask or DualMask(0, 0, 1, 0))
-    scores = (q @ k.transpose(-1, -2) / shape[-1] ** 0.5).masked_fill(~seen, -torch.inf)
-    expected = scores.softmax(-1) @ v
-    found = dual_mask_attention(q, k, v, mask)
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_attention_by_its_formula(shape: tuple[int, ...], setting: tuple[float, float, int, int], packed: bool) -> None:
+    q, k, v = inputs(shape)
+    edges = dual_mask(shape[2], DualMask(*setting))
+    expected = by_its_formula(q, k, v, edges)
+    found = masked_attention(q, k, v, pack_edges(edges)) if packed else dual_mask_attention(q, k, v, *setting)
     torch.testing.assert_close(found, expected)
-    weight = torch.randn(shape, generator=generator, dtype=torch.float64)
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     for a, b in zip(
         torch.autograd.grad((found * weight).sum(), (q, k, v)),
         torch.autograd.grad((expected * weight).sum(), (q, k, v)),
@@ -110,7 +130,51 @@ def test_attention_by_its_formula(shape: tuple[int, ...], mask: DualMask | None)
 def test_nothing_dropped_is_causal_attention() -> None:
     q, k, v = torch.randn(3, 2, 2, 17, 8, generator=torch.Generator().manual_seed(1)).unbind()
     expected = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    assert torch.equal(dual_mask_attention(q, k, v, DualMask(0, 0, 32, 5)), expected)
+    assert torch.equal(dual_mask_attention(q, k, v, 0, 0, 32, 5), expected)
+    assert remaining_edges(17, DualMask(0, 0, 32, 5)) is None
+
+
+@pytest.mark.parametrize("length", [1, 31, 32, 33, 128, 129])
+def test_packing_is_undone(length: int) -> None:
+    edges = dual_mask(length, DualMask(0.5, 0.2, 7, 3))
+    words = pack_edges(edges)
+    assert words.shape == (length, -(-length // 128) * 4)
+    assert torch.equal(unpack_edges(words), edges)
+    i, j = length - 1, length // 2
+    assert bool(words[i, j // 32].item() >> (j % 32) & 1) == bool(edges[i, j])
+
+
+def test_the_packed_operator_is_registered_well() -> None:
+    q, k, v = inputs((1, 2, 9, 4))
+    words = pack_edges(dual_mask(9, DualMask(0.5, 0.2, 3, 1)))
+    torch.library.opcheck(torch.ops.nepa3d.packed_attention.default, (q, k, v, words))
+    assert torch.autograd.gradcheck(lambda *qkv: masked_attention(*qkv, words), (q, k, v))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, which the compiler itself uses
+def test_it_compiles_into_one_graph() -> None:
+    q, k, v = (x.detach().float() for x in inputs((2, 2, 19, 8)))
+    edges = dual_mask(19, DualMask(0.5, 0.2, 3, 1))
+    compiled = torch.compile(masked_attention, fullgraph=True)
+    for form in (None, edges, pack_edges(edges)):
+        torch.testing.assert_close(compiled(q, k, v, form), masked_attention(q, k, v, form))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"k": torch.zeros(1, 2, 8, 4)}, r"k must be as q, \(1, 2, 9, 4\) of torch.float32 on cpu, got \(1, 2, 8, 4\)"),
+        ({"v": torch.zeros(1, 2, 9, 4, dtype=torch.float64)}, r"v must be as q.*float64"),
+        ({"q": torch.zeros(2, 9, 4)}, r"q must have shape \(B, H, T, D\), got \(2, 9, 4\)"),
+        ({"words": torch.zeros(9, 1, dtype=torch.int32)}, r"words must be \(9, 4\) of int32 on cpu, got \(9, 1\)"),
+        ({"words": torch.zeros(9, 4, dtype=torch.int64)}, r"words must be \(9, 4\) of int32 on cpu"),
+    ],
+)
+def test_arguments_are_checked(change: dict[str, torch.Tensor], message: str) -> None:
+    zeros = torch.zeros(1, 2, 9, 4)
+    arguments = {"q": zeros, "k": zeros, "v": zeros, "words": torch.zeros(9, 4, dtype=torch.int32)} | change
+    with pytest.raises(ValueError, match=message):
+        torch.ops.nepa3d.packed_attention(*arguments.values())
 
 
 def test_probabilities_are_checked() -> None:

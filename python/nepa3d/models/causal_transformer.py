@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nepa3d.ops.attention import DualMask, masked_attention, remaining_edges
+from nepa3d.ops.attention import masked_attention
 
 
 class SelfAttention(nn.Module):
@@ -23,7 +23,7 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, x: Tensor, edges: Tensor | None) -> Tensor:
-        """(B, T, D) to (B, T, D), along ``edges`` (T, T) or all causal ones."""
+        """(B, T, D) to (B, T, D)."""
         qkv = nn.functional.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = qkv.unflatten(-1, (3, self.nhead, -1)).permute(2, 0, 3, 1, 4)
         attended = masked_attention(q, k, v, edges)
@@ -57,21 +57,23 @@ class Encoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(Block(d_model, nhead, mlp_ratio, dropout) for _ in range(num_layers))
 
-    def forward(self, x: Tensor, mask: DualMask | None) -> Tensor:
-        """(B, T, D) to (B, T, D); one mask for all layers."""
-        edges = remaining_edges(x.shape[1], mask, device=x.device)
+    def forward(self, x: Tensor, edges: Tensor | None) -> Tensor:
+        """(B, T, D) to (B, T, D)."""
         for layer in self.layers:
             x = layer(x, edges)
         return x
 
 
 class CausalTransformer(nn.Module):
-    """The backbone: every token sees itself and, where the mask lets it, the tokens before it."""
+    """The backbone: every token sees itself and the tokens before it, or those of them that ``edges`` leave.
+
+    For ``edges`` see ``nepa3d.ops.attention.masked_attention``.
+    """
 
     def __init__(self, d_model: int, nhead: int, num_layers: int, mlp_ratio: float = 4.0, dropout: float = 0.0) -> None:
         super().__init__()
         self.enc = Encoder(d_model, nhead, num_layers, mlp_ratio, dropout)
 
-    def forward(self, x: Tensor, mask: DualMask | None = None) -> Tensor:
+    def forward(self, x: Tensor, edges: Tensor | None = None) -> Tensor:
         """(B, T, D) to (B, T, D)."""
-        return self.enc(x, mask)
+        return self.enc(x, edges)

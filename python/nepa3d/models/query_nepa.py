@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from nepa3d.models.causal_transformer import CausalTransformer
-from nepa3d.ops.attention import DualMask
 from nepa3d.token.schema import FEATURE_DIM, N_TYPES_QA
 
 
@@ -44,8 +43,8 @@ class QueryNepa(nn.Module):
             raise ValueError(f"features must have at most {self.pos_emb.shape[1]} tokens, got {length}")
         return self.token_mlp(features) + self.type_emb(types) + self.pos_emb[:, :length]
 
-    def forward(self, features: Tensor, types: Tensor, mask: DualMask | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Embeddings z, predictions z_hat and hidden states h, each (B, T, D)."""
+    def forward(self, features: Tensor, types: Tensor, edges: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeddings z, predictions z_hat and hidden states h, each (B, T, D); ``edges`` as the backbone takes them."""
         z = self.embed(features, types)
-        h = self.backbone(z, mask)
+        h = self.backbone(z, edges)
         return z, self.pred_head(h), h

@@ -1,17 +1,25 @@
-"""Causal attention with the stochastic dual mask, in its plain form on torch.
+"""Causal attention with the stochastic dual mask.
 
-Letters: B batch, H heads, T tokens, D head size; token i attends token j.
+Letters: B batch, H heads, T tokens, D head size; token i attends token j. A mask is made once a step and shared by the
+batch, the heads and the layers: on the CPU as bits (T, T) bool, for torch's own attention; on a GPU packed, (T, W)
+int32, for the Triton kernel of ``nepa3d.ops.attention_kernel``. Both hold the same bits.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+HEAD_SIZES = range(1, 129)  # of the kernel
+KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _MASK32 = 0xFFFFFFFF
+
+Number = TypeVar("Number", int, Tensor)
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,36 @@ class DualMask:
         return self.near > 0 or self.far > 0
 
 
+def dual_mask_attention(q: Tensor, k: Tensor, v: Tensor, near: float, far: float, window: int, seed: int) -> Tensor:
+    """Causal attention (B, H, T, D) under one ``DualMask`` for the whole batch and all heads."""
+    return masked_attention(q, k, v, remaining_edges(q.shape[-2], DualMask(near, far, window, seed), device=q.device))
+
+
+def remaining_edges(length: int, mask: DualMask | None, *, device: torch.device | str | None = None) -> Tensor | None:
+    """The mask in the form that ``masked_attention`` takes on that device, or None where it would drop nothing."""
+    if mask is None or not mask.drops:
+        return None
+    device = torch.device(device or "cpu")
+    if device.type != "cuda":
+        return dual_mask(length, mask, device=device)
+    from nepa3d.ops import attention_kernel  # Triton is loaded where it is used
+
+    bits = torch.empty(length, _words(length), dtype=torch.int32, device=device)
+    attention_kernel.pack(_scaled(mask.near), _scaled(mask.far), mask.window, _stirred(mask.seed), bits)
+    return bits
+
+
+def masked_attention(q: Tensor, k: Tensor, v: Tensor, edges: Tensor | None) -> Tensor:
+    """Attention (B, H, T, D) along ``edges``: (T, T) bool, the same packed, or None for all causal ones.
+
+    ``ValueError`` on packed edges with a type or a head size that the kernel does not have.
+    """
+    if edges is None or edges.dtype == torch.bool:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=edges, is_causal=edges is None)
+    attended, _ = torch.ops.nepa3d.packed_attention(q, k, v, edges)
+    return attended
+
+
 def dual_mask(length: int, mask: DualMask, *, device: torch.device | str | None = None) -> Tensor:
     """Which edges remain: (T, T) bool, True where i may attend j.
 
@@ -46,9 +84,7 @@ def dual_mask(length: int, mask: DualMask, *, device: torch.device | str | None 
     one of least bias known to github.com/skeeto/hash-prospector/issues/19 (TheIronBorn, 2022).
     """
     index = torch.arange(length, device=device)
-    low, high = mask.seed & _MASK32, (mask.seed >> 32) & _MASK32
-    stirred = _mix32(_mix32(torch.tensor(low, device=device)) ^ high)
-    row = _mix32((index * 0x9E3779B9 & _MASK32) ^ stirred)
+    row = _mix32((index * 0x9E3779B9 & _MASK32) ^ _stirred(mask.seed))
     column = _mix32((index * 0x85EBCA6B & _MASK32) ^ 0x68E31DA4)
     bits = _mix32(row[:, None] ^ column[None, :])
     back = index[:, None] - index[None, :]
@@ -57,27 +93,132 @@ def dual_mask(length: int, mask: DualMask, *, device: torch.device | str | None 
     return (back == 0) | ((back > 0) & ~dropped)
 
 
-def dual_mask_attention(q: Tensor, k: Tensor, v: Tensor, mask: DualMask | None = None) -> Tensor:
-    """Causal attention (B, H, T, D) under one mask for the whole batch and all heads; ``None`` drops nothing."""
-    return masked_attention(q, k, v, remaining_edges(q.shape[-2], mask, device=q.device))
+def pack_edges(edges: Tensor) -> Tensor:
+    """Edges (T, T) bool as words (T, W) int32: bit j % 32 of word (i, j // 32); W a multiple of 4, for the kernel."""
+    length = edges.shape[0]
+    padded = F.pad(edges, (0, _words(length) * 32 - length)).view(length, -1, 32).long()
+    return (padded << torch.arange(32, device=edges.device)).sum(-1).to(torch.int32)
 
 
-def remaining_edges(length: int, mask: DualMask | None, *, device: torch.device | str | None = None) -> Tensor | None:
-    """``dual_mask``, or None where it would drop nothing."""
-    return dual_mask(length, mask, device=device) if mask is not None and mask.drops else None
+def unpack_edges(words: Tensor) -> Tensor:
+    """Edges (T, T) bool of words (T, W)."""
+    length = words.shape[0]
+    bits = (words[:, :, None] >> torch.arange(32, device=words.device, dtype=torch.int32)) & 1
+    return bits.flatten(1)[:, :length].bool()
 
 
-def masked_attention(q: Tensor, k: Tensor, v: Tensor, edges: Tensor | None) -> Tensor:
-    """Attention (B, H, T, D) along ``edges`` (T, T) bool; ``None`` stands for all causal ones."""
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=edges, is_causal=edges is None)
+def token_major_like(q: Tensor) -> Tensor:
+    """An empty (B, H, T, D) that lies in memory as (B, T, H, D): joining the heads then copies nothing."""
+    b, h, length, d = q.shape
+    return q.new_empty(b, length, h, d).transpose(1, 2)
+
+
+def _words(length: int) -> int:
+    return math.ceil(length / 128) * 4
+
+
+@torch.library.custom_op("nepa3d::packed_attention", mutates_args=(), device_types="cpu")
+def packed_attention(q: Tensor, k: Tensor, v: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention (B, H, T, D) along packed edges, and the logarithm to base 2 of each row's sum (B, H, T).
+
+    This is the kernel's plain twin. Only the first result has a gradient.
+    """
+    _require_fitting(q, k, v, words)
+    wide = torch.promote_types(q.dtype, torch.float32)
+    scores = (q.to(wide) @ k.to(wide).mT / math.sqrt(q.shape[3])).masked_fill(~unpack_edges(words), -math.inf)
+    lse = scores.logsumexp(-1)
+    out = token_major_like(q)
+    out.copy_((scores - lse[..., None]).exp() @ v.to(wide))
+    return out, lse / math.log(2)
+
+
+@torch.library.custom_op("nepa3d::packed_attention_backward", mutates_args=(), device_types="cpu")
+def packed_attention_backward(
+    dout: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, words: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v."""
+    wide, scale = lse.dtype, 1 / math.sqrt(q.shape[3])
+    scores = (q.to(wide) @ k.to(wide).mT * scale).masked_fill(~unpack_edges(words), -math.inf)
+    weights = (scores - lse[..., None] * math.log(2)).exp()
+    delta = (dout.to(wide) * out.to(wide)).sum(-1, keepdim=True)
+    dscores = weights * (dout.to(wide) @ v.to(wide).mT - delta) * scale
+    grads = token_major_like(q), token_major_like(q), token_major_like(q)
+    for grad, value in zip(
+        grads, (dscores @ k.to(wide), dscores.mT @ q.to(wide), weights.mT @ dout.to(wide)), strict=True
+    ):
+        grad.copy_(value)
+    return grads
+
+
+@packed_attention.register_kernel("cuda")
+def _(q: Tensor, k: Tensor, v: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+    from nepa3d.ops import attention_kernel
+
+    _require_fitting(q, k, v, words)
+    if q.dtype not in KERNEL_DTYPES:
+        raise ValueError(f"q must be float32, bfloat16 or float16 for the kernel, got {q.dtype}")
+    if q.shape[3] not in HEAD_SIZES:
+        raise ValueError(f"q must have heads of at most {HEAD_SIZES[-1]} numbers for the kernel, got {q.shape[3]}")
+    return attention_kernel.forward(q, k, v, words)
+
+
+@packed_attention_backward.register_kernel("cuda")
+def _(
+    dout: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, words: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    from nepa3d.ops import attention_kernel
+
+    return attention_kernel.backward(dout, q, k, v, out, lse, words)
+
+
+@packed_attention.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+    return token_major_like(q), q.new_empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32))
+
+
+@packed_attention_backward.register_fake
+def _(
+    dout: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, words: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return token_major_like(q), token_major_like(q), token_major_like(q)
+
+
+def _save(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+    q, k, v, words = inputs
+    ctx.save_for_backward(q, k, v, *output, words)
+
+
+def _backward(ctx: torch.autograd.function.FunctionCtx, dout: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    return *torch.ops.nepa3d.packed_attention_backward(dout, *ctx.saved_tensors), None  # type: ignore[attr-defined]
+
+
+packed_attention.register_autograd(_backward, setup_context=_save)
+
+
+def _require_fitting(q: Tensor, k: Tensor, v: Tensor, words: Tensor) -> None:
+    if q.dim() != 4:
+        raise ValueError(f"q must have shape (B, H, T, D), got {tuple(q.shape)}")
+    for name, x in (("k", k), ("v", v)):
+        if x.shape != q.shape or x.dtype != q.dtype or x.device != q.device:
+            expected = f"{tuple(q.shape)} of {q.dtype} on {q.device}"
+            raise ValueError(f"{name} must be as q, {expected}, got {tuple(x.shape)} of {x.dtype} on {x.device}")
+    expected_words = (q.shape[2], _words(q.shape[2]))
+    if tuple(words.shape) != expected_words or words.dtype != torch.int32 or words.device != q.device:
+        came = f"{tuple(words.shape)} of {words.dtype} on {words.device}"
+        raise ValueError(f"words must be {expected_words} of int32 on {q.device}, got {came}")
 
 
 def _scaled(probability: float) -> int:
     return int(probability * 2**32)
 
 
-def _mix32(x: Tensor) -> Tensor:
-    """The mixing function on int64 tensors that hold 32-bit values; their products wrap, which keeps the low bits."""
+def _stirred(seed: int) -> int:
+    """32 bits of a seed of any size."""
+    return _mix32(_mix32(seed & _MASK32) ^ (seed >> 32) & _MASK32)
+
+
+def _mix32(x: Number) -> Number:
+    """The mixing function, on 32-bit values; products of int64 tensors wrap, which keeps their low bits."""
     x = x ^ (x >> 16)
     x = x * 0x21F0AAAD & _MASK32
     x = x ^ (x >> 15)

@@ -20,7 +20,7 @@ from nepa3d.backends import VoxelSettings
 from nepa3d.data.dataset import SampleSettings
 from nepa3d.data.files import remove_temporaries, write_text
 from nepa3d.models.query_nepa import QueryNepa
-from nepa3d.ops.attention import DualMask
+from nepa3d.ops.attention import DualMask, remaining_edges
 from nepa3d.train.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -260,7 +260,8 @@ def train_step(run: Run, features: Tensor, types: Tensor, total_steps: int, devi
     features, types = features.to(device, non_blocking=True), types.to(device, non_blocking=True)
     with torch.autocast(device.type, dtype=torch.float16, enabled=run.scaler is not None):
         if hidden is None:
-            z, z_hat, _ = run.model(features, types, dual_mask_at(config, run.step, total_steps))
+            mask = dual_mask_at(config, run.step, total_steps)
+            z, z_hat, _ = run.model(features, types, remaining_edges(features.shape[1], mask, device=device))
             loss = nepa_loss(z, z_hat, types)
         else:
             with torch.no_grad():
