@@ -1,7 +1,8 @@
 """How every command starts: a dataclass becomes flags, errors become one line and an exit status.
 
 Exit statuses: 0 done, 2 the request is wrong (flags or input), 3 done but some shapes failed, 4 files are damaged,
-71 memory ran out, 74 reading or writing failed, 130 interrupted, 143 told to end.
+71 memory ran out, 74 reading or writing failed, 75 ended as a scheduler asked, resumable, 130 interrupted, 143 told to
+end.
 """
 
 from __future__ import annotations
@@ -21,7 +22,12 @@ EXIT_SOME_FAILED = 3
 EXIT_INTEGRITY = 4
 EXIT_MEMORY = 71
 EXIT_IO = 74
+EXIT_RESUMABLE = 75
 EXIT_INTERRUPTED = 130
+
+
+class Interrupted(Exception):  # noqa: N818 (no error: the work is kept)
+    """A command ended early because it was asked to, and can go on."""
 
 
 def parse(config_type: type[Config], argv: Sequence[str] | None = None) -> Config:
@@ -55,6 +61,9 @@ def run(config_type: type[Config], command: Callable[[Config], int | None], argv
     except MemoryError as error:
         print(f"error: memory ran out: {error}" if str(error) else "error: memory ran out", file=sys.stderr)
         return EXIT_MEMORY
+    except Interrupted as reason:
+        print(reason, file=sys.stderr)
+        return EXIT_RESUMABLE
     except KeyboardInterrupt:
         print("interrupted; finished files are kept, the same command goes on from them", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -48,12 +48,18 @@ def test_mae_by_hand() -> None:
 
 def test_masks_leave_bos_and_eos_and_have_their_size() -> None:
     types = np.array([[T.BOS] + 9 * [T.POINT] + [T.EOS], [T.BOS] + 10 * [T.RAY]], np.int64)
-    masked = choose_masked(types, 0.4, np.random.default_rng(0))
+    masked = choose_masked(types, 0.4, (0,))
     assert masked.sum(1).tolist() == [3, 4]
     assert not masked[:, 0].any()
     assert not masked[0, -1]
-    assert not np.array_equal(masked, choose_masked(types, 0.4, np.random.default_rng(1)))
-    np.testing.assert_array_equal(masked, choose_masked(types, 0.4, np.random.default_rng(0)))
+    assert not np.array_equal(masked, choose_masked(types, 0.4, (1,)))
+    np.testing.assert_array_equal(masked, choose_masked(types, 0.4, (0,)))
+
+
+def test_a_rows_mask_does_not_depend_on_the_other_rows() -> None:
+    types = np.array(3 * [[T.BOS, *9 * [T.POINT], T.EOS]], np.int64)
+    whole = choose_masked(types, 0.4, (0, 7))
+    np.testing.assert_array_equal(choose_masked(types[1:], 0.4, (0, 7), first=1), whole[1:])
 
 
 def test_hide() -> None:

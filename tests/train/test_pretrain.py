@@ -20,8 +20,9 @@ from nepa3d import cli
 from nepa3d.data.files import TEMPORARY_PREFIX
 from nepa3d.ops.attention import DualMask
 from nepa3d.train import pretrain
-from nepa3d.train.checkpoint import load_checkpoint
+from nepa3d.train.checkpoint import build_model, load_checkpoint
 from nepa3d.train.pretrain import Config
+from nepa3d.train.schedule import dual_mask_at
 
 SMALL = ["--mix_config", "mix.yaml", "--mix_num_samples", "48", "--batch", "16", "--lr", "1e-3", "--n_point", "8"]
 SMALL += ["--n_ray", "4", "--d_model", "16", "--layers", "1", "--heads", "2", "--num_workers", "0"]
@@ -93,6 +94,53 @@ def test_a_run_goes_on_within_an_epoch(
     assert steps == [*range(interrupted_at + 1), *range(kept, 6)]
     assert_same_state(tmp_path / "whole" / "last.pt", tmp_path / "parts" / "last.pt")
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+def test_averaged_weights_are_kept_for_evaluation(golden: Path, tmp_path: Path) -> None:
+    flags = [*QA, "--ema", "0.5"]
+    assert run(tmp_path / "whole", "--epochs", "3", *flags) == cli.EXIT_OK
+    assert run(tmp_path / "parts", "--epochs", "1", *flags) == cli.EXIT_OK
+    assert run(tmp_path / "parts", "--epochs", "3", *flags) == cli.EXIT_OK
+    averaged, same = (load_checkpoint(tmp_path / name / "ema.pt") for name in ("whole", "parts"))
+    assert all(torch.equal(value, same.model[key]) for key, value in averaged.model.items())
+    last = load_checkpoint(tmp_path / "whole" / "last.pt")
+    assert build_model(averaged)
+    assert not torch.equal(averaged.model["pred_head.weight"], last.model["pred_head.weight"])
+    before = load_checkpoint(tmp_path / "whole" / "ckpt_ep000.pt").model["pred_head.weight"]
+    drift = (last.model["pred_head.weight"] - before).norm()
+    assert (averaged.model["pred_head.weight"] - last.model["pred_head.weight"]).norm() < drift
+
+
+def test_the_loop_says_that_a_low_loss_means_little(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Embeddings hold type and position: predicting them in Q/A form is soon easy, and soon called so."""
+    flags = [*QA, "--mix_num_samples", "512", "--epochs", "4", "--probe_every", "25"]
+    assert run(tmp_path, *flags) == cli.EXIT_OK
+    assert "alarm at step 100: position and type alone give a loss of 0.0" in "".join(capsys.readouterr())
+    lines = [json.loads(line) for line in (tmp_path / "diagnostics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 25, 50, 75, 100, 125]
+    assert {"cos_next", "cos_prev", "gap", "copy_win", "persistence_loss", "mean_loss", "spread"} <= set(lines[-1])
+    assert lines[-1]["loss"] == pytest.approx(losses(tmp_path)[125], abs=0.05)  # edges were dropped there
+
+
+def test_losses_by_type_and_component(golden: Path, tmp_path: Path) -> None:
+    assert run(tmp_path, "--epochs", "1", *QA) == cli.EXIT_OK
+    line = json.loads((tmp_path / "loss.jsonl").read_text().splitlines()[0])
+    assert set(line["types"]) == {"A_POINT", "A_RAY"}
+    names = [component["name"] for component in yaml.safe_load(Path("mix.yaml").read_text())["datasets"]]
+    assert set(line["parts"]) <= set(names)
+    assert line["lr"] == 1e-3
+
+
+def test_curves_for_tensorboard(golden: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert run(tmp_path, "--epochs", "1", "--tensorboard", "1", *QA) == cli.EXIT_OK
+    events = EventAccumulator(f"{tmp_path / 'tensorboard'}").Reload()
+    assert [event.value for event in events.Scalars("loss")] == pytest.approx(losses(tmp_path))
+    assert {"lr", "types/A_POINT", "diagnosis/gap"} <= set(events.Tags()["scalars"])
 
 
 def test_worker_count_does_not_matter(golden: Path, tmp_path: Path) -> None:
@@ -172,7 +220,7 @@ def test_what_diverges_is_not_kept(
 
     def step_that_spoils(state: pretrain.Run, *rest: Any) -> torch.Tensor:
         loss = step(state, *rest)
-        torch.nn.init.constant_(state.model.pred_head.bias, float("nan") if state.step == 5 else 0)
+        torch.nn.init.constant_(state.trainer.model.pred_head.bias, float("nan") if state.step == 5 else 0)
         return loss
 
     monkeypatch.setattr(pretrain, "train_step", step_that_spoils)
@@ -251,6 +299,7 @@ def test_files_and_a_second_call(golden: Path, tmp_path: Path, capsys: pytest.Ca
         "ckpt_ep000.pt",
         "ckpt_ep002.pt",
         "ckpt_ep003.pt",
+        "diagnostics.jsonl",
         "last.pt",
         "loss.jsonl",
     ]
@@ -290,6 +339,10 @@ def test_single_cache(golden: Path, tmp_path: Path) -> None:
         (["--seed", "-1"], "seed must be at least 0, got -1"),
         (["--lr", "nan"], "lr must be positive, got nan"),
         (["--objective", "gan"], "gan"),
+        (["--ema", "1"], "ema must lie in [0, 1), got 1"),
+        (["--clip_grad", "-1"], "clip_grad must be at least 0, got -1"),
+        (["--accumulate", "0"], "accumulate must be at least 1, got 0"),
+        (["--warmup_frac", "1.5"], "warmup_frac must lie in [0, 1], got 1.5"),
     ],
 )
 def test_wrong_requests(
@@ -301,6 +354,6 @@ def test_wrong_requests(
 
 def test_dual_mask_rises_to_its_probabilities() -> None:
     config = Config(save_dir="x", dual_mask_near=0.4, dual_mask_far=0.1, dual_mask_warmup_frac=0.1, seed=2)
-    assert pretrain.dual_mask_at(config, 0, 100) == DualMask(0, 0, 32, 2 * 1_000_003)
-    assert pretrain.dual_mask_at(config, 5, 100) == DualMask(0.2, 0.05, 32, 2 * 1_000_003 + 5)
-    assert pretrain.dual_mask_at(config, 50, 100) == DualMask(0.4, 0.1, 32, 2 * 1_000_003 + 50)
+    assert dual_mask_at(config, 0, 100) == DualMask(0, 0, 32, 2 * 1_000_003)
+    assert dual_mask_at(config, 5, 100) == DualMask(0.2, 0.05, 32, 2 * 1_000_003 + 5)
+    assert dual_mask_at(config, 50, 100) == DualMask(0.4, 0.1, 32, 2 * 1_000_003 + 50)

@@ -36,15 +36,29 @@ class QueryNepa(nn.Module):
         self.pred_head = nn.Linear(d_model, d_model)
         nn.init.trunc_normal_(self.pos_emb, std=0.02)
 
-    def embed(self, features: Tensor, types: Tensor) -> Tensor:
-        """Token embeddings z (B, T, D) of features (B, T, 15) and type ids (B, T)."""
-        length = features.shape[1]
-        if length > self.pos_emb.shape[1]:
-            raise ValueError(f"features must have at most {self.pos_emb.shape[1]} tokens, got {length}")
-        return self.token_mlp(features) + self.type_emb(types) + self.pos_emb[:, :length]
+    def content(self, features: Tensor) -> Tensor:
+        """What tokens (B, T, D) hold apart from their type and position."""
+        found: Tensor = self.token_mlp(features)
+        return found
 
-    def forward(self, features: Tensor, types: Tensor, edges: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Embeddings z, predictions z_hat and hidden states h, each (B, T, D); ``edges`` as the backbone takes them."""
-        z = self.embed(features, types)
+    def embed(self, features: Tensor, types: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Token embeddings z (B, T, D) of features (B, T, 15) and type ids (B, T).
+
+        ``positions`` (T,) are the tokens' places in the whole sequence, where some of it is left out.
+        """
+        length = features.shape[1]
+        if positions is None and length > self.pos_emb.shape[1]:
+            raise ValueError(f"features must have at most {self.pos_emb.shape[1]} tokens, got {length}")
+        placed = self.pos_emb[:, :length] if positions is None else self.pos_emb[:, positions]
+        return self.content(features) + self.type_emb(types) + placed
+
+    def forward(
+        self, features: Tensor, types: Tensor, edges: Tensor | None = None, positions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeddings z, predictions z_hat and hidden states h, each (B, T, D).
+
+        ``edges`` are as the backbone takes them, ``positions`` as ``embed`` does.
+        """
+        z = self.embed(features, types, positions)
         h = self.backbone(z, edges)
         return z, self.pred_head(h), h

@@ -1,7 +1,7 @@
 """Checkpoints: written whole or not at all, loaded without running code, and checked before use.
 
 A file is a dict of ``model`` and ``opt`` (state dicts), ``scaler`` (state dict or None), ``args`` (plain values),
-``epoch`` (the last one finished) and ``step`` (optimiser steps done).
+``epoch`` (the last one finished) and ``step`` (optimiser steps done); with averaged weights also ``ema``.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Checkpoint:
     args: dict[str, Any]
     epoch: int
     step: int
+    ema: dict[str, Any] | None = None  # the state of averaged weights
     path: str = ""
 
 
@@ -45,7 +46,8 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
 
     ``OSError`` naming ``path`` and the size if that fails; a file of that name is then as it was.
     """
-    write_tensors(path, {f.name: getattr(checkpoint, f.name) for f in fields(Checkpoint) if f.name != "path"})
+    content = {f.name: getattr(checkpoint, f.name) for f in fields(Checkpoint) if f.name not in ("path", "ema")}
+    write_tensors(path, content if checkpoint.ema is None else content | {"ema": checkpoint.ema})
 
 
 def write_tensors(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
@@ -75,7 +77,8 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
     for key, value in content["model"].items():
         if not isinstance(value, torch.Tensor):
             raise ValueError(f"{path}: expected model.{key} to be a tensor, got {type(value).__name__}")
-    return Checkpoint(**{key: content[key] for key in wanted}, scaler=content.get("scaler"), path=str(path))
+    scaler, ema = content.get("scaler"), content.get("ema")
+    return Checkpoint(**{key: content[key] for key in wanted}, scaler=scaler, ema=ema, path=str(path))
 
 
 def model_for(args: dict[str, Any]) -> QueryNepa:

@@ -17,6 +17,7 @@ from nepa3d.data.dataset import SampleSettings
 from nepa3d.data.loader import Request, ahead, training_batch
 from nepa3d.data.mixed_pretrain import Component, draw_mixture, load_mix
 from nepa3d.data.shape_list import open_shapes
+from nepa3d.train.distributed import World
 
 T = TypeVar("T")
 
@@ -104,37 +105,52 @@ def open_corpus(config: CorpusConfig, settings: SampleSettings) -> Corpus:
     )
 
 
+@dataclass(frozen=True)
+class Batch:
+    """One process's share of a batch: features (B, T, 15), types (B, T) and the number of each sample's part (B,)."""
+
+    features: Tensor
+    types: Tensor
+    parts: Tensor
+    first: int  # place of its first sample in the whole batch
+    samples: int  # of the whole batch
+
+
 class EpochBatches:
-    """The batches of one epoch in order: features (B, T, 15) and types (B, T); the last one may be smaller.
+    """The batches of one epoch in order, this process's share of each; the last one may be smaller.
 
     They are read by ``threads`` threads while the ones before them are used; 0: when they are asked for. A shape that
     cannot be read ends the epoch with a ``CacheError``. ``first`` is the batch to begin with.
     """
 
     def __init__(
-        self, corpus: Corpus, epoch: int, batch: int, *, threads: int, pinned: bool = False, first: int = 0
+        self, corpus: Corpus, epoch: int, batch: int, world: World, *, threads: int = 0, first: int = 0
     ) -> None:
-        self.corpus, self.number, self.size = corpus, epoch, batch
-        self.threads, self.pinned, self.first = threads, pinned, first
+        self.corpus, self.number, self.size, self.world = corpus, epoch, batch, world
+        self.threads, self.first = threads, first
         self.draws = corpus.epoch(epoch)
 
     def __len__(self) -> int:
         return math.ceil(len(self.draws) / self.size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         numbers = range(self.first, len(self))
         return ahead(self.read, numbers) if self.threads else map(self.read, numbers)
 
-    def read(self, number: int) -> tuple[Tensor, Tensor]:
+    def read(self, number: int) -> Batch:
         """Batch ``number``: its samples are functions of (seed, epoch, place in the epoch)."""
-        places = range(number * self.size, min((number + 1) * self.size, len(self.draws)))
+        whole = range(number * self.size, min((number + 1) * self.size, len(self.draws)))
+        places = self.world.share(whole)
+        draws = self.draws[places.start : places.stop]
         requests = []
-        for part_number, shape in self.draws[places.start : places.stop]:
+        for part_number, shape in draws:
             part = self.corpus.parts[part_number]
             requests.append(Request(part.paths[shape], part.backend, part.settings))
         features, types = training_batch(requests, self.corpus.seed, self.number, places, threads=max(1, self.threads))
-        tensors = torch.from_numpy(features), torch.from_numpy(types)
-        return (tensors[0].pin_memory(), tensors[1].pin_memory()) if self.pinned else tensors
+        tensors = torch.from_numpy(features), torch.from_numpy(types), torch.from_numpy(draws[:, 0].copy())
+        if self.world.device.type == "cuda":
+            tensors = tensors[0].pin_memory(), tensors[1].pin_memory(), tensors[2]
+        return Batch(*tensors, first=places.start - whole.start, samples=len(whole))
 
 
 def _settings(component: Component, default: SampleSettings) -> SampleSettings:

@@ -1,50 +1,52 @@
-"""Pretraining: one loop over a corpus of cached shapes, resumable at every epoch."""
+"""Pretraining: one loop over a corpus of cached shapes, resumable at every step, on one process or several."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 import torch
+from tabulate import tabulate
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from nepa3d import cli
 from nepa3d.backends import VoxelSettings
 from nepa3d.data.dataset import SampleSettings
-from nepa3d.data.files import remove_temporaries, write_text
-from nepa3d.models.query_nepa import QueryNepa
-from nepa3d.ops.attention import DualMask, remaining_edges
-from nepa3d.train.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    load_optimizer,
-    load_weights,
-    model_for,
-    save_checkpoint,
-)
-from nepa3d.train.corpus import Corpus, EpochBatches, open_corpus
-from nepa3d.train.objectives import choose_masked, hide, mae_loss, nepa_loss
+from nepa3d.data.files import remove_temporaries
+from nepa3d.ops.attention import DualMask
+from nepa3d.train.checkpoint import Checkpoint, load_optimizer, load_weights, model_for, save_checkpoint
+from nepa3d.train.corpus import Batch, Corpus, EpochBatches, open_corpus
+from nepa3d.train.distributed import World, world
+from nepa3d.train.loss_log import Curves, append_lines, keep_steps
+from nepa3d.train.resume import checkpoint_to_resume, require_same_model
+from nepa3d.train.schedule import dual_mask_at, learning_rate
+from nepa3d.train.step import PRECISIONS, Trainer, by_kind, mean_error
 
 WEIGHT_DECAY = 0.05
-STEP_STRIDE = 1_000_003  # between the seeds of two runs' masks
 LOG_EVERY = 10  # steps between two looks at the loss, each of which waits for the device
-MODEL = ("objective", "d_model", "layers", "heads", "n_point", "n_ray", "qa_tokens", "add_eos")  # a run keeps these
-HARMLESS = (
-    "save_dir",
-    "save_every",
-    "save_last",
-    "save_steps",
-    "resume",
-    "auto_resume",
-    "num_workers",
-)  # these change no number
+PROBE_AFTER = 100  # steps before which alarms would say nothing
+MODEL = (
+    "objective",
+    "target",
+    "d_model",
+    "layers",
+    "heads",
+    "n_point",
+    "n_ray",
+    "qa_tokens",
+    "add_eos",
+)  # a run keeps these
+# these change no number
+OUTPUT = ("save_dir", "save_every", "save_last", "save_steps", "probe_every", "tensorboard")
+HARMLESS = (*OUTPUT, "resume", "auto_resume", "num_workers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,7 @@ class Config:
 
     Example: python -m nepa3d.train.pretrain --mix_config nepa3d/configs/shapenet_unpaired_mix.yaml
     --objective nepa --qa_tokens 1 --dual_mask_near 0.4 --dual_mask_far 0.1 --save_dir runs/nepa_qa
+    On several GPUs: torchrun --nproc_per_node 2 -m nepa3d.train.pretrain, with the same flags.
     """
 
     save_dir: str
@@ -72,7 +75,21 @@ class Config:
     epochs: int = 50
     """Passes over the corpus."""
     lr: float = 3e-4
-    """Learning rate of AdamW, constant."""
+    """Learning rate of AdamW."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """How the rate goes on after the warm-up: as it is, or down to 0."""
+    warmup_frac: float = 0.0
+    """Part of all steps over which the rate rises from 0."""
+    clip_grad: float = 0.0
+    """Largest norm of the gradient; 0: any."""
+    accumulate: int = 1
+    """Pieces in which a batch goes through the model, to need less memory; the gradients are the same."""
+    amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
+    """Mixed precision; auto: fp16 on a GPU, none on the CPU."""
+    compile: Literal[0, 1] = 0
+    """Compile the model with torch.compile."""
+    ema: float = 0.0
+    """Decay of averaged weights, which are kept as ema.pt for evaluation; 0: none."""
     n_point: int = 512
     """Point queries a sample."""
     n_ray: int = 512
@@ -89,6 +106,10 @@ class Config:
     """Write last.pt after every epoch."""
     save_steps: int = 0
     """Also write last.pt every so many steps within an epoch; 0: not."""
+    probe_every: int = 100
+    """Steps between two looks at what the loss means, written to diagnostics.jsonl (nepa only); 0: none."""
+    tensorboard: Literal[0, 1] = 0
+    """Write curves for TensorBoard to save_dir/tensorboard."""
     resume: str = ""
     """Checkpoint to go on from."""
     auto_resume: Literal[0, 1] = 1
@@ -100,6 +121,8 @@ class Config:
     """Probability that a sample loses its rays."""
     force_missing_ray: bool = False
     """All samples lose their rays."""
+    skip_missing_rays: Literal[0, 1] = 0
+    """Leave the tokens of missing rays out of the model: with qa_tokens the loss is the same, only sooner."""
     add_eos: Literal[0, 1] = 1
     """Close sequences with a token."""
     qa_tokens: Literal[0, 1] = 0
@@ -114,6 +137,9 @@ class Config:
     """Part of all steps over which the two probabilities rise from 0."""
     objective: Literal["nepa", "mae"] = "nepa"
     """Predict the next embedding, or the embeddings of masked tokens."""
+    target: Literal["embedding", "content"] = "embedding"
+    """What is predicted: embeddings as the model sees them, or without the type and the position, which anyone can
+    guess."""
     mask_ratio: float = 0.4
     """Part of the tokens that mae masks."""
     voxel_grid: int = 64
@@ -126,17 +152,21 @@ class Config:
     """Weights, samples and masks."""
 
     def __post_init__(self) -> None:
-        for name in ("batch", "epochs", "save_every", "layers", "heads", "d_model"):
+        for name in ("batch", "epochs", "save_every", "layers", "heads", "d_model", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("num_workers", "seed", "save_steps"):
+        for name in ("num_workers", "seed", "save_steps", "probe_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        for name in ("mask_ratio", "dual_mask_warmup_frac"):
+        for name in ("mask_ratio", "dual_mask_warmup_frac", "warmup_frac"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr must be positive, got {self.lr}")
+        if not 0 <= self.clip_grad < math.inf:
+            raise ValueError(f"clip_grad must be at least 0, got {self.clip_grad}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must lie in [0, 1), got {self.ema}")
         DualMask(self.dual_mask_near, self.dual_mask_far, self.dual_mask_window, 0)
 
     def sample_settings(self) -> SampleSettings:
@@ -157,9 +187,8 @@ class Run:
     """The state a checkpoint keeps."""
 
     config: Config
-    model: QueryNepa
-    optimizer: torch.optim.AdamW
-    scaler: torch.amp.GradScaler | None
+    trainer: Trainer
+    averaged: AveragedModel | None
     epoch: int = 0  # the next one
     step: int = 0  # steps done
     source: str = ""  # the checkpoint it went on from
@@ -172,226 +201,233 @@ class Run:
 
     def checkpoint(self) -> Checkpoint:
         """The state as a checkpoint file holds it; ``epoch`` there is the last finished one."""
-        scaler = self.scaler.state_dict() if self.scaler else None
-        args = asdict(self.config)
-        return Checkpoint(self.model.state_dict(), self.optimizer.state_dict(), scaler, args, self.epoch - 1, self.step)
+        trainer = self.trainer
+        return Checkpoint(
+            trainer.model.state_dict(),
+            trainer.optimizer.state_dict(),
+            trainer.scaler.state_dict() if trainer.scaler else None,
+            asdict(self.config),
+            self.epoch - 1,
+            self.step,
+            self.averaged.state_dict() if self.averaged else None,
+        )
 
 
-def pretrain(config: Config) -> Path:
+def pretrain(config: Config, processes: World) -> Path:
     """Train to the last epoch, going on from a checkpoint where there is one; returns the last checkpoint's path."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     corpus = open_corpus(config, config.sample_settings())
     # a mix may decide on it, and the checkpoint has to tell what was trained
     config = replace(config, add_eos=1 if corpus.parts[0].settings.eos else 0)
     folder = Path(config.save_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_temporaries(folder)
-    run = start(config, device)
-    _announce(run, corpus, device)
-    last = folder / f"ckpt_ep{config.epochs - 1:03d}.pt"
-    if run.epoch >= config.epochs:
-        print(f"all {config.epochs} epochs are done")
-        return Path(run.source)
+    if processes.leads:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_temporaries(folder)
     samples = len(corpus.epoch(0))
     total_steps = math.ceil(samples / config.batch) * config.epochs
+    run = start(config, processes, len(corpus.parts))
+    if processes.leads:
+        keep_steps(folder, run.step)
+        _announce(run, corpus, total_steps)
+    last = folder / f"ckpt_ep{config.epochs - 1:03d}.pt"
+    if run.epoch >= config.epochs:
+        processes.say(f"all {config.epochs} epochs are done")
+        return Path(run.source)
+    curves = Curves(folder, run.step, wanted=bool(config.tensorboard) and processes.leads)
     begun = min(run.first_batch(samples) * config.batch, samples)
-    with tqdm(total=config.epochs * samples, initial=run.epoch * samples + begun, unit="sample") as progress:
+    with (
+        _asked_to_stop() as asked,
+        tqdm(
+            total=config.epochs * samples,
+            initial=run.epoch * samples + begun,
+            unit="sample",
+            disable=not processes.leads,
+        ) as progress,
+    ):
+        loop = Loop(run, corpus, total_steps, progress, curves, asked)
         while run.epoch < config.epochs:
-            train_epoch(run, corpus, device, total_steps, progress)
+            train_epoch(loop)
             run.epoch += 1
             _save(run, folder)
+    if loop.alarms:
+        processes.say("alarms: " + "; ".join(loop.alarms))
     return last
 
 
-def start(config: Config, device: torch.device) -> Run:
+def start(config: Config, processes: World, parts: int) -> Run:
     """A fresh run, or the one of the checkpoint to go on from."""
     torch.manual_seed(config.seed)
-    model = model_for(asdict(config)).to(device).train()
+    model = model_for(asdict(config)).to(processes.device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=WEIGHT_DECAY)
-    scaler = torch.amp.GradScaler() if device.type == "cuda" else None
-    run = Run(config, model, optimizer, scaler)
-    checkpoint = _checkpoint_to_resume(config, device)
+    amp = config.amp if config.amp != "auto" else "fp16" if processes.device.type == "cuda" else "none"
+    scaler = torch.amp.GradScaler(processes.device.type) if amp == "fp16" else None
+    forward = torch.compile(model, dynamic=True) if config.compile else model
+    trainer = Trainer(config, processes, model, forward, optimizer, PRECISIONS[amp], scaler, parts)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
+    run = Run(config, trainer, averaged)
+    checkpoint = checkpoint_to_resume(Path(config.save_dir), config.resume, bool(config.auto_resume), processes)
     if checkpoint:
         _restore(run, checkpoint)
-    _keep_losses(Path(config.save_dir), run.step)
     return run
 
 
-def train_epoch(run: Run, corpus: Corpus, device: torch.device, total_steps: int, progress: tqdm) -> None:
+@dataclass
+class Loop:
+    """What an epoch works with."""
+
+    run: Run
+    corpus: Corpus
+    total_steps: int
+    progress: tqdm
+    curves: Curves
+    asked: threading.Event  # to end, leaving a checkpoint
+    alarms: Sequence[str] = ()  # of the last look
+
+
+def train_epoch(loop: Loop) -> None:
     """One pass over the corpus, or what is left of it; logs the loss of every step.
 
-    ``ValueError`` if loss or weights diverge, before anything of it is written.
+    ``ValueError`` if loss or weights diverge, before anything of it is written; ``cli.Interrupted`` if it was asked to
+    end, with the step in last.pt.
     """
-    config, folder = run.config, Path(run.config.save_dir)
-    first = run.first_batch(len(corpus.epoch(run.epoch)))
-    pinned = device.type == "cuda"
-    loader = EpochBatches(corpus, run.epoch, config.batch, threads=config.num_workers, pinned=pinned, first=first)
-    losses: list[Tensor] = []
-    for number, (features, types) in enumerate(loader, first + 1):
-        losses.append(train_step(run, features, types, total_steps, device))
+    run, config, processes = loop.run, loop.run.config, loop.run.trainer.world
+    first = run.first_batch(len(loop.corpus.epoch(run.epoch)))
+    threads = config.num_workers
+    loader = EpochBatches(loop.corpus, run.epoch, config.batch, processes, threads=threads, first=first)
+    tallies: list[Tensor] = []
+    for number, batch in enumerate(loader, first + 1):
+        tallies.append(train_step(run, batch, loop.total_steps))
+        if config.probe_every and config.objective == "nepa" and run.step % config.probe_every == 0:
+            _probe(loop, batch)
         run.step += 1
-        progress.update(len(features))
+        loop.progress.update(batch.samples)
         last = number == len(loader)
+        stop = False
         if number % LOG_EVERY == 0 or last:
-            loss = float(losses[-1])
+            loss = float(mean_error(tallies[-1]))
             if not math.isfinite(loss):
                 raise ValueError(f"the loss is {loss} at step {run.step}; checkpoints hold an earlier state")
-            progress.set_postfix(epoch=run.epoch, loss=f"{loss:.4f}", refresh=False)
-        if last or (config.save_steps and number % config.save_steps == 0):
+            loop.progress.set_postfix(epoch=run.epoch, loss=f"{loss:.4f}", refresh=False)
+            stop = processes.any(loop.asked.is_set()) and not last
+        if last or stop or (config.save_steps and number % config.save_steps == 0):
             _require_finite(run)
-            _append_losses(folder, run, [float(loss) for loss in losses])
-            losses.clear()
-            if not last and config.save_last:
-                save_checkpoint(folder / "last.pt", run.checkpoint())
+            if processes.leads:
+                _log(loop, tallies)
+                if stop or (not last and config.save_last):
+                    save_checkpoint(Path(config.save_dir) / "last.pt", run.checkpoint())
+            tallies.clear()
+        if stop:
+            raise cli.Interrupted(f"asked to end at step {run.step}; the same command goes on from there")
+
+
+def train_step(run: Run, batch: Batch, total_steps: int) -> Tensor:
+    """One update; returns the tally of ``Trainer.step``."""
+    for group in run.trainer.optimizer.param_groups:
+        group["lr"] = learning_rate(run.config, run.step, total_steps)
+    mask = DualMask(0, 0, 0, 0) if run.config.objective == "mae" else dual_mask_at(run.config, run.step, total_steps)
+    tally = run.trainer.step(batch, run.step, mask)
+    if run.averaged:
+        run.averaged.update_parameters(run.trainer.model)
+    return tally
+
+
+def _probe(loop: Loop, batch: Batch) -> None:
+    """Look at what the loss means; says so where an alarm is new."""
+    run = loop.run
+    if not run.trainer.world.leads:
+        return
+    found = run.trainer.diagnosis(batch, run.step)
+    append_lines(Path(run.config.save_dir) / "diagnostics.jsonl", [found.plain()])
+    loop.curves.add({"step": run.step, "diagnosis": {k: v for k, v in found.plain().items() if k != "step"}})
+    if run.step >= PROBE_AFTER:
+        alarms = found.alarms()
+        if alarms and not loop.alarms:
+            loop.progress.write(f"alarm at step {run.step}: " + "; ".join(alarms))
+        loop.alarms = alarms
+
+
+def _log(loop: Loop, tallies: Sequence[Tensor]) -> None:
+    """Write the lines of the last steps."""
+    run, first = loop.run, loop.run.step - len(tallies)
+    names = [part.name for part in loop.corpus.parts]
+    lines: list[dict[str, Any]] = []
+    for i, tally in enumerate(tallies):
+        line = {"step": first + i, "epoch": run.epoch, "loss": float(mean_error(tally))}
+        line["lr"] = learning_rate(run.config, first + i, loop.total_steps)
+        lines.append(line | by_kind(tally, names))
+        loop.curves.add(lines[-1])
+    append_lines(Path(run.config.save_dir) / "loss.jsonl", lines)
+    loop.curves.flush()
 
 
 def _require_finite(run: Run) -> None:
-    if not all(bool(parameter.isfinite().all()) for parameter in run.model.parameters()):
+    if not all(bool(parameter.isfinite().all()) for parameter in run.trainer.model.parameters()):
         raise ValueError(f"weights are not finite at step {run.step}; checkpoints hold an earlier state")
 
 
-def train_step(run: Run, features: Tensor, types: Tensor, total_steps: int, device: torch.device) -> Tensor:
-    """One optimiser step on features (B, T, 15) and types (B, T); returns the loss, detached."""
-    config = run.config
-    hidden = None
-    if config.objective == "mae":
-        rng = np.random.default_rng([config.seed, run.step])
-        hidden = torch.from_numpy(choose_masked(types.numpy(), config.mask_ratio, rng)).to(device)
-    features, types = features.to(device, non_blocking=True), types.to(device, non_blocking=True)
-    with torch.autocast(device.type, dtype=torch.float16, enabled=run.scaler is not None):
-        if hidden is None:
-            mask = dual_mask_at(config, run.step, total_steps)
-            z, z_hat, _ = run.model(features, types, remaining_edges(features.shape[1], mask, device=device))
-            loss = nepa_loss(z, z_hat, types)
-        else:
-            with torch.no_grad():
-                target = run.model.embed(features, types)
-            _, z_hat, _ = run.model(hide(features, hidden), types)
-            loss = mae_loss(target, z_hat, hidden)
-    run.optimizer.zero_grad(set_to_none=True)
-    if run.scaler is None:
-        loss.backward()
-        run.optimizer.step()
-    else:
-        run.scaler.scale(loss).backward()
-        run.scaler.step(run.optimizer)
-        run.scaler.update()
-    return loss.detach()
-
-
-def dual_mask_at(config: Config, step: int, total_steps: int) -> DualMask:
-    """The mask of a step: its seed, and the probabilities on their way up from 0."""
-    warmup = config.dual_mask_warmup_frac * total_steps
-    ramp = min(1.0, step / warmup) if warmup > 0 else 1.0
-    near, far = ramp * config.dual_mask_near, ramp * config.dual_mask_far
-    return DualMask(near, far, config.dual_mask_window, config.seed * STEP_STRIDE + step)
-
-
-def _checkpoint_to_resume(config: Config, device: torch.device) -> Checkpoint | None:
-    last = Path(config.save_dir) / "last.pt"
-    path = Path(config.resume or last)
-    if not config.resume and not config.auto_resume:
-        return None
-    if not path.exists():
-        kept = sorted(last.parent.glob("*.pt"))
-        if not config.auto_resume or (kept and path.resolve() != last.resolve()):
-            there = f", but {kept[-1]} would be overwritten by a fresh run" if kept else ""
-            raise ValueError(f"resume: there is no {path}{there}")
-        newest = _newest_readable(last.parent, device)
-        if newest is None and kept:
-            raise ValueError(f"{kept[-1]}: cannot be read and would be overwritten, move it away to start fresh")
-        if newest is None:
-            print(f"there is no {path}: starting fresh")
-        return newest
+@contextmanager
+def _asked_to_stop() -> Iterator[threading.Event]:
+    """Set when a scheduler sends SIGUSR1, as it does some time before it ends a job."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = signal.signal(signal.SIGUSR1, lambda *_: asked.set())
     try:
-        return load_checkpoint(path, device)
-    except ValueError as error:
-        if not config.auto_resume or path.resolve() != last.resolve():
-            raise
-        print(error)
-        older = _newest_readable(last.parent, device)
-        if older is None:
-            raise
-        return older
-
-
-def _newest_readable(folder: Path, device: torch.device) -> Checkpoint | None:
-    """The last of the checkpoints kept by epoch that can be read."""
-    for path in sorted(folder.glob("ckpt_ep*.pt"), key=lambda path: (len(path.name), path.name), reverse=True):
-        try:
-            return load_checkpoint(path, device)
-        except ValueError as error:
-            print(error)
-    return None
+        yield asked
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def _restore(run: Run, checkpoint: Checkpoint) -> None:
-    _require_same_model(run.config, checkpoint)
-    load_weights(run.model, checkpoint)
-    load_optimizer(run.optimizer, checkpoint)
-    for group in run.optimizer.param_groups:
-        group["lr"] = run.config.lr
-    if run.scaler and checkpoint.scaler:
-        run.scaler.load_state_dict(checkpoint.scaler)
+    trainer = run.trainer
+    require_same_model(asdict(run.config), checkpoint, trainer.world, kept=MODEL, harmless=HARMLESS)
+    load_weights(trainer.model, checkpoint)
+    load_optimizer(trainer.optimizer, checkpoint)
+    if trainer.scaler and checkpoint.scaler:
+        trainer.scaler.load_state_dict(checkpoint.scaler)
+    if run.averaged and checkpoint.ema:
+        run.averaged.load_state_dict(checkpoint.ema)
     run.epoch, run.step, run.source = checkpoint.epoch + 1, checkpoint.step, checkpoint.path
-    print(f"resumed from {checkpoint.path}: epoch {run.epoch}, step {run.step}")
-
-
-def _require_same_model(config: Config, checkpoint: Checkpoint) -> None:
-    """Refuse to go on with another model or objective; say which other settings are new."""
-    asked = asdict(config)
-    differing = {
-        name: f"{name} {before} -> {asked[name]}"
-        for name, before in checkpoint.args.items()
-        if name in asked and name not in HARMLESS and before != asked[name]
-    }
-    of_model = [change for name, change in differing.items() if name in MODEL]
-    if of_model:
-        raise ValueError(f"{checkpoint.path}: is of another model ({'; '.join(of_model)})")
-    if differing:
-        print(f"other settings than before: {'; '.join(differing.values())}")
+    trainer.world.say(f"resumed from {checkpoint.path}: epoch {run.epoch}, step {run.step}")
 
 
 def _save(run: Run, folder: Path) -> None:
     """Write what the epoch that just ended is due; last.pt comes last, so that it never runs ahead."""
+    if not run.trainer.world.leads:
+        return
     checkpoint = run.checkpoint()
     finished = run.epoch - 1
+    if run.averaged:
+        save_checkpoint(
+            folder / "ema.pt", replace(checkpoint, model=run.averaged.module.state_dict(), opt={}, ema=None)
+        )
     if finished % run.config.save_every == 0 or run.epoch == run.config.epochs:
         save_checkpoint(folder / f"ckpt_ep{finished:03d}.pt", checkpoint)
     if run.config.save_last:
         save_checkpoint(folder / "last.pt", checkpoint)
 
 
-def _append_losses(folder: Path, run: Run, losses: list[float]) -> None:
-    first = run.step - len(losses)
-    with (folder / "loss.jsonl").open("a") as file:
-        for i, loss in enumerate(losses):
-            file.write(json.dumps({"step": first + i, "epoch": run.epoch, "loss": loss}) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _keep_losses(folder: Path, steps: int) -> None:
-    """Cut the loss log to the steps a resumed run has behind it, and off half a line that a killed run left."""
-    path = folder / "loss.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    try:
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < steps]
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{path}: not a loss log, move it away: {error}") from error
-    write_text(path, "".join(kept))
-
-
-def _announce(run: Run, corpus: Corpus, device: torch.device) -> None:
-    parameters = sum(p.numel() for p in run.model.parameters())
-    print(f"{run.config.objective}: {parameters / 1e6:.2f} M parameters, {corpus.length} tokens, on {device}")
+def _announce(run: Run, corpus: Corpus, total_steps: int) -> None:
+    config, trainer = run.config, run.trainer
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    where = f"{trainer.world.device}" + (f" and {trainer.world.size - 1} more" if trainer.world.size > 1 else "")
+    print(f"{config.objective}: {parameters / 1e6:.2f} M parameters, {corpus.length} tokens, on {where}")
     for part in corpus.parts:
         print(f"  {part.name}: {len(part.paths)} shapes as {part.backend}")
+    steps = sorted({0, math.ceil(config.warmup_frac * total_steps), total_steps // 2, total_steps - 1})
+    print(
+        tabulate(
+            [["learning rate", *(f"{learning_rate(config, step, total_steps):.2e}" for step in steps)]],
+            headers=["step", *map(str, steps)],
+        )
+    )
 
 
 def command(config: Config) -> None:
     """``pretrain``, saying where the result is."""
-    print(f"last checkpoint: {pretrain(config)}")
+    with world() as processes:
+        last = pretrain(config, processes)
+        processes.say(f"last checkpoint: {last}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,175 @@
+"""One step: pieces, shares and left out tokens give the gradients of the whole batch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from nepa3d.ops.attention import DualMask
+from nepa3d.token.schema import N_TYPES_QA, TokenType
+from nepa3d.train.corpus import Batch, EpochBatches, open_corpus
+from nepa3d.train.distributed import World
+from nepa3d.train.pretrain import Config, start, train_step
+from nepa3d.train.schedule import learning_rate
+from nepa3d.train.step import by_kind, mean_error, pieces
+
+ALONE = World(0, 1, torch.device("cpu"))
+MASK = DualMask(0.4, 0.1, 4, 9)
+
+
+def config(**more: object) -> Config:
+    flags: dict[str, object] = {"mix_config": "mix.yaml", "mix_num_samples": 48, "n_point": 8, "n_ray": 4}
+    flags |= {"d_model": 16, "layers": 2, "heads": 2, "batch": 16, "save_dir": "none", "auto_resume": 0}
+    return Config(**(flags | more))  # type: ignore[arg-type]
+
+
+def first_batch(settings: Config, world: World = ALONE) -> Batch:
+    corpus = open_corpus(settings, settings.sample_settings())
+    return EpochBatches(corpus, 0, settings.batch, world).read(0)
+
+
+def gradients(settings: Config, batch: Batch | None = None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The tally and the gradients of the first step."""
+    run = start(settings, ALONE, 3)
+    tally = run.trainer.step(batch or first_batch(settings), 0, MASK)
+    grads = {name: p.grad for name, p in run.trainer.model.named_parameters() if p.grad is not None}
+    return tally, grads
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    for name, grad in a.items():
+        torch.testing.assert_close(grad, b[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("more", [{"qa_tokens": 1}, {"objective": "mae"}, {"target": "content"}], ids=str)
+@pytest.mark.parametrize("change", [{"accumulate": 3}, {"accumulate": 16}], ids=str)
+def test_pieces_give_the_gradients_of_the_whole(
+    golden: Path, more: dict[str, object], change: dict[str, object]
+) -> None:
+    whole, expected = gradients(config(**more))
+    tally, found = gradients(config(**more, **change))
+    torch.testing.assert_close(tally, whole)
+    assert_same(found, expected)
+
+
+def test_in_qa_form_missing_rays_change_nothing(golden: Path) -> None:
+    settings = config(qa_tokens=1)
+    assert (first_batch(settings).types == TokenType.MISSING_RAY).any()
+    whole, expected = gradients(settings)
+    tally, found = gradients(replace(settings, skip_missing_rays=1))
+    torch.testing.assert_close(tally, whole)
+    assert_same(found, expected)
+
+
+def test_in_plain_form_missing_rays_change_the_closing_token_only(golden: Path) -> None:
+    settings = config()
+    whole, _ = gradients(settings)
+    tally, _ = gradients(replace(settings, skip_missing_rays=1))
+    torch.testing.assert_close(tally[1], whole[1])
+    differing = {TokenType(i) for i in range(N_TYPES_QA) if not torch.isclose(tally[0, i], whole[0, i], rtol=1e-4)}
+    assert differing == {TokenType.EOS}
+
+
+def test_no_missing_ray_goes_through_the_model(golden: Path) -> None:
+    settings = config(skip_missing_rays=1, accumulate=2)
+    batch = first_batch(settings)
+    found = pieces(batch, settings, 0)
+    assert sum(len(piece.types) for piece in found) == 16
+    assert not any((piece.types == TokenType.MISSING_RAY).any() for piece in found)
+    for piece in found:
+        assert piece.types[0, -1] == TokenType.EOS
+        if piece.positions is not None:
+            assert piece.positions[-1] == batch.types.shape[1] - 1  # it keeps its place
+
+
+@pytest.mark.parametrize("objective", ["nepa", "mae"])
+def test_shares_add_up(golden: Path, objective: str) -> None:
+    """Three processes' pieces are the batch's, with the same masks."""
+    settings = config(objective=objective)
+    whole = pieces(first_batch(settings), settings, 5)[0]
+    shares = [pieces(first_batch(settings, World(rank, 3, ALONE.device)), settings, 5) for rank in range(3)]
+    for name in ("features", "types", "parts", "counted"):
+        parts = [getattr(piece, name) for share in shares for piece in share]
+        assert torch.equal(torch.cat(parts), getattr(whole, name))
+
+
+def test_a_process_may_have_no_share() -> None:
+    places = range(10, 12)
+    shares = [World(rank, 4, ALONE.device).share(places) for rank in range(4)]
+    assert [list(share) for share in shares] == [[], [10], [], [11]]
+
+
+def test_errors_by_type_and_part(golden: Path) -> None:
+    tally, _ = gradients(config(qa_tokens=1))
+    kinds = by_kind(tally, ["a", "b", "c"])
+    assert set(kinds["types"]) == {"A_POINT", "A_RAY"}
+    assert set(kinds["parts"]) <= {"a", "b", "c"}
+    counts = tally[1]
+    assert counts[:N_TYPES_QA].sum() == counts[N_TYPES_QA:].sum()
+    weights = counts[[TokenType.A_POINT, TokenType.A_RAY]] / counts[:N_TYPES_QA].sum()
+    means = torch.tensor([kinds["types"]["A_POINT"], kinds["types"]["A_RAY"]])
+    assert float(mean_error(tally)) == pytest.approx(float((weights * means).sum()), rel=1e-5)
+
+
+def test_targets_of_content_hold_no_position(golden: Path) -> None:
+    """With large position embeddings the embedding is guessed from the position, the content is not."""
+    losses = {}
+    for target in ("embedding", "content"):
+        settings = config(qa_tokens=1, target=target)
+        run = start(settings, ALONE, 3)
+        torch.nn.init.normal_(run.trainer.model.pos_emb, std=100.0)
+        losses[target] = run.trainer.diagnosis(first_batch(settings), 0).position_type_loss
+    assert losses["embedding"] < 1e-3
+    assert losses["content"] > 10 * losses["embedding"]
+
+
+@pytest.mark.parametrize("amp", ["bf16", "none"])
+def test_mixed_precision_on_the_cpu(golden: Path, amp: str) -> None:
+    settings = config(qa_tokens=1)
+    whole, _ = gradients(settings)
+    tally, grads = gradients(replace(settings, amp=amp))
+    assert float(mean_error(tally)) == pytest.approx(float(mean_error(whole)), rel=2e-2)
+    assert torch.equal(tally, whole) == (amp == "none")
+    assert all(grad.dtype == torch.float32 for grad in grads.values())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, which the compiler itself uses
+def test_compiled_is_the_same(golden: Path) -> None:
+    settings = config(qa_tokens=1, layers=1)
+    whole, expected = gradients(settings)
+    tally, found = gradients(replace(settings, compile=1))
+    torch.testing.assert_close(tally, whole, rtol=1e-4, atol=1e-4)
+    assert_same(found, expected)
+
+
+def test_gradients_are_clipped(golden: Path) -> None:
+    _, grads = gradients(config(clip_grad=1e-3))
+    norm = math.sqrt(sum(float((grad**2).sum()) for grad in grads.values()))
+    assert norm == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_what_to_do_where_memory_runs_out(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    settings = config()
+    run = start(settings, ALONE, 3)
+    run.trainer.forward = full  # type: ignore[assignment]
+    with pytest.raises(MemoryError, match="16 samples does not fit onto cpu: try --accumulate 2"):
+        train_step(run, first_batch(settings), 10)
+
+
+def test_learning_rates() -> None:
+    settings = config(lr=1.0)
+    assert {learning_rate(settings, step, 100) for step in range(100)} == {1.0}
+    settings = config(lr=1.0, warmup_frac=0.1, schedule="cosine")
+    rates = [learning_rate(settings, step, 100) for step in range(100)]
+    assert rates[:3] == pytest.approx([0.1, 0.2, 0.3])
+    assert rates[9] == rates[10] == 1.0
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[99] == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90)))
+    assert sorted(rates[10:], reverse=True) == rates[10:]
