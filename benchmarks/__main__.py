@@ -1,12 +1,17 @@
-"""``python -m benchmarks`` compares with peers; with ``scaling`` or ``shapes`` it times the pipeline itself."""
+"""``python -m benchmarks`` compares kernels with peers; with a name after it, what that module says of itself."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import run, scaling, shapes
+from benchmarks import attention, run, scaling, shapes, training
 
-COMMANDS = {"scaling": scaling.main, "shapes": shapes.main}
+COMMANDS = {
+    "attention": attention.main,
+    "scaling": scaling.main,
+    "shapes": shapes.main,
+    "training": training.main,
+}
 
 if __name__ == "__main__":
     name, *arguments = sys.argv[1:] or [""]

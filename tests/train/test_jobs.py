@@ -18,7 +18,7 @@ from nepa3d.analysis import fewshot_table
 from nepa3d.analysis.fewshot_table import FewShotRun, markdown, read_runs, rows_of
 from nepa3d.train import m1_pretrains, m1_table
 from nepa3d.train.checkpoint import write_tensors
-from nepa3d.train.jobs import Finished, Job, line, run_jobs, running, slots_from
+from nepa3d.train.jobs import Finished, Job, JobFlags, line, run_jobs, running, slots_from
 
 
 def made(tmp_path: Path, name: str) -> Job:
@@ -96,11 +96,27 @@ def test_table_jobs_are_the_documents(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "--ckpt" not in jobs["scan_scratch_k0_s2"].flags
 
 
-def test_an_interrupted_table_is_completed(golden: Path, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("default")
+def test_jobs_on_a_ray_cluster(tmp_path: Path) -> None:
+    """As here: the failure stops no other, what is done is skipped, each has its log."""
+    pytest.importorskip("ray")
+    jobs = [made(tmp_path, "a"), failing(tmp_path), made(tmp_path, "b")]
+    made(tmp_path, "b").result.mkdir()
+    states = {finished.job.name: finished for finished in JobFlags(slots="cpu*2", engine="ray").run(jobs)}
+    assert {name: f.state for name, f in states.items()} == {"a": "ok", "bad": "failed", "b": "done before"}
+    assert states["bad"].status == cli.EXIT_USAGE
+    assert "nowhere is not a folder" in states["bad"].job.log.read_text()
+    assert not running(tmp_path / "logs")
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_an_interrupted_table_is_completed(golden: Path, tmp_path: Path, engine: str) -> None:
     """Four jobs of a tiny model; the launcher is ended while it works, and called again."""
+    pytest.importorskip("ray" if engine == "ray" else "torch")
     command = [sys.executable, "-m", "nepa3d.train.m1_table", "--cache_root", f"{golden}/cache", "--slots", "cpu*2"]
     command += ["--runs_root", "runs", "--methods", "scratch", "--shots", "0 2", "--seeds", "0 1", "--epochs", "2"]
     command += ["--n_point", "8", "--n_ray", "0", "--scratch_extra=--d_model 16 --layers 1 --heads 2"]
+    command += ["--engine", engine]
     launcher = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("runs/*/last.pt")) and time.monotonic() < deadline:

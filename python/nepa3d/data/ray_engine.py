@@ -6,8 +6,11 @@ Ray carries chunks out and outcomes back, nothing else; the files are written by
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +22,45 @@ except ImportError as error:
     raise ValueError("engine: ray is not installed: pip install 'nepa3d[ray]'") from error
 
 MAX_LOSSES = 3  # of workers or nodes that held a chunk, before it is given up
+
+
+@contextmanager
+def ray_cluster(address: str, cpus: int, gpus: int = 0) -> Iterator[Callable[[Iterable[Any]], Any]]:
+    """Connect to a cluster, or start one here; gives a function that waits for one of several tasks to end.
+
+    Told to end by SIGTERM, that function ends the process as the signal's own status says; raising it from a handler
+    while Ray's core waits would abort instead.
+    """
+    asked = threading.Event()
+
+    def next_done(tasks: Iterable[Any]) -> Any:
+        while not asked.is_set():
+            done, _ = ray.wait(list(tasks), timeout=0.2)
+            if done:
+                return done[0]
+        raise SystemExit(128 + signal.SIGTERM)
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    if address:
+        ray.init(address=address, log_to_driver=False)
+    else:
+        ray.init(
+            num_cpus=cpus,
+            num_gpus=gpus or None,
+            include_dashboard=False,
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+        )
+    try:
+        if main:
+            signal.signal(signal.SIGTERM, lambda *_: asked.set())
+        yield next_done
+    finally:
+        ray.shutdown()
+        if main:
+            signal.signal(signal.SIGTERM, before)
 
 
 class _Worker:
@@ -38,18 +80,15 @@ class RayEngine:
     def __init__(self, pool: Pool) -> None:
         self._pool = replace(pool, workers=1, engine="local")
         self._workers = pool.workers
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        if pool.ray_address:
-            ray.init(address=pool.ray_address, log_to_driver=False)
-        else:
-            ray.init(num_cpus=pool.workers, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
-        self._actor = ray.remote(num_cpus=1, max_restarts=0)(_Worker)
+        self._cluster = ray_cluster(pool.ray_address, pool.workers)
 
     def __enter__(self) -> RayEngine:
+        self._next_done = self._cluster.__enter__()
+        self._actor = ray.remote(num_cpus=1, max_restarts=0)(_Worker)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        ray.shutdown()
+    def __exit__(self, *error: Any) -> None:
+        self._cluster.__exit__(*error)
 
     def results(self, work: Work[Any], chunks: Chunks) -> Iterator[tuple[Chunk, Results]]:
         """See ``Engine``."""
@@ -65,7 +104,7 @@ class RayEngine:
         for _ in range(min(self._workers, len(chunks))):
             start(self._actor.remote(self._pool))
         while running:
-            (done,), _ = ray.wait(list(running))
+            done = self._next_done(running)
             worker, number = running.pop(done)
             try:
                 results: Results = ray.get(done)

@@ -1,4 +1,7 @@
-"""Many commands on a few slots: what is done is skipped, each has a log, and one that fails stops no other."""
+"""Many commands on a few slots: what is done is skipped, each has a log, and one that fails stops no other.
+
+The slots are devices of this machine, or wherever a Ray cluster has room.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,30 @@ class Job:
     flags: tuple[str, ...]
     result: Path
     log: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFlags:
+    """The flags that say where jobs run."""
+
+    slots: str = "0,1"
+    """Devices, one job each: GPU numbers, or cpu*N. With ray: whether a job takes a GPU, or a processor."""
+    engine: Literal["local", "ray"] = "local"
+    """This machine, or a Ray cluster that sees the same folders."""
+    ray_address: str = ""
+    """Address of the cluster; left out: one is started here."""
+
+    def __post_init__(self) -> None:
+        slots_from(self.slots)
+
+    def run(self, jobs: Sequence[Job]) -> list[Finished]:
+        """Run them in order; prints a line for each that ends."""
+        slots = slots_from(self.slots)
+        if self.engine == "local":
+            return run_jobs(jobs, slots)
+        from nepa3d.train.ray_jobs import run_jobs_on_ray  # Ray is loaded where it is used
+
+        return run_jobs_on_ray(jobs, self.ray_address, slots)
 
 
 @dataclass(frozen=True)
@@ -76,10 +103,15 @@ class Processes:
         return process
 
     def wait(self, process: subprocess.Popen[bytes]) -> int:
-        status = process.wait()
-        with self.lock:
-            self.living.discard(process)
-        return status
+        """Its exit status; who is interrupted meanwhile ends it."""
+        try:
+            return process.wait()
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+            with self.lock:
+                self.living.discard(process)
 
     def end(self) -> None:
         with self.lock:
@@ -102,8 +134,10 @@ def run_job(job: Job, device: str, processes: Processes) -> Finished:
         log.flush()
         process = processes.start(command, log, environment)
         pid.write_text(f"{process.pid}\n")
-        status = processes.wait(process)
-    pid.unlink()
+        try:
+            status = processes.wait(process)
+        finally:
+            pid.unlink()
     done = status == 0 and job.result.exists()
     return Finished(job, "ok" if done else "failed", time.perf_counter() - begin, status)
 

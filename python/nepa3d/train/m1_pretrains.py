@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nepa3d import cli
-from nepa3d.train.jobs import Job, run_jobs, slots_from
+from nepa3d.train.jobs import Job, JobFlags
 
 CONFIGS = "nepa3d/configs"
 RUNS = {  # flags beside the common ones
@@ -18,7 +18,7 @@ RUNS = {  # flags beside the common ones
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(JobFlags):
     """Pretrain the M1 models; each goes on from its last.pt, and is skipped when its final checkpoint exists.
 
     Example: python -m nepa3d.train.m1_pretrains --slots 0,1
@@ -30,8 +30,6 @@ class Config:
     """Folder of the logs."""
     configs: str = CONFIGS
     """Folder of the mixes."""
-    slots: str = "0,1"
-    """Devices, one job each: GPU numbers, or cpu*N."""
     methods: str = " ".join(RUNS)
     """Which models."""
     epochs: int = 50
@@ -50,7 +48,7 @@ class Config:
     """More flags of nepa3d.train.pretrain, such as "--d_model 128 --layers 4"."""
 
     def __post_init__(self) -> None:
-        slots_from(self.slots)
+        super().__post_init__()
         unknown = sorted(set(self.methods.split()) - set(RUNS))
         if unknown:
             raise ValueError(f"methods must be among {', '.join(RUNS)}, got {', '.join(unknown)}")
@@ -83,7 +81,7 @@ def plan(config: Config) -> list[Job]:
 
 def command(config: Config) -> int:
     """Run them; 3 if one failed."""
-    finished = run_jobs(plan(config), slots_from(config.slots))
+    finished = config.run(plan(config))
     return cli.EXIT_SOME_FAILED if any(job.state == "failed" for job in finished) else cli.EXIT_OK
 
 

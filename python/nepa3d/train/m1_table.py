@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nepa3d import cli
 from nepa3d.analysis.fewshot_table import print_tables, read_runs, write_tables
-from nepa3d.train.jobs import Job, run_jobs, slots_from
+from nepa3d.train.jobs import Job, JobFlags
 
 PRETRAINED = {  # folder of each method's pretraining; scratch has none
     "scratch": "",
@@ -20,7 +20,7 @@ PRETRAINED = {  # folder of each method's pretraining; scratch has none
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(JobFlags):
     """Fine-tune every method with every number of shots and seed; runs/scan_<method>_k<K>_s<seed> each.
 
     A job is skipped when its last.pt exists, so a second call does what is left. At the end the table is printed and
@@ -37,8 +37,6 @@ class Config:
     """Folder of the jobs' logs."""
     results: Path = Path("results")
     """Folder of m1_table.{md,csv,json}."""
-    slots: str = "0,1"
-    """Devices, one job each: GPU numbers, or cpu*N."""
     methods: str = " ".join(PRETRAINED)
     """Which models."""
     shots: str = "0 1 5 10 20"
@@ -65,7 +63,7 @@ class Config:
     """More of them for scratch only, such as "--d_model 128"."""
 
     def __post_init__(self) -> None:
-        slots_from(self.slots)
+        super().__post_init__()
         unknown = sorted(set(self.methods.split()) - set(PRETRAINED))
         if unknown:
             raise ValueError(f"methods must be among {', '.join(PRETRAINED)}, got {', '.join(unknown)}")
@@ -117,7 +115,7 @@ def _checkpoint(config: Config, method: str) -> Path | None:
 
 def command(config: Config) -> int:
     """Run them and print the table; 3 if one failed."""
-    finished = run_jobs(plan(config), slots_from(config.slots))
+    finished = config.run(plan(config))
     runs = read_runs(config.runs_root)
     print_tables(runs)
     write_tables(runs, config.results)

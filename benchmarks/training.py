@@ -1,0 +1,191 @@
+"""Pretraining steps beside the same model built of torch's own encoder, with the same weights, batches and masks."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from benchmarks import machine
+from benchmarks.run import RESULTS
+from nepa3d import cli
+from nepa3d.data.files import write_json
+from nepa3d.data.shape_list import open_shapes
+from nepa3d.models.query_nepa import QueryNepa
+from nepa3d.ops.attention import dual_mask
+from nepa3d.train import pretrain
+from nepa3d.train.corpus import Batch, Corpus, EpochBatches, Part
+from nepa3d.train.distributed import World
+from nepa3d.train.objectives import nepa_loss
+from nepa3d.train.schedule import dual_mask_at
+from nepa3d.train.step import mean_error
+
+TOLERANCE = 1e-4  # between two losses of the first step
+MIX = ("mesh", "udfgrid", "pointcloud_noray")  # the document's: two of three have no rays
+STEPS = 1000  # of the run that the mask's warm-up is part of; a step in its middle is timed
+PLAIN = "torch.nn.TransformerEncoder"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Time whole optimiser steps of the document's Q/A pretraining with dual mask; losses are compared first.
+
+    Example: python -m benchmarks training --cache_root demo/full/cache
+    """
+
+    cache_root: Path
+    """Cache whose train split is read."""
+    batch: int = 8
+    """Sequences a step."""
+    n_point: int = 256
+    """Point queries a sample."""
+    n_ray: int = 256
+    """Ray queries a sample."""
+    d_model: int = 384
+    """Width."""
+    layers: int = 8
+    """Depth."""
+    heads: int = 6
+    """Attention heads."""
+    rounds: int = 5
+    """Timed steps of each."""
+    compiled: bool = True
+    """Also time the model compiled."""
+    results: Path = RESULTS
+    """Folder for training-<machine>.json."""
+
+
+class PlainModel(nn.Module):
+    """QueryNepa with its backbone replaced by torch's encoder of the same weights."""
+
+    def __init__(self, model: QueryNepa, config: Config) -> None:
+        super().__init__()
+        self.model = model
+        width, heads = config.d_model, config.heads
+        layer = nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
+        self.encoder.load_state_dict(model.backbone.enc.state_dict())
+
+    def forward(self, features: Tensor, types: Tensor, dropped: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings and predictions (B, T, D); ``dropped`` (T, T) bool."""
+        z = self.model.embed(features, types)
+        return z, self.model.pred_head(self.encoder(z, mask=dropped))
+
+
+Step = Callable[[Batch], float]  # an update; returns the loss
+
+
+def flags(config: Config, **more: Any) -> pretrain.Config:
+    """The document's run at this size."""
+    settings: dict[str, Any] = {
+        name: getattr(config, name) for name in ("batch", "n_point", "n_ray", "d_model", "layers", "heads")
+    }
+    settings |= {"qa_tokens": 1, "dual_mask_near": 0.4, "dual_mask_far": 0.1, "auto_resume": 0}
+    return pretrain.Config(save_dir="", **settings, **more)
+
+
+def ours(config: pretrain.Config, world: World) -> Step:
+    """A step of the pretraining command."""
+    run = pretrain.start(config, world, parts=len(MIX))
+    run.step = STEPS // 2
+
+    def step(batch: Batch) -> float:
+        return float(mean_error(pretrain.train_step(run, batch, STEPS)))
+
+    return step
+
+
+def plain(config: Config, world: World) -> Step:
+    """The same step as one writes it with torch's modules; the mask is a matrix, missing rays are tokens."""
+    settings = flags(config)
+    model = pretrain.start(settings, world, parts=len(MIX)).trainer.model
+    peer = PlainModel(model, config).to(world.device).train()
+    optimizer = torch.optim.AdamW(peer.parameters(), lr=settings.lr, weight_decay=pretrain.WEIGHT_DECAY)
+    mixed = world.device.type == "cuda"
+    scaler = torch.amp.GradScaler(world.device.type, enabled=mixed)
+
+    def step(batch: Batch) -> float:
+        features, types = batch.features.to(world.device), batch.types.to(world.device)
+        dropped = ~dual_mask(types.shape[1], dual_mask_at(settings, STEPS // 2, STEPS), device=world.device)
+        with torch.autocast(world.device.type, dtype=torch.float16, enabled=mixed):
+            z, z_hat = peer(features, types, dropped)
+            loss = nepa_loss(z, z_hat, types)
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return float(loss.detach())
+
+    return step
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to train on one corpus; ``ratio`` is the plain way's least time over this one's."""
+
+    corpus: str
+    way: str
+    loss: float
+    seconds: list[float]
+    samples: int
+
+    @property
+    def best(self) -> float:
+        """Seconds of the fastest step."""
+        return min(self.seconds)
+
+
+def measure(config: Config, corpus: str, backends: Sequence[str], world: World) -> list[Row]:
+    """Steps of every way in turn. ``ValueError`` where the first losses differ by more than the tolerance."""
+    settings = flags(config).sample_settings()
+    paths = open_shapes(f"{config.cache_root}", "train")
+    parts = tuple(Part(name, paths, name, settings) for name in backends)
+    mix = Corpus(parts, seed=0, mixed=True, num_samples=config.batch * (config.rounds + 1))
+    batches = [*EpochBatches(mix, 0, config.batch, world)]
+    ways = {PLAIN: plain(config, world), "nepa3d": ours(flags(config), world)}
+    if len(backends) > 1:
+        ways["nepa3d, missing rays left out"] = ours(flags(config, skip_missing_rays=1), world)
+    if config.compiled:
+        ways["nepa3d, all that and compiled"] = ours(flags(config, skip_missing_rays=1, compile=1), world)
+    losses = {way: step(batches[0]) for way, step in ways.items()}  # also warms up
+    for way, loss in losses.items():
+        if abs(loss - losses[PLAIN]) > TOLERANCE:
+            raise ValueError(f"{corpus}: the loss of {way} is {loss:.6f}, that of {PLAIN} {losses[PLAIN]:.6f}")
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for batch in tqdm(batches[1:], desc=corpus, unit="step"):
+        for way, step in ways.items():
+            begin = time.perf_counter()
+            step(batch)  # its loss is a number, so the device has finished
+            seconds[way].append(time.perf_counter() - begin)
+    return [Row(corpus, way, losses[way], seconds[way], config.batch) for way in ways]
+
+
+def command(config: Config) -> None:
+    """Measure, print the table, write JSON; see ``Config``."""
+    world = World(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    rows = measure(config, "mesh", MIX[:1], world) + measure(config, "mesh, udf, cloud", MIX, world)
+    table = []
+    for row in rows:
+        peer = next(other for other in rows if other.corpus == row.corpus and other.way == PLAIN)
+        rate, ratio = f"{row.samples / row.best:.2f}", f"{peer.best / row.best:.2f}"
+        spread = f"{statistics.pstdev(row.seconds) / statistics.mean(row.seconds):.0%}"
+        table.append((row.corpus, row.way, f"{row.loss:.6f}", rate, ratio, spread))
+    print(tabulate(table, ("corpus", "way", "first loss", "samples/s", "ratio", "spread"), disable_numparse=True))
+    device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else ""
+    path = config.results / f"training-{machine.slug()}{'-' + device.lower().replace(' ', '-') if device else ''}.json"
+    used = {name: f"{value}" for name, value in asdict(config).items() if name not in ("results", "cache_root")}
+    about = machine.describe() | {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device}
+    write_json(path, {**about, "flags": used, "rows": [asdict(row) for row in rows]})
+    print(f"wrote {path}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(Config, command, argv)
