@@ -1,4 +1,4 @@
-"""The whole way of the data on a real corpus: meshes, caches, two pretrained models, probes, a table, a picture."""
+"""The whole way of the data on a real corpus: meshes, caches, two models, probes, classifiers, tables, a picture."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ class Scale:
     epochs: int
     model: tuple[str, ...]
     tokens: tuple[str, ...]
+    finetuning: int  # epochs
     pools: tuple[str, ...] = ()
 
 
@@ -56,6 +57,7 @@ FULL = Scale(
     epochs=6,
     model=("--d_model", "128", "--layers", "4", "--heads", "4"),
     tokens=("--n_point", "64", "--n_ray", "64"),
+    finetuning=10,
 )
 QUICK = Scale(
     shapes=96,
@@ -64,6 +66,7 @@ QUICK = Scale(
     epochs=2,
     model=("--d_model", "64", "--layers", "2", "--heads", "2"),
     tokens=("--n_point", "32", "--n_ray", "32"),
+    finetuning=2,
     pools=(
         "--pt_pool",
         "2000",
@@ -79,7 +82,7 @@ QUICK = Scale(
 )
 OBJECTIVES = {
     "nepa": (
-        *("--objective", "nepa", "--qa_tokens", "1"),
+        *("--objective", "nepa", "--qa_tokens", "1", "--skip_missing_rays", "1"),
         *("--dual_mask_near", "0.4", "--dual_mask_far", "0.1", "--dual_mask_window", "32"),
     ),
     "mae": ("--objective", "mae", "--qa_tokens", "0"),
@@ -215,10 +218,33 @@ def probe_stages(config: Config, scale: Scale) -> list[Stage]:
     return stages
 
 
+def finetune_stages(config: Config, scale: Scale) -> list[Stage]:
+    """A classifier of the scans from each model and from none, with five shapes a class and with all; their table."""
+    runs = config.root / "runs"
+    common = (
+        *("--cache_root", f"{config.root / 'scan_cache'}", "--backend", "pointcloud_noray", "--batch", "64"),
+        *("--epochs", str(scale.finetuning), "--lr", "1e-3", "--num_workers", "1", "--mc_eval_k_test", "4"),
+    )
+    weights = {name: ("--ckpt", f"{runs / name / f'ckpt_ep{scale.epochs - 1:03d}.pt'}") for name in OBJECTIVES} | {
+        "scratch": (*scale.model, *scale.tokens)
+    }
+    stages = []
+    for name, flags in weights.items():
+        for shots in (5, 0):
+            folder = runs / f"scan_{name}_k{shots}_s0"
+            arguments = (*common, *flags, "--fewshot_k", str(shots), "--save_dir", f"{folder}")
+            stage = f"fine-tune {name}, {shots or 'all'} a class"
+            stages.append(Stage(stage, "nepa3d.train.finetune_cls", arguments, folder / "last.pt"))
+    table = ("--runs_root", f"{runs}", "--results", f"{config.root / 'results'}")
+    return [*stages, Stage("few-shot table", "nepa3d.analysis.fewshot_table", table)]
+
+
 def report_stages(config: Config) -> list[Stage]:
     """The tables and the picture."""
     root = config.root
-    results = [f"{path}" for path in sorted((root / "results").glob("*.json"))]
+    results = [
+        f"{path}" for path in sorted({*(root / "results").glob("ucpr_*.json"), *(root / "results").glob("cpac_*.json")})
+    ]
     runs = [f"{root / 'runs' / name}" for name in OBJECTIVES]
     return [
         Stage(
@@ -273,6 +299,7 @@ def demo(config: Config) -> None:
         *scan_stages(config),
         *pretrain_stages(config, scale),
         *probe_stages(config, scale),
+        *finetune_stages(config, scale),
     ]:
         seconds[stage.name] = run_stage(stage)
     for stage in report_stages(config):
