@@ -105,6 +105,15 @@ def test_every_wrapper_names_a_command_and_reaches_it(tmp_path: Path) -> None:
         assert done.stderr.count("error: ") == 1, path
 
 
+def test_the_wrappers_of_evaluation(tmp_path: Path) -> None:
+    views = {"QUERY_BACKEND": "mesh", "GALLERY_BACKEND": "udfgrid"}
+    for name, more in (("nepa3d_ucpr", views), ("nepa3d_cpac_udf", {})):
+        script = SCRIPTS / "analysis" / f"{name}.sh"
+        done = bash(script, tmp_path, CACHE_ROOT="data", CKPT="none.pt", SPLIT="eval", **more)
+        assert done.returncode == cli.EXIT_USAGE
+        assert "none.pt" in done.stderr
+
+
 def test_the_status_of_nothing_is_nothing(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "old.pid").write_text("999999999\n")

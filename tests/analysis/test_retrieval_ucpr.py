@@ -13,7 +13,9 @@ import torch
 
 from nepa3d import cli
 from nepa3d.analysis import ranking
+from nepa3d.analysis.embedding import pool
 from nepa3d.analysis.retrieval_ucpr import RetrievalConfig, embed_views, main, retrieve
+from nepa3d.token.schema import TokenType
 
 RECORDED = json.loads((Path(__file__).parents[1] / "fixtures" / "golden" / "evals.json").read_text())
 EVALS = {key: value for key, value in RECORDED.items() if key.startswith("ucpr|")}
@@ -114,7 +116,22 @@ def test_chunk_changes_no_figure(golden: Path) -> None:
     assert figures(3) == pytest.approx(figures(256))
 
 
-@pytest.mark.parametrize("pooling", ["mean_answers", "mean_all"])
+def test_poolings_by_hand() -> None:
+    types = np.array([[TokenType.BOS, TokenType.Q_POINT, TokenType.A_POINT, TokenType.MISSING_RAY, TokenType.EOS]])
+    hidden = torch.arange(5.0)[None, :, None]
+    assert pool(hidden, types, "eos").item() == 4
+    assert pool(hidden, types, "mean_q").item() == 1
+    assert pool(hidden, types, "mean_a").item() == 2
+    assert pool(hidden, types, "mean_zhat").item() == 1  # what the question predicts
+    assert pool(hidden, types, "mean_all").item() == 2
+    plain = np.array([[TokenType.BOS, TokenType.POINT, TokenType.POINT, TokenType.MISSING_RAY, TokenType.EOS]])
+    assert pool(hidden, plain, "mean_a").item() == 1.5
+    assert pool(hidden, plain, "mean_zhat").item() == 0.5
+    with pytest.raises(ValueError, match="pooling mean_q needs a token of that kind"):
+        pool(hidden, plain, "mean_q")
+
+
+@pytest.mark.parametrize("pooling", ["mean_a", "mean_q", "mean_zhat", "mean_all"])
 def test_other_readouts_are_named_in_the_result(pooling: str, golden: Path) -> None:
     result = retrieve(
         RetrievalConfig(

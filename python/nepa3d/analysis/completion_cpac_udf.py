@@ -279,8 +279,8 @@ def _query_states(
     probe: Probe, samples: list[CompletionSample], representation: Representation
 ) -> tuple[np.ndarray, np.ndarray]:
     """States (n, D) at the query tokens of all samples, and the true distances (n,)."""
-    tokens = [(sample.features, sample.types) for sample in samples]
-    hidden = hidden_states(probe, tokens, representation).numpy()
+    features, types = np.stack([sample.features for sample in samples]), np.stack([sample.types for sample in samples])
+    hidden = hidden_states(probe, features, types, representation).numpy()
     states = [hidden[i, sample.query_tokens] for i, sample in enumerate(samples)]
     return np.concatenate(states), np.concatenate([sample.target for sample in samples])
 

@@ -5,7 +5,6 @@ Letters: B batch, T tokens, D model width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,9 +20,9 @@ from nepa3d.token.schema import N_TYPES_QA, TokenType, sequence_length
 from nepa3d.train.checkpoint import build_model, load_checkpoint
 
 Representation = Literal["h", "z_hat"]
-Pooling = Literal["eos", "mean_answers", "mean_all"]
-Tokens = tuple[NDArray[np.float32], NDArray[np.int64]]  # features (T, 15) and types (T,) of one sample
+Pooling = Literal["eos", "mean_a", "mean_q", "mean_zhat", "mean_all"]
 
+QUESTION_TYPES = (TokenType.Q_POINT, TokenType.Q_RAY)
 ANSWER_TYPES = (TokenType.POINT, TokenType.RAY, TokenType.A_POINT, TokenType.A_RAY)
 
 UNREADABLE_SHAPE = (OSError, ValueError)  # what reading a damaged or unfinished cache file raises (CacheError)
@@ -119,12 +118,12 @@ def reason_of(error: OSError | ValueError) -> str:
     return error.fault if isinstance(error, CacheError) else str(error)
 
 
-def hidden_states(probe: Probe, samples: Sequence[Tokens], representation: Representation = "h") -> torch.Tensor:
-    """Hidden states (B, T, D) f32 on the CPU of samples of one length."""
-    features = torch.from_numpy(np.stack([sample[0] for sample in samples])).to(probe.device)
-    types = torch.from_numpy(np.stack([sample[1] for sample in samples])).to(probe.device)
+def hidden_states(
+    probe: Probe, features: NDArray[np.float32], types: NDArray[np.int64], representation: Representation = "h"
+) -> torch.Tensor:
+    """Hidden states (B, T, D) f32 on the CPU of samples (B, T, 15) and their types (B, T)."""
     with torch.inference_mode():
-        _, z_hat, h = probe.model(features, types)
+        _, z_hat, h = probe.model(torch.from_numpy(features).to(probe.device), torch.from_numpy(types).to(probe.device))
     hidden = (h if representation == "h" else z_hat).float().cpu()
     if not torch.isfinite(hidden).all():
         raise ValueError(f"{probe.ckpt} gives hidden states that are not finite")
@@ -134,16 +133,20 @@ def hidden_states(probe: Probe, samples: Sequence[Tokens], representation: Repre
 def pool(hidden: torch.Tensor, types: NDArray[np.int64], pooling: Pooling) -> torch.Tensor:
     """One vector (B, D) a sequence from ``hidden`` (B, T, D) and ``types`` (B, T).
 
-    ``eos`` is the last token, ``mean_answers`` the mean over tokens that carry an answer (missing rays carry
-    none), ``mean_all`` the mean over every token.
+    ``eos`` is the last token; ``mean_a`` the mean over tokens that carry an answer (missing rays carry none),
+    ``mean_q`` over questions, which plain sequences do not have, ``mean_zhat`` over the tokens before an answer, whose
+    z_hat predicts it, ``mean_all`` over every token.
     """
     if pooling == "eos":
         return hidden[:, -1]
     if pooling == "mean_all":
         return hidden.mean(1)
-    weight = torch.from_numpy(np.isin(types, ANSWER_TYPES).astype(np.float32))[:, :, None]
+    chosen = np.isin(types, QUESTION_TYPES if pooling == "mean_q" else ANSWER_TYPES)
+    if pooling == "mean_zhat":
+        chosen = np.roll(chosen, -1, axis=1)  # no sequence begins with an answer
+    weight = torch.from_numpy(chosen.astype(np.float32))[:, :, None]
     if (weight.sum(1) == 0).any():
-        raise ValueError("pooling mean_answers needs a token with an answer in every sequence")
+        raise ValueError(f"pooling {pooling} needs a token of that kind in every sequence")
     return (hidden * weight).sum(1) / weight.sum(1)
 
 

@@ -6,6 +6,7 @@ gallery by cosine, and its true item is the same shape. Ties count as ties: a co
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,22 +20,20 @@ from tqdm import tqdm
 from nepa3d import cli
 from nepa3d.analysis import ranking
 from nepa3d.analysis.embedding import (
-    UNREADABLE_SHAPE,
     Pooling,
     Probe,
     ProbeRequest,
     Representation,
-    Tokens,
     hidden_states,
     open_probe,
     pool,
-    reason_of,
     sample_length,
     shapes_of,
 )
 from nepa3d.analysis.outcome import conclude
 from nepa3d.backends import VoxelSettings, require_backend
-from nepa3d.data.dataset import SampleSettings, evaluation_sample
+from nepa3d.data.dataset import SampleSettings
+from nepa3d.data.loader import Request, ahead, evaluation_samples
 from nepa3d.token.schema import POINT_DISTANCE, XYZ, TokenType
 
 COLLAPSED_FROM = 0.5  # share of the gallery tied with the true item from which we speak of collapse
@@ -83,6 +82,8 @@ class RetrievalConfig:
     """Use only the first so many shapes by sorted path; 0: all."""
     chunk: int = 256
     """Sequences a forward pass, and query rows a block of similarities."""
+    num_workers: int = 2
+    """Threads that read shapes ahead of their use; 0: none, they are read between the forward passes."""
     voxel_grid: int = 64
     """Cells a side of the voxel backend."""
     voxel_dilate: int = 1
@@ -90,7 +91,7 @@ class RetrievalConfig:
     voxel_max_steps: int = 0
     """Steps a ray may take in the voxel backend; 0: 3 * voxel_grid."""
     pooling: Pooling = "eos"
-    """Embedding: last token, mean of answer tokens, or mean of all tokens."""
+    """Embedding: the last token; the mean of answers, of questions, of the answers as predicted, or of all tokens."""
     representation: Representation = "h"
     """Backbone state h or predicted embedding z_hat."""
     rank_rule: Literal["expected", "strict"] = "expected"
@@ -206,51 +207,43 @@ def _embed(
     config: RetrievalConfig, probe: Probe, paths: list[str], view: View, failed: dict[str, str]
 ) -> NDArray[np.float64]:
     """Embeddings (N, D) of ``paths``; an unreadable shape is noted in ``failed``, its row means nothing."""
+    requests = [Request(path, view.backend, view.settings) for path in paths]
+    threads = max(1, config.num_workers)
+
+    def read(number: int) -> tuple[slice, NDArray[np.float32], NDArray[np.int64], list[tuple[int, str]]]:
+        chunk, resample = divmod(number, config.mc_k)
+        rows = slice(chunk * config.chunk, (chunk + 1) * config.chunk)
+        return rows, *evaluation_samples(requests[rows], view.seed, resample, threads=threads)
+
+    numbers = range(math.ceil(len(paths) / config.chunk) * config.mc_k)
     vectors: NDArray[np.float64] | None = None
-    pending: list[tuple[int, Tokens]] = []
-
-    def flush() -> None:
-        nonlocal vectors
-        if not pending:
-            return
-        embedded = ranking.normalize(_pooled(config, probe, [sample for _, sample in pending]))
-        if vectors is None:
-            vectors = np.zeros((len(paths), embedded.shape[1]))
-        np.add.at(vectors, [owner for owner, _ in pending], embedded)
-        pending.clear()
-
-    for owner, path in enumerate(tqdm(paths, desc=f"embed {view.backend}", unit="shape")):
-        try:
-            samples = [evaluation_sample(path, view.backend, view.settings, view.seed, i) for i in range(config.mc_k)]
-        except UNREADABLE_SHAPE as error:
-            failed.setdefault(path, f"{view.backend}: {reason_of(error)}")
-            continue
-        for sample in samples:
-            pending.append((owner, _ablated(config, sample)))
-            if len(pending) == config.chunk:
-                flush()
-    flush()
+    with tqdm(total=len(paths) * config.mc_k, desc=f"embed {view.backend}", unit="sample") as progress:
+        for rows, features, types, faults in ahead(read, numbers) if config.num_workers else map(read, numbers):
+            for row, fault in faults:
+                failed.setdefault(paths[rows.start + row], f"{view.backend}: {fault}")
+            good = np.setdiff1d(np.arange(len(types)), [row for row, _ in faults])
+            if len(good):
+                embedded = ranking.normalize(_pooled(config, probe, features[good], types[good]))
+                if vectors is None:
+                    vectors = np.zeros((len(paths), embedded.shape[1]))
+                vectors[rows.start + good] += embedded
+            progress.update(len(types))
     if vectors is None:
         return np.empty((len(paths), 0))
     return ranking.normalize(vectors)
 
 
-def _pooled(config: RetrievalConfig, probe: Probe, samples: list[Tokens]) -> NDArray[np.float32]:
-    hidden = hidden_states(probe, samples, config.representation)
-    types = np.stack([types for _, types in samples])
-    vectors: NDArray[np.float32] = pool(hidden, types, config.pooling).numpy()
-    return vectors
-
-
-def _ablated(config: RetrievalConfig, sample: Tokens) -> Tokens:
-    features, types = sample
-    if config.ablate_point_xyz or config.ablate_point_dist:
-        features = features.copy()
+def _pooled(
+    config: RetrievalConfig, probe: Probe, features: NDArray[np.float32], types: NDArray[np.int64]
+) -> NDArray[np.float32]:
     if config.ablate_point_xyz:
         features[np.isin(types, (TokenType.POINT, TokenType.Q_POINT)), XYZ] = 0.0
     if config.ablate_point_dist:
         features[np.isin(types, (TokenType.POINT, TokenType.A_POINT)), POINT_DISTANCE] = 0.0
-    return features, types
+    representation = "z_hat" if config.pooling == "mean_zhat" else config.representation
+    hidden = hidden_states(probe, features, types, representation)
+    vectors: NDArray[np.float32] = pool(hidden, types, config.pooling).numpy()
+    return vectors
 
 
 def _gallery_seed(config: RetrievalConfig) -> int:

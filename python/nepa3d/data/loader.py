@@ -57,6 +57,15 @@ def training_batch(
 
 def evaluation_batch(requests: Sequence[Request], eval_seed: int, resample: int = 0, *, threads: int = 1) -> Batch:
     """One evaluation sample a request, as ``evaluation_sample`` draws it. Raises ``CacheError``."""
+    features, types, faults = evaluation_samples(requests, eval_seed, resample, threads=threads)
+    _raise_first(faults, requests)
+    return features, types
+
+
+def evaluation_samples(
+    requests: Sequence[Request], eval_seed: int, resample: int = 0, *, threads: int = 1
+) -> tuple[NDArray[np.float32], NDArray[np.int64], list[tuple[int, str]]]:
+    """The same, with the numbers and faults of the requests that could not be read; their rows mean nothing."""
     features, types = _room(requests)
     faults = _core.read_evaluation_samples(
         [os.fsencode(request.path) for request in requests],
@@ -66,8 +75,7 @@ def evaluation_batch(requests: Sequence[Request], eval_seed: int, resample: int 
         types=types,
         threads=threads,
     )
-    _raise_first(faults, requests)
-    return features, types
+    return features, types, faults
 
 
 def ahead(make: Callable[[int], Made], numbers: Sequence[int], depth: int = 3) -> Iterator[Made]:

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Retrieval across views: CACHE_ROOT, CKPT, QUERY_BACKEND and GALLERY_BACKEND are needed.
+# Variables named as its flags in upper case change them, here and under `qsub -v NAME=value`; flags may follow too.
+set -euo pipefail
+for root in "$(cd "$(dirname "$0")/../.." && pwd)" "${PBS_O_WORKDIR:-}" "${SLURM_SUBMIT_DIR:-}"; do
+  [ ! -f "$root/scripts/run.sh" ] || break
+done
+. "$root/scripts/run.sh" nepa3d.analysis.retrieval_ucpr "$@"
