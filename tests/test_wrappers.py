@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from nepa3d import cli, from_environment
+from nepa3d.__main__ import COMMANDS
 from nepa3d.from_environment import flags_from
 from tests.data.corpus import SMALL, make_corpus
 
@@ -112,6 +114,11 @@ def test_the_wrappers_of_evaluation(tmp_path: Path) -> None:
         done = bash(script, tmp_path, CACHE_ROOT="data", CKPT="none.pt", SPLIT="eval", **more)
         assert done.returncode == cli.EXIT_USAGE
         assert "none.pt" in done.stderr
+
+
+@pytest.mark.parametrize("module", sorted({module for module, _ in COMMANDS.values()}))
+def test_every_command_can_be_called_so(module: str) -> None:
+    assert flags_from(importlib.import_module(module).Config, {}) == []
 
 
 def test_the_status_of_nothing_is_nothing(tmp_path: Path) -> None:

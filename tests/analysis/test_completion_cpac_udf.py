@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nepa3d.analysis.completion_cpac_udf import CompletionConfig, complete, main
+from nepa3d.analysis.completion_cpac_udf import Config as CompletionConfig
+from nepa3d.analysis.completion_cpac_udf import complete, main
 from nepa3d.analysis.completion_sequence import SequenceSettings, completion_sample
 from nepa3d.token.schema import POINT_DISTANCE, XYZ, TokenType
 

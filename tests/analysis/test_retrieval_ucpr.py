@@ -14,7 +14,8 @@ import torch
 from nepa3d import cli
 from nepa3d.analysis import ranking
 from nepa3d.analysis.embedding import pool
-from nepa3d.analysis.retrieval_ucpr import RetrievalConfig, embed_views, main, retrieve
+from nepa3d.analysis.retrieval_ucpr import Config as RetrievalConfig
+from nepa3d.analysis.retrieval_ucpr import embed_views, main, retrieve
 from nepa3d.token.schema import TokenType
 
 RECORDED = json.loads((Path(__file__).parents[1] / "fixtures" / "golden" / "evals.json").read_text())

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from nepa3d.report import panels
-from nepa3d.report.picture import PictureConfig, choose_shapes, main, read_losses
+from nepa3d.report.picture import Config as PictureConfig
+from nepa3d.report.picture import choose_shapes, main, read_losses
 
 
 def write_log(folder: Path, records: list[object]) -> str:

@@ -45,7 +45,7 @@ TEST_SEED_OFFSET = 999
 
 
 @dataclass(frozen=True)
-class CompletionConfig:
+class Config:
     """Predict distances at query points from a context, with a ridge head on frozen token states.
 
     Example: python -m nepa3d.analysis.completion_cpac_udf --cache_root data/shapenet_unpaired_cache_v1
@@ -120,7 +120,7 @@ class Plan:
     n_total: int
 
 
-def complete(config: CompletionConfig) -> dict[str, Any]:
+def complete(config: Config) -> dict[str, Any]:
     """Fit the head and score it: figures, settings, what names the protocol. Bad input is ``ValueError``."""
     _check(config)
     probe = open_probe(ProbeRequest(config.ckpt, config.add_eos, config.qa_tokens, device=config.device))
@@ -145,7 +145,7 @@ def complete(config: CompletionConfig) -> dict[str, Any]:
     return result
 
 
-def command(config: CompletionConfig) -> int:
+def command(config: Config) -> int:
     """Complete, print the table, write the JSON; the exit status says whether any shape failed."""
     result = complete(config)
     return conclude(result, _table(result), config.out_json)
@@ -153,10 +153,10 @@ def command(config: CompletionConfig) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m nepa3d.analysis.completion_cpac_udf``."""
-    return cli.run(CompletionConfig, command, argv)
+    return cli.run(Config, command, argv)
 
 
-def _check(config: CompletionConfig) -> None:
+def _check(config: Config) -> None:
     for flag in ("context_backend", "head_train_backend"):
         require_backend(getattr(config, flag), flag)
     for flag in ("n_context", "n_query", "batch"):
@@ -175,7 +175,7 @@ def _check(config: CompletionConfig) -> None:
         raise ValueError("query_source 'grid' has UDF distances only; use it with target 'udf'")
 
 
-def _plan(config: CompletionConfig, probe: Probe) -> Plan:
+def _plan(config: Config, probe: Probe) -> Plan:
     shapes = shapes_of(config.cache_root, config.split, config.max_shapes)
     voxel = VoxelSettings(config.voxel_grid, config.voxel_dilate, config.voxel_max_steps)
 
@@ -207,7 +207,7 @@ def _plan(config: CompletionConfig, probe: Probe) -> Plan:
     return Plan(shuffled[:n_train], shuffled[n_train:], test_settings, test_settings, len(shapes))
 
 
-def _fit(config: CompletionConfig, probe: Probe, plan: Plan, failed: dict[str, str]) -> tuple[np.ndarray, int]:
+def _fit(config: Config, probe: Probe, plan: Plan, failed: dict[str, str]) -> tuple[np.ndarray, int]:
     sums: RidgeSums | None = None
 
     def take(samples: list[CompletionSample]) -> None:
@@ -226,7 +226,7 @@ def _fit(config: CompletionConfig, probe: Probe, plan: Plan, failed: dict[str, s
 
 
 def _score(
-    config: CompletionConfig, probe: Probe, plan: Plan, weights: np.ndarray, failed: dict[str, str]
+    config: Config, probe: Probe, plan: Plan, weights: np.ndarray, failed: dict[str, str]
 ) -> tuple[dict[str, Any], int]:
     if config.context == "mismatched" and len(plan.test) < 2:
         raise ValueError("context 'mismatched' needs at least two shapes to complete")
@@ -285,7 +285,7 @@ def _query_states(
     return np.concatenate(states), np.concatenate([sample.target for sample in samples])
 
 
-def _settings_report(config: CompletionConfig, probe: Probe) -> dict[str, Any]:
+def _settings_report(config: Config, probe: Probe) -> dict[str, Any]:
     transductive = config.head_train_split == TRANSDUCTIVE
     taken = ("cache_root", "ckpt", "context_backend", "n_context", "n_query", "seed", "ridge_lambda", "tau")
     more = ("max_shapes", "head_train_ratio", "head_train_max_shapes", "representation")
@@ -302,7 +302,7 @@ def _settings_report(config: CompletionConfig, probe: Probe) -> dict[str, Any]:
     }
 
 
-def _protocol_report(config: CompletionConfig) -> dict[str, Any]:
+def _protocol_report(config: Config) -> dict[str, Any]:
     return {
         "probe": "cpac_udf",
         "query_source": config.query_source,

@@ -42,7 +42,7 @@ SEED_MODULUS = 1 << 32
 
 
 @dataclass(frozen=True)
-class RetrievalConfig:
+class Config:
     """Retrieve every shape across two views of it and report R@k, mAP and ranks beside chance.
 
     Example: python -m nepa3d.analysis.retrieval_ucpr --cache_root data/shapenet_unpaired_cache_v1 --split eval
@@ -121,7 +121,7 @@ class Embeddings:
     failed: dict[str, str]  # path -> reason
 
 
-def retrieve(config: RetrievalConfig) -> dict[str, Any]:
+def retrieve(config: Config) -> dict[str, Any]:
     """Embed, rank and score: figures, settings, and what names the protocol. Bad input is ``ValueError``."""
     embeddings = embed_views(config)
     queries, gallery = embeddings.queries, embeddings.gallery
@@ -146,7 +146,7 @@ def retrieve(config: RetrievalConfig) -> dict[str, Any]:
     return result
 
 
-def embed_views(config: RetrievalConfig) -> Embeddings:
+def embed_views(config: Config) -> Embeddings:
     """Embed every shape of the split through both backends. Bad input is ``ValueError``."""
     _check(config)
     probe = open_probe(_request(config))
@@ -165,7 +165,7 @@ def embed_views(config: RetrievalConfig) -> Embeddings:
     return Embeddings(probe, queries[kept], gallery[kept], failed)
 
 
-def command(config: RetrievalConfig) -> int:
+def command(config: Config) -> int:
     """Retrieve, print the table, write the JSON; the exit status says whether any shape failed."""
     result = retrieve(config)
     return conclude(result, _table(result), config.out_json)
@@ -173,10 +173,10 @@ def command(config: RetrievalConfig) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m nepa3d.analysis.retrieval_ucpr``."""
-    return cli.run(RetrievalConfig, command, argv)
+    return cli.run(Config, command, argv)
 
 
-def _check(config: RetrievalConfig) -> None:
+def _check(config: Config) -> None:
     for flag in ("query_backend", "gallery_backend"):
         require_backend(getattr(config, flag), flag)
     for flag in ("mc_k", "chunk"):
@@ -187,7 +187,7 @@ def _check(config: RetrievalConfig) -> None:
             raise ValueError(f"{flag}: expected at least 0, or -1 (as trained), got {getattr(config, flag)}")
 
 
-def _request(config: RetrievalConfig) -> ProbeRequest:
+def _request(config: Config) -> ProbeRequest:
     return ProbeRequest(
         ckpt=config.ckpt,
         add_eos=config.add_eos,
@@ -198,14 +198,12 @@ def _request(config: RetrievalConfig) -> ProbeRequest:
     )
 
 
-def _sample_settings(config: RetrievalConfig, probe: Probe) -> SampleSettings:
+def _sample_settings(config: Config, probe: Probe) -> SampleSettings:
     voxel = VoxelSettings(config.voxel_grid, config.voxel_dilate, config.voxel_max_steps)
     return SampleSettings(probe.n_point, probe.n_ray, qa=probe.qa, eos=probe.eos, voxel=voxel)
 
 
-def _embed(
-    config: RetrievalConfig, probe: Probe, paths: list[str], view: View, failed: dict[str, str]
-) -> NDArray[np.float64]:
+def _embed(config: Config, probe: Probe, paths: list[str], view: View, failed: dict[str, str]) -> NDArray[np.float64]:
     """Embeddings (N, D) of ``paths``; an unreadable shape is noted in ``failed``, its row means nothing."""
     requests = [Request(path, view.backend, view.settings) for path in paths]
     threads = max(1, config.num_workers)
@@ -234,7 +232,7 @@ def _embed(
 
 
 def _pooled(
-    config: RetrievalConfig, probe: Probe, features: NDArray[np.float32], types: NDArray[np.int64]
+    config: Config, probe: Probe, features: NDArray[np.float32], types: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     if config.ablate_point_xyz:
         features[np.isin(types, (TokenType.POINT, TokenType.Q_POINT)), XYZ] = 0.0
@@ -246,11 +244,11 @@ def _pooled(
     return vectors
 
 
-def _gallery_seed(config: RetrievalConfig) -> int:
+def _gallery_seed(config: Config) -> int:
     return config.eval_seed if config.eval_seed_gallery == -1 else config.eval_seed_gallery
 
 
-def _settings_report(config: RetrievalConfig, probe: Probe) -> dict[str, Any]:
+def _settings_report(config: Config, probe: Probe) -> dict[str, Any]:
     taken = ("cache_root", "split", "ckpt", "query_backend", "gallery_backend", "mc_k", "eval_seed")
     more = ("ablate_point_xyz", "ablate_point_dist", "max_files", "pooling", "representation")
     voxel = ("voxel_grid", "voxel_dilate", "voxel_max_steps")
@@ -264,7 +262,7 @@ def _settings_report(config: RetrievalConfig, probe: Probe) -> dict[str, Any]:
     }
 
 
-def _protocol_report(config: RetrievalConfig) -> dict[str, Any]:
+def _protocol_report(config: Config) -> dict[str, Any]:
     shared = _draw_seeds(config.eval_seed, config.mc_k) & _draw_seeds(_gallery_seed(config), config.mc_k)
     return {"probe": "ucpr", "tie_rule": ranking.TIE_RULES[config.rank_rule], "shared_draws": bool(shared)}
 

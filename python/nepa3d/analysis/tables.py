@@ -22,7 +22,7 @@ Row = list[str]
 
 
 @dataclass(frozen=True)
-class TablesConfig:
+class Config:
     """Collect UCPR and CPAC result files into the document's tables.
 
     Example: python -m nepa3d.analysis.tables --results results/*.json --out_md results/tables.md
@@ -92,7 +92,7 @@ def probe_of(result: dict[str, Any]) -> str | None:
     return None
 
 
-def command(config: TablesConfig) -> None:
+def command(config: Config) -> None:
     """Print the tables; write them as Markdown where asked."""
     tables = collect(config.results)
     for table in tables:
@@ -104,7 +104,7 @@ def command(config: TablesConfig) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m nepa3d.analysis.tables``."""
-    return cli.run(TablesConfig, command, argv)
+    return cli.run(Config, command, argv)
 
 
 def _retrieval_rows(results: list[tuple[str, dict[str, Any]]]) -> list[Row]:

@@ -37,7 +37,7 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class PictureConfig:
+class Config:
     """Draw shapes, loss curves and probe results of an experiment into one PNG.
 
     Example: python -m nepa3d.report.picture --cache_root data/demo_cache --split eval
@@ -64,7 +64,7 @@ class PictureConfig:
     """Heading of the picture."""
 
 
-def draw(config: PictureConfig) -> Figure:
+def draw(config: Config) -> Figure:
     """The figure of ``config`` (not yet written). Bad input raises ``ValueError``."""
     matplotlib = _matplotlib()
     paths = choose_shapes(config)
@@ -94,7 +94,7 @@ def draw(config: PictureConfig) -> Figure:
         return figure
 
 
-def picture(config: PictureConfig) -> str:
+def picture(config: Config) -> str:
     """Draw and write the PNG, whole or not at all; returns its path."""
     figure = draw(config)
     with _matplotlib().rc_context(panels.STYLE), atomic_open(config.out_png) as file:
@@ -102,17 +102,17 @@ def picture(config: PictureConfig) -> str:
     return config.out_png
 
 
-def command(config: PictureConfig) -> None:
+def command(config: Config) -> None:
     """Write the picture and say where."""
     print(f"wrote {picture(config)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m nepa3d.report.picture``."""
-    return cli.run(PictureConfig, command, argv)
+    return cli.run(Config, command, argv)
 
 
-def choose_shapes(config: PictureConfig) -> list[str]:
+def choose_shapes(config: Config) -> list[str]:
     """Paths of the shapes to draw: those named, else the first of evenly chosen classes."""
     split = Path(config.cache_root, config.split)
     if config.shapes:
