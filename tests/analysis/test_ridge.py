@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nepa3d.analysis.ridge import DistanceErrors, RidgeSums, predict
+from nepa3d.analysis.ridge import DistanceErrors, RidgeSums, error_metrics, predict
 
 
 def test_streamed_batches_give_the_closed_form_with_a_penalised_bias() -> None:
@@ -40,7 +40,7 @@ def test_errors_by_hand() -> None:
     errors = DistanceErrors(tau=0.1)
     errors.add(np.array([0.0, 0.2]), np.array([0.05, 0.1]))
     errors.add(np.array([0.3]), np.array([0.5]))
-    metrics = errors.metrics()
+    metrics = error_metrics(errors.sums())
     assert metrics["mae"] == pytest.approx((0.05 + 0.1 + 0.2) / 3)
     assert metrics["rmse"] == pytest.approx(np.sqrt((0.0025 + 0.01 + 0.04) / 3))
     assert metrics["iou@tau"] == pytest.approx(1 / 2)
@@ -49,4 +49,4 @@ def test_errors_by_hand() -> None:
 def test_iou_of_two_empty_sets_is_none_not_a_number() -> None:
     errors = DistanceErrors(tau=0.01)
     errors.add(np.array([0.5]), np.array([0.4]))
-    assert errors.metrics()["iou@tau"] is None
+    assert error_metrics(errors.sums())["iou@tau"] is None

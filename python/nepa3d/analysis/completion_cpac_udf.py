@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from tabulate import tabulate
 from tqdm import tqdm
 
@@ -35,8 +36,9 @@ from nepa3d.analysis.embedding import (
     reason_of,
     shapes_of,
 )
+from nepa3d.analysis.intervals import ends, interval
 from nepa3d.analysis.outcome import conclude
-from nepa3d.analysis.ridge import DistanceErrors, RidgeSums, predict
+from nepa3d.analysis.ridge import ERROR_FIGURES, DistanceErrors, RidgeSums, error_metrics, predict
 from nepa3d.backends import VoxelSettings, require_backend
 from nepa3d.token.schema import sequence_length
 
@@ -71,6 +73,8 @@ class Config:
     """Question/answer form; -1: as trained."""
     seed: int = 0
     """Seed of the draws (and of the shuffle of a transductive split)."""
+    n_seeds: int = 1
+    """Number of seeds of the draws, from ``seed`` on; figures are over all of them."""
     head_train_split: str = "train_udf"
     """Split the ridge head is fitted on; 'none': on part of the completed split itself (transductive)."""
     head_train_backend: str = "udfgrid"
@@ -120,8 +124,19 @@ class Plan:
     n_total: int
 
 
+@dataclass(frozen=True)
+class Errors:
+    """Sums of ``DistanceErrors`` (shapes, 5), of the head and of the nearest-context copy; the latter may be empty."""
+
+    model: NDArray[np.float64]
+    copy: NDArray[np.float64]
+
+
 def complete(config: Config) -> dict[str, Any]:
-    """Fit the head and score it: figures, settings, what names the protocol. Bad input is ``ValueError``."""
+    """Fit the head and score it: figures, settings, what names the protocol. Bad input is ``ValueError``.
+
+    With several seeds a shape's errors are those of all its draws, and the intervals resample shapes.
+    """
     _check(config)
     probe = open_probe(ProbeRequest(config.ckpt, config.add_eos, config.qa_tokens, device=config.device))
     n_points = config.n_query + (0 if config.context == "absent" else config.n_context)
@@ -129,15 +144,26 @@ def complete(config: Config) -> dict[str, Any]:
     probe.require_length(length, "n_context, n_query, qa_tokens and add_eos")
     plan = _plan(config, probe)
     failed: dict[str, str] = {}
-    weights, n_train = _fit(config, probe, plan, failed)
-    figures, n_test = _score(config, probe, plan, weights, failed)
+    found = []
+    for seed in range(config.seed, config.seed + config.n_seeds):
+        seeded = replace(config, seed=seed)
+        weights, n_train = _fit(seeded, probe, plan, failed)
+        errors, n_test = _score(seeded, probe, plan, weights, failed)
+        found.append(errors)
+    sums = np.mean([errors.model for errors in found], axis=0)
+    copies = np.mean([errors.copy for errors in found], axis=0)
+    by_seed = [error_metrics(errors.model) for errors in found]
     result = {
-        **figures,
+        **error_metrics(sums),
+        "interval": {name: interval(sums, figure) for name, figure in ERROR_FIGURES.items()},
+        "by_seed": by_seed,
         **_settings_report(config, probe),
         "n_shapes_total": plan.n_total,
         "n_shapes_head_train": n_train,
         "n_shapes_head_test": n_test,
         **_protocol_report(config),
+        "nearest_copy": error_metrics(copies) if len(copies) else None,
+        "items": {"path": [path for path in plan.test if path not in failed], "mae": list(sums[:, 1] / sums[:, 0])},
         "failed": [{"path": path, "reason": reason} for path, reason in failed.items()],
     }
     for path, reason in failed.items():
@@ -159,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check(config: Config) -> None:
     for flag in ("context_backend", "head_train_backend"):
         require_backend(getattr(config, flag), flag)
-    for flag in ("n_context", "n_query", "batch"):
+    for flag in ("n_context", "n_query", "batch", "n_seeds"):
         if getattr(config, flag) < 1:
             raise ValueError(f"{flag}: expected at least 1, got {getattr(config, flag)}")
     for flag in ("ridge_lambda", "tau"):
@@ -225,17 +251,16 @@ def _fit(config: Config, probe: Probe, plan: Plan, failed: dict[str, str]) -> tu
     return sums.solve(config.ridge_lambda), n_read
 
 
-def _score(
-    config: Config, probe: Probe, plan: Plan, weights: np.ndarray, failed: dict[str, str]
-) -> tuple[dict[str, Any], int]:
+def _score(config: Config, probe: Probe, plan: Plan, weights: np.ndarray, failed: dict[str, str]) -> tuple[Errors, int]:
     if config.context == "mismatched" and len(plan.test) < 2:
         raise ValueError("context 'mismatched' needs at least two shapes to complete")
     model, copy = DistanceErrors(config.tau), DistanceErrors(config.tau)
 
     def take(samples: list[CompletionSample]) -> None:
-        features, target = _query_states(probe, samples, config.representation)
-        model.add(predict(weights, features), target)
-        for sample in samples:
+        features, _ = _query_states(probe, samples, config.representation)
+        predicted = np.split(predict(weights, features), len(samples))
+        for sample, distances in zip(samples, predicted, strict=True):
+            model.add(distances, sample.target)
             if sample.nearest_copy is not None:
                 copy.add(sample.nearest_copy, sample.target)
 
@@ -246,7 +271,7 @@ def _score(
     n_read = _stream(config.batch, plan.test, "complete", read, take, failed)
     if not n_read:
         raise ValueError(f"no shape to complete could be read; first: {next(iter(failed.values()))}")
-    return {**model.metrics(), "nearest_copy": copy.metrics() if copy.count else None}, n_read
+    return Errors(model.sums(), copy.sums()), n_read
 
 
 def _stream(
@@ -287,7 +312,7 @@ def _query_states(
 
 def _settings_report(config: Config, probe: Probe) -> dict[str, Any]:
     transductive = config.head_train_split == TRANSDUCTIVE
-    taken = ("cache_root", "ckpt", "context_backend", "n_context", "n_query", "seed", "ridge_lambda", "tau")
+    taken = ("cache_root", "ckpt", "context_backend", "n_context", "n_query", "seed", "n_seeds", "ridge_lambda", "tau")
     more = ("max_shapes", "head_train_ratio", "head_train_max_shapes", "representation")
     voxel = ("voxel_grid", "voxel_dilate", "voxel_max_steps")
     return {
@@ -316,7 +341,11 @@ def _table(result: dict[str, Any]) -> str:
     title = f"{result['context_backend']} -> {result['target']}, {result['n_shapes_head_test']} shapes"
     if result["context"] != "own":
         title += f", context {result['context']}"
-    rows = [[title, result["mae"], result["rmse"], result["iou@tau"]]]
+    rows: list[list[Any]] = [[title, result["mae"], result["rmse"], result["iou@tau"]]]
+    rows.append(["95 % over shapes", *(ends(result["interval"][name]) for name in ERROR_FIGURES)])
+    if result["n_seeds"] > 1:
+        spread = [[found[name] for found in result["by_seed"]] for name in ERROR_FIGURES]
+        rows.append(["standard deviation over seeds", *(None if None in x else float(np.std(x)) for x in spread)])
     if result["nearest_copy"]:
         copy = result["nearest_copy"]
         rows.append(["copy of the nearest context point", copy["mae"], copy["rmse"], copy["iou@tau"]])

@@ -102,14 +102,19 @@ def _check(queries: NDArray[np.floating], gallery: NDArray[np.floating], chunk: 
             raise ValueError(f"{name} must be finite, row {_first_bad_row(vectors)} is not")
 
 
-def retrieval_metrics(ranks: Ranks, ks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
-    """``r@k`` for each k, ``mAP`` (mean 1/rank: one true item a query), ``mean_rank``, ``median_rank``."""
-    metrics = {f"r@{k}": float(_chance_in_top(ranks, k).mean()) for k in ks}
+def per_query(ranks: Ranks, ks: Sequence[int] = (1, 5, 10)) -> dict[str, Array]:
+    """What the figures are means of, (Q,) each: ``r@k`` for each k, ``mAP`` (1/rank), ``mean_rank``."""
+    found = {f"r@{k}": _chance_in_top(ranks, k) for k in ks}
     harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, ranks.n_items + 1))])
     block = ranks.tied + 1
-    reciprocal = (harmonic[ranks.better + block] - harmonic[ranks.better]) / block
-    metrics["mAP"] = float(reciprocal.mean())
-    metrics["mean_rank"] = float(ranks.expected.mean())
+    found["mAP"] = (harmonic[ranks.better + block] - harmonic[ranks.better]) / block
+    found["mean_rank"] = ranks.expected
+    return found
+
+
+def retrieval_metrics(ranks: Ranks, ks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
+    """``r@k`` for each k, ``mAP`` (mean 1/rank: one true item a query), ``mean_rank``, ``median_rank``."""
+    metrics = {name: float(values.mean()) for name, values in per_query(ranks, ks).items()}
     metrics["median_rank"] = float(np.median(ranks.expected))
     return metrics
 

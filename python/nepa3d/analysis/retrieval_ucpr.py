@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +30,7 @@ from nepa3d.analysis.embedding import (
     sample_length,
     shapes_of,
 )
+from nepa3d.analysis.intervals import ends, interval
 from nepa3d.analysis.outcome import conclude
 from nepa3d.backends import VoxelSettings, require_backend
 from nepa3d.data.dataset import SampleSettings
@@ -37,6 +38,7 @@ from nepa3d.data.loader import Request, ahead, evaluation_samples
 from nepa3d.token.schema import POINT_DISTANCE, XYZ, TokenType
 
 COLLAPSED_FROM = 0.5  # share of the gallery tied with the true item from which we speak of collapse
+RAW_CELLS = 4  # a side of the grid in which plain distances are compared
 RESAMPLE_STRIDE = 1_000_003  # between the seeds of two resamples
 SEED_MODULUS = 1 << 32
 
@@ -72,6 +74,8 @@ class Config:
     """Seed of the query draws."""
     eval_seed_gallery: int = -1
     """Seed of the gallery draws; -1: eval_seed, so both share coordinates, which flatters the figures."""
+    n_seeds: int = 1
+    """Number of evaluation seeds, counted up from those two; figures are means over them."""
     mc_k: int = 1
     """Resamples averaged into each embedding."""
     ablate_point_xyz: bool = False
@@ -118,37 +122,75 @@ class Embeddings:
     probe: Probe
     queries: NDArray[np.float64]
     gallery: NDArray[np.float64]
+    raw_queries: NDArray[np.float64]  # (N, RAW_CELLS^3), the answers themselves, seen by no model
+    raw_gallery: NDArray[np.float64]
+    paths: list[str]
     failed: dict[str, str]  # path -> reason
 
 
 def retrieve(config: Config) -> dict[str, Any]:
-    """Embed, rank and score: figures, settings, and what names the protocol. Bad input is ``ValueError``."""
-    embeddings = embed_views(config)
-    queries, gallery = embeddings.queries, embeddings.gallery
-    ranks = ranking.rank_true_items(queries, gallery, chunk=config.chunk)
-    scored = ranks
-    if config.rank_rule == "strict":
-        scored = ranking.rank_strictly(queries, gallery, chunk=config.chunk)
-    tied = ranking.tied_fraction(ranks)
+    """Embed, rank and score: figures, settings, and what names the protocol. Bad input is ``ValueError``.
+
+    With several seeds a query's values are means over them, and the intervals resample queries.
+    """
+    _check(config)
+    found = [_rank(embed_views(seeded), config) for seeded in _seeded(config)]
+    first = found[0].embeddings
+    values = {name: np.mean([ranked.values[name] for ranked in found], axis=0) for name in found[0].values}
+    by_seed = [{name: float(v.mean()) for name, v in ranked.values.items()} for ranked in found]
+    tied = float(np.mean([ranked.tied for ranked in found]))
     result = {
-        **ranking.retrieval_metrics(scored),
-        **_settings_report(config, embeddings.probe),
-        "n_files": len(queries),
+        **{name: float(value.mean()) for name, value in values.items()},
+        "median_rank": float(np.median(values["mean_rank"])),
+        "interval": {name: interval(value[:, None]) for name, value in values.items()},
+        "by_seed": by_seed,
+        **_settings_report(config, first.probe),
+        "n_files": len(first.paths),
         **_protocol_report(config),
         "tied_fraction": tied,
-        "collapsed": len(queries) > 1 and tied >= COLLAPSED_FROM,
-        "query_spread": ranking.spread(queries),
-        "gallery_spread": ranking.spread(gallery),
-        "chance": ranking.chance_metrics(len(queries)),
-        "failed": [{"path": path, "reason": reason} for path, reason in embeddings.failed.items()],
+        "collapsed": len(first.paths) > 1 and tied >= COLLAPSED_FROM,
+        "query_spread": ranking.spread(first.queries),
+        "gallery_spread": ranking.spread(first.gallery),
+        "chance": ranking.chance_metrics(len(first.paths)),
+        "raw_distances": {name: float(np.mean([ranked.raw[name] for ranked in found])) for name in found[0].raw},
+        "items": {"path": first.paths, "mAP": list(values["mAP"])},
+        "failed": [{"path": path, "reason": reason} for path, reason in first.failed.items()],
     }
     _warn(result)
     return result
 
 
+def _seeded(config: Config) -> list[Config]:
+    """The same for every seed; the gallery's are counted up beside the queries'."""
+    gallery = _gallery_seed(config)
+    return [
+        replace(config, eval_seed=config.eval_seed + i, eval_seed_gallery=gallery + i) for i in range(config.n_seeds)
+    ]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One seed's outcome: values (N,) a query by figure, the part of tied items, and figures without a model."""
+
+    embeddings: Embeddings
+    values: dict[str, NDArray[np.float64]]
+    tied: float
+    raw: dict[str, float]
+
+
+def _rank(embeddings: Embeddings, config: Config) -> Ranked:
+    queries, gallery = embeddings.queries, embeddings.gallery
+    ranks = ranking.rank_true_items(queries, gallery, chunk=config.chunk)
+    scored = ranks
+    if config.rank_rule == "strict":
+        scored = ranking.rank_strictly(queries, gallery, chunk=config.chunk)
+    raw = ranking.rank_true_items(embeddings.raw_queries, embeddings.raw_gallery, chunk=config.chunk)
+    tied = ranking.tied_fraction(ranks)
+    return Ranked(embeddings, ranking.per_query(scored), tied, ranking.retrieval_metrics(raw))
+
+
 def embed_views(config: Config) -> Embeddings:
     """Embed every shape of the split through both backends. Bad input is ``ValueError``."""
-    _check(config)
     probe = open_probe(_request(config))
     probe.require_length(sample_length(probe), "n_point, n_ray, qa_tokens and add_eos")
     paths = shapes_of(config.cache_root, config.split, config.max_files)
@@ -158,11 +200,12 @@ def embed_views(config: Config) -> Embeddings:
         View(config.query_backend, settings, config.eval_seed),
         View(config.gallery_backend, settings, _gallery_seed(config)),
     )
-    queries, gallery = (_embed(config, probe, paths, view, failed) for view in views)
+    (queries, raw_queries), (gallery, raw_gallery) = (_embed(config, probe, paths, view, failed) for view in views)
     kept = [i for i, path in enumerate(paths) if path not in failed]
     if not kept:
         raise ValueError(f"none of {len(paths)} shapes could be read; first: {next(iter(failed.values()))}")
-    return Embeddings(probe, queries[kept], gallery[kept], failed)
+    raw = centred(raw_queries[kept]), centred(raw_gallery[kept])
+    return Embeddings(probe, queries[kept], gallery[kept], *raw, [paths[i] for i in kept], failed)
 
 
 def command(config: Config) -> int:
@@ -179,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check(config: Config) -> None:
     for flag in ("query_backend", "gallery_backend"):
         require_backend(getattr(config, flag), flag)
-    for flag in ("mc_k", "chunk"):
+    for flag in ("mc_k", "chunk", "n_seeds"):
         if getattr(config, flag) < 1:
             raise ValueError(f"{flag}: expected at least 1, got {getattr(config, flag)}")
     for flag in ("n_point", "n_ray"):
@@ -203,8 +246,11 @@ def _sample_settings(config: Config, probe: Probe) -> SampleSettings:
     return SampleSettings(probe.n_point, probe.n_ray, qa=probe.qa, eos=probe.eos, voxel=voxel)
 
 
-def _embed(config: Config, probe: Probe, paths: list[str], view: View, failed: dict[str, str]) -> NDArray[np.float64]:
-    """Embeddings (N, D) of ``paths``; an unreadable shape is noted in ``failed``, its row means nothing."""
+def _embed(
+    config: Config, probe: Probe, paths: list[str], view: View, failed: dict[str, str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Embeddings (N, D) of ``paths``, and their answers as they are (N, RAW_CELLS^3); an unreadable shape is noted in
+    ``failed``, its rows mean nothing."""
     requests = [Request(path, view.backend, view.settings) for path in paths]
     threads = max(1, config.num_workers)
 
@@ -215,20 +261,47 @@ def _embed(config: Config, probe: Probe, paths: list[str], view: View, failed: d
 
     numbers = range(math.ceil(len(paths) / config.chunk) * config.mc_k)
     vectors: NDArray[np.float64] | None = None
+    raw = np.zeros((len(paths), RAW_CELLS**3))
     with tqdm(total=len(paths) * config.mc_k, desc=f"embed {view.backend}", unit="sample") as progress:
         for rows, features, types, faults in ahead(read, numbers) if config.num_workers else map(read, numbers):
             for row, fault in faults:
                 failed.setdefault(paths[rows.start + row], f"{view.backend}: {fault}")
             good = np.setdiff1d(np.arange(len(types)), [row for row, _ in faults])
             if len(good):
+                raw[rows.start + good] += raw_distances(features[good], types[good]) / config.mc_k
                 embedded = ranking.normalize(_pooled(config, probe, features[good], types[good]))
                 if vectors is None:
                     vectors = np.zeros((len(paths), embedded.shape[1]))
                 vectors[rows.start + good] += embedded
             progress.update(len(types))
     if vectors is None:
-        return np.empty((len(paths), 0))
-    return ranking.normalize(vectors)
+        return np.empty((len(paths), 0)), raw
+    return ranking.normalize(vectors), raw
+
+
+def raw_distances(features: NDArray[np.float32], types: NDArray[np.int64]) -> NDArray[np.float64]:
+    """A shape's mean answered distance in each of RAW_CELLS^3 cells (B, cells), the shape's mean where none was asked.
+
+    What retrieval makes of this is owed to the answers alone: a model has to do better.
+    """
+    asked = np.isin(types, (TokenType.POINT, TokenType.Q_POINT))
+    answered = np.isin(types, (TokenType.POINT, TokenType.A_POINT))
+    samples = len(types)
+    if not asked.any():
+        return np.zeros((samples, RAW_CELLS**3))
+    points = features[asked][:, XYZ].reshape(samples, -1, 3)
+    distances = features[answered][:, POINT_DISTANCE].reshape(samples, -1).astype(np.float64)
+    place = np.clip(((points + 1) / 2 * RAW_CELLS).astype(np.int64), 0, RAW_CELLS - 1)
+    cell = np.ravel_multi_index(tuple(np.moveaxis(place, -1, 0)), 3 * (RAW_CELLS,))
+    cell += np.arange(samples)[:, None] * RAW_CELLS**3
+    sums = np.bincount(cell.ravel(), distances.ravel(), samples * RAW_CELLS**3).reshape(samples, -1)
+    counts = np.bincount(cell.ravel(), minlength=samples * RAW_CELLS**3).reshape(samples, -1)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), distances.mean(1, keepdims=True))
+
+
+def centred(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Vectors (N, D) less their mean: cosines of distances, which are all positive, would be near 1 otherwise."""
+    return vectors - vectors.mean(0)
 
 
 def _pooled(
@@ -249,7 +322,7 @@ def _gallery_seed(config: Config) -> int:
 
 
 def _settings_report(config: Config, probe: Probe) -> dict[str, Any]:
-    taken = ("cache_root", "split", "ckpt", "query_backend", "gallery_backend", "mc_k", "eval_seed")
+    taken = ("cache_root", "split", "ckpt", "query_backend", "gallery_backend", "mc_k", "eval_seed", "n_seeds")
     more = ("ablate_point_xyz", "ablate_point_dist", "max_files", "pooling", "representation")
     voxel = ("voxel_grid", "voxel_dilate", "voxel_max_steps")
     return {
@@ -292,14 +365,17 @@ def _warn(result: dict[str, Any]) -> None:
 def _table(result: dict[str, Any]) -> str:
     names = ("r@1", "r@5", "r@10", "mAP", "mean_rank", "median_rank")
     title = f"{result['query_backend']} -> {result['gallery_backend']}, {result['n_files']} shapes"
-    rows = [
-        [title, *(result[name] for name in names)],
-        ["chance", *(result["chance"][name] for name in names)],
-    ]
+    rows: list[list[Any]] = [[title, *(result[name] for name in names)]]
+    rows.append(["95 % over shapes", *(ends(result["interval"].get(name)) for name in names)])
+    if result["n_seeds"] > 1:
+        spreads = (np.std([seed[name] for seed in result["by_seed"]]) for name in names[:-1])
+        rows.append(["standard deviation over seeds", *map(float, spreads), None])
+    rows.append(["plain distances, no model", *(result["raw_distances"][name] for name in names)])
+    rows.append(["chance", *(result["chance"][name] for name in names)])
     heads = ["", "R@1", "R@5", "R@10", "mAP", "mean rank", "median rank"]
     table = tabulate(rows, heads, floatfmt=("", ".4f", ".4f", ".4f", ".4f", ".2f", ".1f"))
-    spreads = f"query {result['query_spread']:.4f}, gallery {result['gallery_spread']:.4f}"
-    return f"{table}\nspread of the embeddings (0: all alike): {spreads}"
+    spread = f"query {result['query_spread']:.4f}, gallery {result['gallery_spread']:.4f}"
+    return f"{table}\nspread of the embeddings (0: all alike): {spread}"
 
 
 if __name__ == "__main__":

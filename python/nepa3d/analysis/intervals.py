@@ -1,0 +1,48 @@
+"""How far a figure can be trusted: bootstrap intervals over the shapes it is a mean of (Efron, 1979)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+RESAMPLES = 2000
+BLOCK = 100  # resamples made at a time
+LEVEL = 0.95
+
+
+def resampled_means(values: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Array:
+    """Means (resamples, k) of ``values`` (n, k) over n rows drawn with replacement."""
+    if values.ndim != 2 or len(values) == 0:
+        raise ValueError(f"values must have shape (n, k), n >= 1, got {values.shape}")
+    rng = np.random.default_rng(seed)
+    n = len(values)
+    blocks = []
+    for begin in range(0, resamples, BLOCK):  # a draw of n rows is a count of each
+        counts = rng.multinomial(n, np.full(n, 1 / n), size=min(BLOCK, resamples - begin))
+        blocks.append(counts @ values / n)
+    return np.concatenate(blocks)
+
+
+def interval(values: Array, figure: Callable[[Array], Array] = lambda means: means[:, 0]) -> tuple[float, float]:
+    """The middle 95 % of a figure over resamples; ``figure`` makes (m,) of the means (m, k) of the rows' values."""
+    found = figure(resampled_means(values))
+    low, high = np.nanquantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def paired_difference(a: Array, b: Array) -> dict[str, float]:
+    """Mean of b - a (n,), its interval, and the part of the resamples in which it has the other sign or none."""
+    difference = (b - a)[:, None]
+    means = resampled_means(difference)[:, 0]
+    low, high = interval(difference)
+    mean = float(difference.mean())
+    return {"difference": mean, "low": low, "high": high, "other_sign": float((means * np.sign(mean) <= 0).mean())}
+
+
+def ends(found: tuple[float, float] | None) -> str:
+    """An interval for a table's cell."""
+    return f"{found[0]:.4f} to {found[1]:.4f}" if found else ""

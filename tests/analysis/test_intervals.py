@@ -1,0 +1,117 @@
+"""Bootstrap intervals against what theory says of means, and the comparison of two results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nepa3d import cli
+from nepa3d.analysis import compare, completion_cpac_udf, retrieval_ucpr
+from nepa3d.analysis.intervals import interval, paired_difference, resampled_means
+from nepa3d.analysis.ridge import ERROR_FIGURES, DistanceErrors, error_metrics
+
+RETRIEVAL = ["--cache_root", "unpaired", "--query_backend", "mesh", "--gallery_backend", "udfgrid"]
+
+
+def test_the_interval_of_a_mean_is_that_of_the_normal_law() -> None:
+    values = np.random.default_rng(1).normal(3, 2, (400, 1))
+    low, high = interval(values)
+    error = values.std() / 20
+    assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.15 * error)
+    assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.15 * error)
+
+
+def test_resamples_do_not_depend_on_the_block() -> None:
+    values = np.arange(12.0).reshape(6, 2)
+    many = resampled_means(values, resamples=250)
+    assert many.shape == (250, 2)
+    assert (many >= values.min(0)).all()
+    assert (many <= values.max(0)).all()
+    np.testing.assert_array_equal(many, resampled_means(values, resamples=250))
+    with pytest.raises(ValueError, match=r"values must have shape \(n, k\)"):
+        resampled_means(np.zeros((0, 1)))
+
+
+def test_pairs_tell_what_the_figures_alone_cannot() -> None:
+    rng = np.random.default_rng(2)
+    a = rng.normal(0, 1, 200)
+    better = paired_difference(a, a + 0.05 + rng.normal(0, 0.1, 200))
+    assert better["low"] > 0
+    assert better["other_sign"] < 0.01
+    same = paired_difference(a, a + rng.normal(0, 0.1, 200))
+    assert same["low"] < 0 < same["high"]
+
+
+def test_errors_over_shapes() -> None:
+    errors = DistanceErrors(0.1)
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        true = rng.uniform(0, 0.3, 20)
+        errors.add(true + rng.normal(0, 0.02, 20), true)
+    found = error_metrics(errors.sums())
+    for name, figure in ERROR_FIGURES.items():
+        low, high = interval(errors.sums(), figure)
+        assert low < found[name] < high  # type: ignore[operator]
+    assert found["mae"] == pytest.approx(0.016, rel=0.1)
+
+
+def result(tmp_path: Path, checkpoint: str, *more: str) -> dict[str, Any]:
+    out = tmp_path / f"{checkpoint}.json"
+    assert retrieval_ucpr.main([*RETRIEVAL, "--ckpt", checkpoint, "--out_json", f"{out}", *more]) == cli.EXIT_OK
+    found: dict[str, Any] = json.loads(out.read_text())
+    return found
+
+
+def test_several_seeds_are_the_mean_of_each(golden: Path, tmp_path: Path) -> None:
+    seeds = ["--eval_seed", "3", "--eval_seed_gallery", "50"]
+    both = result(tmp_path, "mae_v1.pt", *seeds, "--n_seeds", "2")
+    first = result(tmp_path, "mae_v1.pt", *seeds)
+    second = result(tmp_path, "mae_v1.pt", "--eval_seed", "4", "--eval_seed_gallery", "51")
+    for name in ("r@1", "mAP", "mean_rank"):
+        assert both[name] == pytest.approx((first[name] + second[name]) / 2)
+        assert [seed[name] for seed in both["by_seed"]] == pytest.approx([first[name], second[name]])
+        low, high = both["interval"][name]
+        assert low <= both[name] <= high
+
+
+def test_plain_distances_beat_chance_where_draws_are_shared(golden: Path, tmp_path: Path) -> None:
+    """Without a model: the same view and the same draws are the same answers; other draws are still of the shape."""
+    shared = result(tmp_path, "mae_v1.pt", "--gallery_backend", "mesh")
+    assert shared["raw_distances"]["r@1"] == 1.0
+    other = result(tmp_path, "mae_v1.pt", "--gallery_backend", "mesh", "--eval_seed_gallery", "9", "--n_seeds", "8")
+    assert other["raw_distances"]["mAP"] > other["chance"]["mAP"]
+    assert other["raw_distances"]["r@1"] < 1.0
+
+
+def test_two_checkpoints_are_compared_shape_by_shape(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result(tmp_path, "mae_v1.pt")
+    result(tmp_path, "nepa_v1.pt")
+    paths = ["--first", f"{tmp_path / 'mae_v1.pt.json'}", "--second", f"{tmp_path / 'nepa_v1.pt.json'}"]
+    capsys.readouterr()
+    assert compare.main([*paths, "--out_json", f"{tmp_path / 'out.json'}"]) == cli.EXIT_OK
+    assert "mAP, 12 shapes" in capsys.readouterr().out
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["difference"] == pytest.approx(found["second"] - found["first"])
+    assert compare.main([*paths[:3], paths[1]]) == cli.EXIT_OK
+    assert "no difference can be told" in capsys.readouterr().out
+    result(tmp_path, "nepa_v1.pt", "--eval_seed", "5")
+    assert compare.main(paths) == cli.EXIT_USAGE
+    assert "different protocols: eval_seed 0 and 5" in capsys.readouterr().err
+
+
+def test_completion_over_seeds(golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--cache_root", "unpaired", "--ckpt", "mae_v1.pt", "--n_context", "16", "--n_query", "8", "--seed", "2"]
+    out = tmp_path / "out.json"
+    assert completion_cpac_udf.main([*flags, "--n_seeds", "2", "--out_json", f"{out}"]) == cli.EXIT_OK
+    assert "standard deviation over seeds" in capsys.readouterr().out
+    found = json.loads(out.read_text())
+    assert found["mae"] == pytest.approx(np.mean([seed["mae"] for seed in found["by_seed"]]))
+    assert found["mae"] == pytest.approx(np.mean(found["items"]["mae"]))
+    low, high = found["interval"]["mae"]
+    assert low < found["mae"] < high
