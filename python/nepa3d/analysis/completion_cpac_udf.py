@@ -36,7 +36,7 @@ from nepa3d.analysis.embedding import (
     reason_of,
     shapes_of,
 )
-from nepa3d.analysis.intervals import ends, interval
+from nepa3d.analysis.intervals import cell, interval
 from nepa3d.analysis.outcome import conclude
 from nepa3d.analysis.ridge import ERROR_FIGURES, DistanceErrors, RidgeSums, error_metrics, predict
 from nepa3d.backends import VoxelSettings, require_backend
@@ -341,15 +341,16 @@ def _table(result: dict[str, Any]) -> str:
     title = f"{result['context_backend']} -> {result['target']}, {result['n_shapes_head_test']} shapes"
     if result["context"] != "own":
         title += f", context {result['context']}"
-    rows: list[list[Any]] = [[title, result["mae"], result["rmse"], result["iou@tau"]]]
-    rows.append(["95 % over shapes", *(ends(result["interval"][name]) for name in ERROR_FIGURES)])
+    figures: dict[str, list[Any]] = {title: [result[name] for name in ERROR_FIGURES]}
+    figures["95 % over shapes"] = [result["interval"][name] for name in ERROR_FIGURES]
     if result["n_seeds"] > 1:
         spread = [[found[name] for found in result["by_seed"]] for name in ERROR_FIGURES]
-        rows.append(["standard deviation over seeds", *(None if None in x else float(np.std(x)) for x in spread)])
+        figures["standard deviation over seeds"] = [None if None in x else float(np.std(x)) for x in spread]
     if result["nearest_copy"]:
-        copy = result["nearest_copy"]
-        rows.append(["copy of the nearest context point", copy["mae"], copy["rmse"], copy["iou@tau"]])
-    return tabulate(rows, ["", "MAE", "RMSE", f"IoU@{result['tau']:g}"], floatfmt=".4f", missingval="n/a")
+        figures["copy of the nearest context point"] = [result["nearest_copy"][name] for name in ERROR_FIGURES]
+    rows = [[what, *map(cell, values)] for what, values in figures.items()]
+    heads = ["", "MAE", "RMSE", f"IoU@{result['tau']:g}"]
+    return tabulate(rows, heads, colalign=("left", *3 * ("right",)), disable_numparse=True)
 
 
 if __name__ == "__main__":

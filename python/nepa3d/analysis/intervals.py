@@ -43,6 +43,10 @@ def paired_difference(a: Array, b: Array) -> dict[str, float]:
     return {"difference": mean, "low": low, "high": high, "other_sign": float((means * np.sign(mean) <= 0).mean())}
 
 
-def ends(found: tuple[float, float] | None) -> str:
-    """An interval for a table's cell."""
-    return f"{found[0]:.4f} to {found[1]:.4f}" if found else ""
+def cell(value: float | tuple[float, float] | None, digits: int = 4) -> str:
+    """A figure or an interval as a table shows it."""
+    if value is None:
+        return "n/a"
+    if isinstance(value, tuple):
+        return f"{value[0]:.{digits}f} to {value[1]:.{digits}f}"
+    return f"{value:.{digits}f}"

@@ -30,7 +30,7 @@ from nepa3d.analysis.embedding import (
     sample_length,
     shapes_of,
 )
-from nepa3d.analysis.intervals import ends, interval
+from nepa3d.analysis.intervals import cell, interval
 from nepa3d.analysis.outcome import conclude
 from nepa3d.backends import VoxelSettings, require_backend
 from nepa3d.data.dataset import SampleSettings
@@ -365,15 +365,18 @@ def _warn(result: dict[str, Any]) -> None:
 def _table(result: dict[str, Any]) -> str:
     names = ("r@1", "r@5", "r@10", "mAP", "mean_rank", "median_rank")
     title = f"{result['query_backend']} -> {result['gallery_backend']}, {result['n_files']} shapes"
-    rows: list[list[Any]] = [[title, *(result[name] for name in names)]]
-    rows.append(["95 % over shapes", *(ends(result["interval"].get(name)) for name in names)])
+    figures: dict[str, dict[str, Any]] = {title: result, "95 % over shapes": result["interval"]}
     if result["n_seeds"] > 1:
-        spreads = (np.std([seed[name] for seed in result["by_seed"]]) for name in names[:-1])
-        rows.append(["standard deviation over seeds", *map(float, spreads), None])
-    rows.append(["plain distances, no model", *(result["raw_distances"][name] for name in names)])
-    rows.append(["chance", *(result["chance"][name] for name in names)])
+        seeds = result["by_seed"]
+        figures["standard deviation over seeds"] = {k: float(np.std([seed[k] for seed in seeds])) for k in seeds[0]}
+    figures |= {"plain distances, no model": result["raw_distances"], "chance": result["chance"]}
+    digits = [1 if name.endswith("rank") else 4 for name in names]
+    rows = [
+        [what, *(cell(found[name], n) if name in found else "" for name, n in zip(names, digits, strict=True))]
+        for what, found in figures.items()
+    ]
     heads = ["", "R@1", "R@5", "R@10", "mAP", "mean rank", "median rank"]
-    table = tabulate(rows, heads, floatfmt=("", ".4f", ".4f", ".4f", ".4f", ".2f", ".1f"))
+    table = tabulate(rows, heads, colalign=("left", *6 * ("right",)), disable_numparse=True)
     spread = f"query {result['query_spread']:.4f}, gallery {result['gallery_spread']:.4f}"
     return f"{table}\nspread of the embeddings (0: all alike): {spread}"
 
