@@ -215,6 +215,9 @@ def probe_stages(config: Config, scale: Scale) -> list[Stage]:
         backends = ("--context_backend", "pointcloud_noray", "--head_train_split", "train_udf")
         draws = ("--n_context", points, "--n_query", points, "--out_json", f"{out}")
         stages.append(Stage(out.stem, "nepa3d.analysis.completion_cpac_udf", (*common, *backends, *draws), out))
+        shown = config.root / "surfaces" / name
+        asked = (*backends, "--n_context", points, "--n_query", points, "--out_root", f"{shown}")
+        stages.append(Stage(f"surfaces {name}", "nepa3d.analysis.surfaces", (*common, *asked), shown / "scores.json"))
     return stages
 
 
@@ -307,7 +310,8 @@ def demo(config: Config) -> None:
     _write_timings(config.root / "timings.json", seconds)
     print(f"\ncorpus: {said}")
     print(tabulate(seconds.items(), headers=("stage", "seconds"), floatfmt=".1f", tablefmt="github"))
-    print(f"picture: {config.root / 'demo.png'}, tables: {config.root / 'results' / 'tables.md'}")
+    print(f"picture: {config.root / 'demo.png'}, tables: {config.root / 'results' / 'tables.md'}, ", end="")
+    print(f"completed surfaces: {config.root / 'surfaces'}")
 
 
 def _write_timings(path: Path, seconds: dict[str, float]) -> None:

@@ -142,12 +142,12 @@ def complete(config: Config) -> dict[str, Any]:
     n_points = config.n_query + (0 if config.context == "absent" else config.n_context)
     length = sequence_length(n_points, 0, qa=probe.qa, eos=probe.eos)
     probe.require_length(length, "n_context, n_query, qa_tokens and add_eos")
-    plan = _plan(config, probe)
+    plan = plan_shapes(config, probe)
     failed: dict[str, str] = {}
     found = []
     for seed in range(config.seed, config.seed + config.n_seeds):
         seeded = replace(config, seed=seed)
-        weights, n_train = _fit(seeded, probe, plan, failed)
+        weights, n_train = fit_head(seeded, probe, plan, failed)
         errors, n_test = _score(seeded, probe, plan, weights, failed)
         found.append(errors)
     sums = np.mean([errors.model for errors in found], axis=0)
@@ -201,7 +201,8 @@ def _check(config: Config) -> None:
         raise ValueError("query_source 'grid' has UDF distances only; use it with target 'udf'")
 
 
-def _plan(config: Config, probe: Probe) -> Plan:
+def plan_shapes(config: Config, probe: Probe) -> Plan:
+    """The shapes of the flags, and how their sequences are made."""
     shapes = shapes_of(config.cache_root, config.split, config.max_shapes)
     voxel = VoxelSettings(config.voxel_grid, config.voxel_dilate, config.voxel_max_steps)
 
@@ -233,7 +234,8 @@ def _plan(config: Config, probe: Probe) -> Plan:
     return Plan(shuffled[:n_train], shuffled[n_train:], test_settings, test_settings, len(shapes))
 
 
-def _fit(config: Config, probe: Probe, plan: Plan, failed: dict[str, str]) -> tuple[np.ndarray, int]:
+def fit_head(config: Config, probe: Probe, plan: Plan, failed: dict[str, str]) -> tuple[np.ndarray, int]:
+    """Weights (D + 1,) of the ridge head, and the number of shapes it was fitted on; others are noted in ``failed``."""
     sums: RidgeSums | None = None
 
     def take(samples: list[CompletionSample]) -> None:

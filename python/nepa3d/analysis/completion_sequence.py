@@ -63,11 +63,22 @@ def completion_sample(
     rng = evaluation_rng(path, seed)
     context = read_answers(context_path or path, settings.context_backend, settings.voxel)
     context_rows = draw_rows(len(context.point_xyz), settings.n_context, rng)
-    queries = _query_answers(path, settings)
+    queries = query_answers(path, settings)
     query_rows = _draw_queries(queries, context_rows, settings, rng)
 
     if settings.context == "absent":
         context_rows = _NO_ROWS
+    return assemble(context, context_rows, queries, query_rows, settings)
+
+
+def assemble(
+    context: ShapeAnswers,
+    context_rows: NDArray[np.int64],
+    queries: ShapeAnswers,
+    query_rows: NDArray[np.int64],
+    settings: SequenceSettings,
+) -> CompletionSample:
+    """The sequence of the given rows of the context's and the queries' points."""
     head, head_types = tokenize(context, context_rows, _NO_ROWS, qa=settings.qa, eos=False)
     tail, tail_types = tokenize(queries, query_rows, _NO_ROWS, qa=settings.qa, eos=settings.eos)
     tail, tail_types = tail[1:].copy(), tail_types[1:]  # its BOS
@@ -84,7 +95,7 @@ def completion_sample(
     )
 
 
-def _query_answers(path: str, settings: SequenceSettings) -> ShapeAnswers:
+def query_answers(path: str, settings: SequenceSettings) -> ShapeAnswers:
     """Where distances may be asked, with the true ones in ``point_distance``."""
     with ShapeCache(path) as cache:
         if settings.query_source == "grid":

@@ -1,0 +1,289 @@
+"""Completion one can see: the distance field a model reads off a few points, as a surface beside the true one.
+
+A frozen model sees a context of points with distances and is asked for the distance at every cell of a grid, a chunk of
+cells at a time; a ridge head fitted on other shapes reads its states. The surface is where that field takes a small
+value, found by marching cubes (Lorensen and Cline, 1987). Letters: G grid side, V vertices, F faces.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+from tabulate import tabulate
+from tqdm import tqdm
+
+from nepa3d import cli, ops
+from nepa3d.analysis import completion_cpac_udf as cpac
+from nepa3d.analysis.completion_sequence import SequenceSettings, assemble, cell_centres, query_answers
+from nepa3d.analysis.embedding import Probe, ProbeRequest, hidden_states, open_probe
+from nepa3d.analysis.intervals import cell
+from nepa3d.analysis.ridge import predict
+from nepa3d.backends import read_answers
+from nepa3d.backends.answers import without_rays
+from nepa3d.data.cache import ShapeCache
+from nepa3d.data.files import atomic_open, write_json
+from nepa3d.token.schema import XYZ
+from nepa3d.token.tokenizer import draw_rows, evaluation_rng
+
+Field = NDArray[np.float32]  # (G, G, G) distances at cell centres over [-1, 1]^3
+WAYS = ("model", "nearest copy", "true field")
+SAMPLES = 10_000  # points on a surface by which it is scored
+FIGURES = ("chamfer", "f_score", "normal_consistency")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Complete shapes as surfaces: a PLY a shape and way, scores beside two that need no model, a picture.
+
+    Example: nepa3d surfaces --cache_root data/unpaired --ckpt runs/nepa_qa/last.pt --out_root results/surfaces
+    """
+
+    cache_root: str
+    """Cache with the splits."""
+    ckpt: str
+    """Checkpoint."""
+    out_root: Path
+    """Folder of <class>/<shape>/<way>.ply, scores.json and surfaces.png."""
+    split: str = "eval"
+    """Split whose shapes are completed."""
+    context_backend: str = "pointcloud_noray"
+    """View that answers the context points."""
+    n_context: int = 256
+    """Context points a shape."""
+    n_query: int = 256
+    """Cells asked for at a time."""
+    head_train_split: str = "train_udf"
+    """Split the head is fitted on."""
+    head_train_backend: str = "udfgrid"
+    """View of the context while it is fitted."""
+    head_train_max_shapes: int = 0
+    """Use only the first so many shapes of it; 0: all."""
+    ridge_lambda: float = 1e-3
+    """Ridge penalty."""
+    resolution: int = 32
+    """Cells a side of the grid."""
+    level: float = 0.0
+    """Distance at which the surface is drawn; 0: a cell's side."""
+    tau: float = 0.1
+    """Two surfaces agree at a point when they are at most this apart there (F-score)."""
+    max_shapes: int = 4
+    """Complete only so many shapes, evenly spread over the split; 0: all."""
+    seed: int = 0
+    """Seed of the draws."""
+    batch: int = 16
+    """Sequences a forward pass."""
+    device: str = "auto"
+    """auto (a GPU where there is one), cpu, or cuda."""
+
+    def __post_init__(self) -> None:
+        if self.resolution < 4:
+            raise ValueError(f"resolution must be at least 4, got {self.resolution}")
+        if self.level < 0 or not self.tau > 0:
+            raise ValueError(f"level and tau must not be negative, tau not 0, got {self.level} and {self.tau}")
+        if self.max_shapes < 0:
+            raise ValueError(f"max_shapes must be at least 0, got {self.max_shapes}")
+
+    @property
+    def drawn_at(self) -> float:
+        """The level of the surface."""
+        return self.level or 2.0 / self.resolution
+
+    def probe_config(self) -> cpac.Config:
+        """The completion probe whose head is used, fitted on cells of the distance grids."""
+        names = ("cache_root", "ckpt", "split", "context_backend", "n_context", "n_query", "ridge_lambda", "seed")
+        more = ("head_train_split", "head_train_backend", "head_train_max_shapes", "batch", "device")
+        return cpac.Config(query_source="grid", **{name: getattr(self, name) for name in (*names, *more)})
+
+
+@dataclass(frozen=True)
+class Completed:
+    """One shape: its fields by way, and the true surface samples and normals (N, 3)."""
+
+    path: str
+    fields: dict[str, Field]
+    points: NDArray[np.float32]
+    normals: NDArray[np.float32]
+
+
+def fields_of(
+    path: str, probe: Probe, weights: NDArray[np.float64], settings: SequenceSettings, config: Config
+) -> Completed:
+    """The distance fields of a shape as the model, the nearest context point and the cache's own grid have them."""
+    rng = evaluation_rng(path, config.seed + cpac.TEST_SEED_OFFSET)
+    context = read_answers(path, settings.context_backend, settings.voxel)
+    context_rows = draw_rows(len(context.point_xyz), settings.n_context, rng)
+    side = config.resolution
+    centres = cell_centres(side)
+    cells = without_rays(centres, np.zeros(len(centres), np.float32))
+    chunks = -(-len(centres) // settings.n_query)
+    # every chunk is spread over the whole cube, as the queries of the head's fit were
+    samples = [
+        assemble(context, context_rows, cells, np.arange(first, len(centres), chunks), settings)
+        for first in range(chunks)
+    ]
+    predicted, copied = np.empty(len(centres), np.float32), np.empty(len(centres), np.float32)
+    by_length: dict[int, list[int]] = {}
+    for number, sample in enumerate(samples):
+        by_length.setdefault(len(sample.types), []).append(number)
+    for numbers in by_length.values():
+        for begin in range(0, len(numbers), config.batch):
+            part = [samples[number] for number in numbers[begin : begin + config.batch]]
+            hidden = hidden_states(
+                probe, np.stack([s.features for s in part]), np.stack([s.types for s in part])
+            ).numpy()
+            for sample, states in zip(part, hidden, strict=True):
+                asked = sample.features[sample.query_tokens, XYZ]
+                place = np.ravel_multi_index(tuple(((asked.T + 1) / 2 * side).astype(np.int64)), 3 * (side,))
+                predicted[place] = predict(weights, states[sample.query_tokens])
+                copied[place] = sample.nearest_copy
+    with ShapeCache(path) as cache:
+        grid = np.ascontiguousarray(cache["udf_grid"].astype(np.float32))
+        points, normals = cache["pc_xyz"], cache["pc_n"]
+    true = ops.trilinear_sample(grid, centres)
+    shape = 3 * (side,)
+    fields = {way: values.reshape(shape) for way, values in zip(WAYS, (predicted, copied, true), strict=True)}
+    return Completed(path, fields, points, normals)
+
+
+def surface(field: Field, level: float) -> trimesh.Trimesh | None:
+    """The mesh on which a field takes ``level``, world units; None where it does nowhere.
+
+    ``ValueError`` if scikit-image is not installed.
+    """
+    try:
+        from skimage.measure import marching_cubes
+    except ImportError as error:
+        raise ValueError("surfaces: scikit-image is not installed: pip install 'nepa3d[surfaces]'") from error
+    if not field.min() < level < field.max():
+        return None
+    cell_size = 2.0 / len(field)
+    vertices, faces, _, _ = marching_cubes(field, level, spacing=3 * (cell_size,))
+    return trimesh.Trimesh(vertices + cell_size / 2 - 1.0, faces, process=False)
+
+
+def score(
+    mesh: trimesh.Trimesh | None,
+    points: NDArray[np.float32],
+    normals: NDArray[np.float32],
+    tau: float,
+    seed: int,
+) -> dict[str, float] | None:
+    """Chamfer distance (mean of both directions' mean distances, world units), F-score at ``tau`` (Tatarchenko et al.,
+    arXiv 1905.03678) and normal consistency (mean |cosine| of nearest points' normals, both directions) of a surface
+    against samples (N, 3) of the true one with normals. None where there is no surface."""
+    if mesh is None:
+        return None
+    uniforms = np.random.default_rng(seed).random((SAMPLES, 3))
+    found, found_normals, _ = ops.sample_surface(mesh.vertices, mesh.faces, uniforms)
+    there, to_found = ops.nearest_distance(found, points)
+    back, to_true = ops.nearest_distance(points, found)
+    precision, recall = float((back <= tau).mean()), float((there <= tau).mean())
+    alike = [np.abs((normals * found_normals[to_found]).sum(1)), np.abs((found_normals * normals[to_true]).sum(1))]
+    return {
+        "chamfer": float((there.mean() + back.mean()) / 2),
+        "f_score": 2 * precision * recall / (precision + recall) if precision + recall else 0.0,
+        "normal_consistency": float(np.mean([values.mean() for values in alike])),
+    }
+
+
+def complete_surfaces(config: Config) -> dict[str, Any]:
+    """Complete, save and score every shape; returns what scores.json holds."""
+    probing = config.probe_config()
+    probe = open_probe(ProbeRequest(config.ckpt, device=config.device))
+    plan = cpac.plan_shapes(probing, probe)
+    failed: dict[str, str] = {}
+    weights, n_train = cpac.fit_head(probing, probe, plan, failed)
+    count = min(config.max_shapes or len(plan.test), len(plan.test))
+    chosen = [plan.test[i * len(plan.test) // count] for i in range(count)]
+    shapes, panels = [], []
+    for path in tqdm(chosen, desc="surfaces", unit="shape"):
+        query_answers(path, plan.test_settings)  # that it has a grid to compare with
+        completed = fields_of(path, probe, weights, plan.test_settings, config)
+        meshes = {way: surface(field, config.drawn_at) for way, field in completed.fields.items()}
+        seed = int.from_bytes(hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()[:8], "little")
+        scores = {way: score(m, completed.points, completed.normals, config.tau, seed) for way, m in meshes.items()}
+        folder = config.out_root / Path(path).parent.name / Path(path).stem
+        for way, mesh in meshes.items():
+            if mesh is not None:
+                write_ply(folder / f"{way.replace(' ', '_')}.ply", mesh)
+        shapes.append({"path": path, "scores": scores})
+        panels.append((completed, meshes))
+    draw(panels, config.out_root / "surfaces.png")
+    result = {
+        "ckpt": config.ckpt,
+        "level": config.drawn_at,
+        "resolution": config.resolution,
+        "tau": config.tau,
+        "n_context": config.n_context,
+        "context_backend": config.context_backend,
+        "n_shapes_head_train": n_train,
+        "mean": {way: _mean([shape["scores"][way] for shape in shapes]) for way in WAYS},
+        "shapes": shapes,
+    }
+    write_json(config.out_root / "scores.json", result)
+    return result
+
+
+def _mean(scores: Sequence[dict[str, float] | None]) -> dict[str, Any]:
+    """Over the shapes that have a surface, and how many do not."""
+    there = [score for score in scores if score is not None]
+    means = {name: float(np.mean([s[name] for s in there])) if there else None for name in FIGURES}
+    return {**means, "without_surface": len(scores) - len(there)}
+
+
+def write_ply(path: Path, mesh: trimesh.Trimesh) -> None:
+    """Write a mesh as binary PLY, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_open(path) as file:
+        mesh.export(file, file_type="ply")
+
+
+def draw(shapes: Sequence[tuple[Completed, dict[str, trimesh.Trimesh | None]]], path: Path) -> None:
+    """A row a shape: its samples, then the surface of each way."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3 * (1 + len(WAYS)), 3 * len(shapes)), layout="constrained")
+    axes = figure.subplots(len(shapes), 1 + len(WAYS), subplot_kw={"projection": "3d"}, squeeze=False)
+    for row, (completed, meshes) in zip(axes, shapes, strict=True):
+        x, y, z = completed.points.T  # the corpora have y upwards
+        row[0].scatter(x, -z, y, c=y, s=1.5, cmap="viridis")
+        row[0].set_title(Path(completed.path).stem[:28], fontsize=8)
+        for panel, way in zip(row[1:], WAYS, strict=True):
+            mesh = meshes[way]
+            panel.set_title(way if mesh is not None else f"{way}: nowhere", fontsize=8)
+            if mesh is not None:
+                a, b, c = mesh.vertices.T
+                panel.plot_trisurf(a, -c, b, triangles=mesh.faces, color="#7fa3cf", lw=0)
+    for panel in axes.flat:
+        panel.set(xlim=(-0.8, 0.8), ylim=(-0.8, 0.8), zlim=(-0.8, 0.8), box_aspect=(1, 1, 1))
+        panel.set_axis_off()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_open(path) as file:
+        figure.savefig(file, format="png", dpi=110)
+
+
+def command(config: Config) -> None:
+    """Complete, print the table."""
+    result = complete_surfaces(config)
+    rows = [
+        [way, *(cell(found[name]) for name in FIGURES), str(found["without_surface"])]
+        for way, found in result["mean"].items()
+    ]
+    heads = [f"{len(result['shapes'])} shapes", "Chamfer", f"F@{config.tau:g}", "normals", "without a surface"]
+    print(tabulate(rows, heads, colalign=("left", *4 * ("right",)), disable_numparse=True))
+    print(f"surfaces, scores.json and surfaces.png: {config.out_root}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(Config, command, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,92 @@
+"""Surfaces of fields that are known, their scores, and the fields of a completed shape."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+
+from nepa3d import cli, ops
+from nepa3d.analysis import completion_cpac_udf as cpac
+from nepa3d.analysis import surfaces
+from nepa3d.analysis.completion_sequence import cell_centres
+from nepa3d.analysis.embedding import ProbeRequest, open_probe
+from nepa3d.backends import read_answers
+from nepa3d.token.tokenizer import draw_rows, evaluation_rng
+
+pytest.importorskip("skimage")
+
+
+def sphere(radius: float, side: int = 48) -> surfaces.Field:
+    distance = np.linalg.norm(cell_centres(side), axis=1) - radius
+    return distance.reshape(3 * (side,)).astype(np.float32)
+
+
+def test_the_surface_of_a_sphere() -> None:
+    mesh = surfaces.surface(sphere(0.5), 0.1)
+    assert mesh is not None
+    np.testing.assert_allclose(np.linalg.norm(mesh.vertices, axis=1), 0.6, atol=2e-3)
+    assert mesh.is_watertight
+    assert surfaces.surface(sphere(0.5), 5.0) is None
+
+
+def test_scores_of_spheres() -> None:
+    true = trimesh.creation.icosphere(4, 0.5)
+    points, normals, _ = ops.sample_surface(true.vertices, true.faces, np.random.default_rng(0).random((4000, 3)))
+    same = surfaces.score(surfaces.surface(sphere(0.5), 0.0), points, normals, 0.05, seed=1)
+    assert same is not None
+    assert same["chamfer"] < 0.02  # between random samples of one surface
+    assert same["f_score"] == pytest.approx(1.0)
+    assert same["normal_consistency"] > 0.98
+    wider = surfaces.score(surfaces.surface(sphere(0.5), 0.2), points, normals, 0.05, seed=1)
+    assert wider is not None
+    assert wider["chamfer"] == pytest.approx(0.2, abs=0.01)
+    assert wider["f_score"] == 0.0
+    assert surfaces.score(None, points, normals, 0.05, seed=1) is None
+
+
+@pytest.mark.parametrize("checkpoint", ["mae_v1.pt", "nepa_qa.pt"])
+def test_every_cell_has_its_own_distance(golden: Path, checkpoint: str, tmp_path: Path) -> None:
+    """Fields are put together from chunks in Morton order; the copy tells whether each distance fell in its place."""
+    config = surfaces.Config(
+        cache_root="unpaired", ckpt=checkpoint, out_root=tmp_path, n_context=20, n_query=12, resolution=9
+    )
+    probe = open_probe(ProbeRequest(checkpoint))
+    plan = cpac.plan_shapes(config.probe_config(), probe)
+    path = plan.test[0]
+    weights = np.random.default_rng(0).normal(size=probe.model.pos_emb.shape[2] + 1)
+    completed = surfaces.fields_of(path, probe, weights, plan.test_settings, config)
+    answers = read_answers(path, "pointcloud_noray")
+    rng = evaluation_rng(path, cpac.TEST_SEED_OFFSET)
+    rows = draw_rows(len(answers.point_xyz), 20, rng)
+    centres = cell_centres(9)
+    _, nearest = ops.nearest_distance(answers.point_xyz[rows], centres)
+    expected = answers.point_distance[rows][nearest].reshape(9, 9, 9)
+    np.testing.assert_allclose(completed.fields["nearest copy"], expected, atol=1e-6)
+    assert np.isfinite(completed.fields["model"]).all()
+    assert len(np.unique(completed.fields["model"])) > 100
+    other = surfaces.fields_of(path, probe, weights, plan.test_settings, config)
+    np.testing.assert_array_equal(other.fields["model"], completed.fields["model"])
+
+
+def test_the_command(golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--cache_root", "unpaired", "--ckpt", "mae_v1.pt", "--n_context", "16", "--n_query", "16"]
+    more = ["--resolution", "12", "--max_shapes", "2", "--out_root", f"{tmp_path}"]
+    assert surfaces.main([*flags, *more]) == cli.EXIT_OK
+    assert "true field" in capsys.readouterr().out
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert len(scores["shapes"]) == 2
+    assert set(scores["mean"]) == set(surfaces.WAYS)
+    assert scores["mean"]["true field"]["without_surface"] == 0
+    meshes = sorted(tmp_path.glob("*/*/true_field.ply"))
+    assert len(meshes) == 2
+    mesh = trimesh.load_mesh(meshes[0])
+    assert np.abs(mesh.vertices).max() < 1
+    assert (tmp_path / "surfaces.png").stat().st_size > 10_000
+    with pytest.raises(SystemExit) as stopped:
+        surfaces.main([*flags, *more, "--resolution", "2"])
+    assert stopped.value.code == cli.EXIT_USAGE
+    assert "resolution must be at least 4, got 2" in capsys.readouterr().err
