@@ -68,6 +68,22 @@ def test_no_token_sees_the_future(edges: torch.Tensor | None) -> None:
     assert (before[:, 6:] - after[:, 6:]).abs().amax(-1).min() > 1e-3
 
 
+@pytest.mark.parametrize("edges", [None, dual_mask(10, DualMask(0.5, 0.5, 3, 1))])
+def test_wanted_tokens_are_those_of_the_whole(edges: torch.Tensor | None) -> None:
+    model = small()
+    features = torch.randn(2, 10, 15, generator=torch.Generator().manual_seed(1))
+    types = torch.zeros(2, 10, dtype=torch.long)
+    wanted = torch.tensor([1, 4, 9])
+    with torch.inference_mode():
+        _, z_hat, h = model(features, types, edges)
+        _, some, states = model(features, types, edges, None, wanted)
+    torch.testing.assert_close(states, h[:, wanted])
+    torch.testing.assert_close(some[:, wanted], z_hat[:, wanted])
+    some = some.clone()
+    some[:, wanted] = 0
+    assert not some.any()
+
+
 def test_sizes_are_checked() -> None:
     with pytest.raises(ValueError, match="d_model must be a multiple of the number of heads, got 16 and 3"):
         small(nhead=3)

@@ -11,6 +11,7 @@ import torch
 
 from nepa3d.ops.attention import DualMask
 from nepa3d.token.schema import N_TYPES_QA, TokenType
+from nepa3d.train import step
 from nepa3d.train.corpus import Batch, EpochBatches, open_corpus
 from nepa3d.train.distributed import World
 from nepa3d.train.pretrain import Config, start, train_step
@@ -63,6 +64,21 @@ def test_in_qa_form_missing_rays_change_nothing(golden: Path) -> None:
     tally, found = gradients(replace(settings, skip_missing_rays=1))
     torch.testing.assert_close(tally, whole)
     assert_same(found, expected)
+
+
+def test_only_predictions_that_count_are_made(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a Q/A sequence half of the last layer; the gradients are those of all of it."""
+    settings = config(qa_tokens=1)
+    batch = first_batch(settings)
+    (piece,) = pieces(batch, settings, 0)
+    assert piece.wanted is not None
+    assert piece.wanted.tolist() == list(range(1, 1 + 2 * (8 + 4), 2))  # the questions
+    assert pieces(batch, config(objective="mae"), 0)[0].wanted is None
+    found = gradients(settings)
+    monkeypatch.setattr(step, "_predicting", lambda _: None)
+    whole = gradients(settings)
+    torch.testing.assert_close(found[0], whole[0])
+    assert_same(found[1], whole[1])
 
 
 def test_in_plain_form_missing_rays_change_the_closing_token_only(golden: Path) -> None:
@@ -165,9 +181,9 @@ def test_what_to_do_where_memory_runs_out(golden: Path, monkeypatch: pytest.Monk
 
 def test_learning_rates() -> None:
     settings = config(lr=1.0)
-    assert {learning_rate(settings, step, 100) for step in range(100)} == {1.0}
+    assert {learning_rate(settings, number, 100) for number in range(100)} == {1.0}
     settings = config(lr=1.0, warmup_frac=0.1, schedule="cosine")
-    rates = [learning_rate(settings, step, 100) for step in range(100)]
+    rates = [learning_rate(settings, number, 100) for number in range(100)]
     assert rates[:3] == pytest.approx([0.1, 0.2, 0.3])
     assert rates[9] == rates[10] == 1.0
     assert rates[55] == pytest.approx(0.5)

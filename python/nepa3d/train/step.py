@@ -43,7 +43,12 @@ class Model(Protocol):
     """``QueryNepa.forward``, compiled or not."""
 
     def __call__(
-        self, features: Tensor, types: Tensor, edges: Tensor | None, positions: Tensor | None
+        self,
+        features: Tensor,
+        types: Tensor,
+        edges: Tensor | None,
+        positions: Tensor | None,
+        wanted: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]: ...
 
 
@@ -52,7 +57,7 @@ class Piece:
     """Samples of a batch that go through the model together.
 
     ``counted`` (B, T) are the tokens the loss is of, ``hidden`` (B, T) those without features, ``positions`` (T,) the
-    places in the whole sequence of the tokens that are there.
+    places in the whole sequence of the tokens that are there, ``wanted`` (n,) the tokens whose predictions count.
     """
 
     features: Tensor
@@ -61,6 +66,7 @@ class Piece:
     counted: Tensor
     hidden: Tensor | None
     positions: Tensor | None
+    wanted: Tensor | None
 
     def to(self, device: torch.device) -> Piece:
         def moved(x: Tensor | None) -> Tensor | None:
@@ -69,7 +75,7 @@ class Piece:
         features, types, parts, counted = (
             x.to(device, non_blocking=True) for x in (self.features, self.types, self.parts, self.counted)
         )
-        return Piece(features, types, parts, counted, moved(self.hidden), moved(self.positions))
+        return Piece(features, types, parts, counted, moved(self.hidden), moved(self.positions), moved(self.wanted))
 
 
 def pieces(batch: Batch, config: StepConfig, step: int) -> list[Piece]:
@@ -87,17 +93,25 @@ def pieces(batch: Batch, config: StepConfig, step: int) -> list[Piece]:
     for rows in torch.arange(len(types)).split(max(1, -(-len(types) // config.accumulate))):
         for group, columns in _groups(types, rows, skip=bool(config.skip_missing_rays)):
             chosen_columns = slice(None) if columns is None else columns
+            here = counted[group][:, chosen_columns]
             found.append(
                 Piece(
                     batch.features[group][:, chosen_columns],
                     types[group][:, chosen_columns],
                     batch.parts[group],
-                    counted[group][:, chosen_columns],
+                    here,
                     None if hidden is None else hidden[group][:, chosen_columns],
                     columns,
+                    _predicting(here) if hidden is None else None,
                 )
             )
     return found
+
+
+def _predicting(counted: Tensor) -> Tensor | None:
+    """The tokens (n,) before a counted one in any sample; None where these are most, so that little is to be gained."""
+    found = counted.any(0)[1:].nonzero()[:, 0]
+    return found if len(found) <= 0.75 * counted.shape[1] else None
 
 
 def _groups(types: Tensor, rows: Tensor, *, skip: bool) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -160,7 +174,7 @@ class Trainer:
     def _errors(self, piece: Piece, edges: Tensor | None) -> Tensor:
         with self._autocast():
             if piece.hidden is None:
-                z, z_hat, _ = self.forward(piece.features, piece.types, edges, piece.positions)
+                z, z_hat, _ = self.forward(piece.features, piece.types, edges, piece.positions, piece.wanted)
                 return nepa_errors(self._target(piece, z), z_hat)
             with torch.no_grad():
                 target = self._target(piece, self.model.embed(piece.features, piece.types, piece.positions))
