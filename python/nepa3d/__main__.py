@@ -33,6 +33,7 @@ COMMANDS = {
     "evaluate": ("nepa3d.analysis.evaluate", "all probes of several checkpoints, with their controls"),
     "surfaces": ("nepa3d.analysis.surfaces", "completions as meshes, scored"),
     "compare": ("nepa3d.analysis.compare", "two results, shape by shape"),
+    "view": ("nepa3d.report.view", "one cached shape, as a table and a picture"),
     "tables": ("nepa3d.analysis.tables", "results as tables"),
 }
 
