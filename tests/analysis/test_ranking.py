@@ -8,7 +8,10 @@ import pytest
 from nepa3d.analysis.ranking import (
     TIE_DISTANCE,
     Ranks,
+    best_items,
     chance_metrics,
+    normalize,
+    plane,
     rank_strictly,
     rank_true_items,
     retrieval_metrics,
@@ -106,3 +109,27 @@ def test_bad_input_is_named() -> None:
         rank_true_items(np.ones((2, 3)), np.ones((3, 3)))
     with pytest.raises(ValueError, match="gallery must be finite, row 1"):
         rank_true_items(np.ones((2, 2)), np.array([[1.0, 1.0], [np.nan, 1.0]]))
+
+
+def test_best_items_beside_a_full_sort() -> None:
+    rng = np.random.default_rng(3)
+    queries, gallery = rng.normal(size=(2, 23, 4))
+    gallery[7] = gallery[2]
+    cosine = normalize(queries) @ normalize(gallery).T
+    full = [sorted(range(23), key=lambda item: (-row[item], item))[:5] for row in cosine]
+    assert best_items(queries, gallery, 5, chunk=6).tolist() == full
+    assert best_items(queries[:3], gallery[:3], 5).shape == (3, 3)
+
+
+def test_plane_keeps_what_lies_in_a_plane() -> None:
+    rng = np.random.default_rng(4)
+    flat = rng.normal(size=(40, 2)) * [3, 1]
+    turned = flat @ np.linalg.qr(rng.normal(size=(6, 6)))[0][:2] + 5
+    found = plane(turned)
+    assert np.allclose(pairwise(found), pairwise(flat))
+    assert np.allclose(plane(turned[::-1]), found[::-1])
+    assert not plane(np.ones((3, 1))).any()
+
+
+def pairwise(points: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(points[:, None] - points[None], axis=2)

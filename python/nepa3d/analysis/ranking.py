@@ -90,6 +90,31 @@ def rank_strictly(queries: NDArray[np.floating], gallery: NDArray[np.floating], 
     return Ranks(better, np.zeros(n, np.int64), n)
 
 
+def best_items(
+    queries: NDArray[np.floating], gallery: NDArray[np.floating], count: int, *, chunk: int = 256
+) -> NDArray[np.int64]:
+    """Numbers (N, min(count, N)) of each query's most alike gallery items, best first, of equals the first."""
+    _check(queries, gallery, chunk)
+    queries, gallery = normalize(queries), normalize(gallery)
+    n = len(queries)
+    best = np.empty((n, min(count, n)), np.int64)
+    for begin in range(0, n, chunk):
+        cosine = queries[begin : begin + chunk] @ gallery.T
+        best[begin : begin + chunk] = np.argsort(-cosine, axis=1, kind="stable")[:, :count]
+    return best
+
+
+def plane(vectors: NDArray[np.floating]) -> Array:
+    """Rows (Q, D) on their first two principal axes (Q, 2), each axis turned so that its largest entry is positive."""
+    vectors = np.asarray(vectors, np.float64)
+    vectors = vectors - vectors.mean(0)
+    axes = np.linalg.eigh(vectors.T @ vectors)[1][:, :-3:-1]
+    axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(axes.shape[1])])
+    found = np.zeros((len(vectors), 2))
+    found[:, : axes.shape[1]] = vectors @ axes
+    return found
+
+
 def _check(queries: NDArray[np.floating], gallery: NDArray[np.floating], chunk: int) -> None:
     if queries.shape != gallery.shape or queries.ndim != 2 or len(queries) == 0:
         raise ValueError(

@@ -39,6 +39,7 @@ from nepa3d.token.schema import POINT_DISTANCE, XYZ, TokenType
 
 COLLAPSED_FROM = 0.5  # share of the gallery tied with the true item from which we speak of collapse
 RAW_CELLS = 4  # a side of the grid in which plain distances are compared
+TOP = 5  # gallery items listed a query
 RESAMPLE_STRIDE = 1_000_003  # between the seeds of two resamples
 SEED_MODULUS = 1 << 32
 
@@ -153,11 +154,17 @@ def retrieve(config: Config) -> dict[str, Any]:
         "gallery_spread": ranking.spread(first.gallery),
         "chance": ranking.chance_metrics(len(first.paths)),
         "raw_distances": {name: float(np.mean([ranked.raw[name] for ranked in found])) for name in found[0].raw},
-        "items": {"path": first.paths, "mAP": list(values["mAP"])},
+        "items": {"path": first.paths, "mAP": list(values["mAP"]), **_picture(first, config)},
         "failed": [{"path": path, "reason": reason} for path, reason in first.failed.items()],
     }
     _warn(result)
     return result
+
+
+def _picture(embeddings: Embeddings, config: Config) -> dict[str, Any]:
+    """What a report draws of one seed: each query's best gallery items, and its place among the queries."""
+    top = ranking.best_items(embeddings.queries, embeddings.gallery, TOP, chunk=config.chunk)
+    return {"top": top.tolist(), "map": ranking.plane(embeddings.queries).round(5).tolist()}
 
 
 def _seeded(config: Config) -> list[Config]:
