@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 
 from nepa3d import _core
 from nepa3d.ops import instruction_set
+from nepa3d.provenance import cpu_model, usable_cores
 
 PACKAGES = (
     *("numpy", "scipy", "pykdtree", "open3d", "point-cloud-utils", "libigl"),
@@ -38,18 +38,6 @@ def describe() -> dict[str, Any]:
 def slug() -> str:
     """A file name for this machine."""
     return re.sub(r"[^a-z0-9]+", "-", f"{cpu_model()} {usable_cores()} cores".lower()).strip("-")
-
-
-def cpu_model() -> str:
-    """The processor's name as the system gives it."""
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
-    return found.group(1).strip() if found else platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """Processors this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def commit() -> str:

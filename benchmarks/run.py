@@ -13,6 +13,7 @@ from benchmarks.inputs import choose_meshes, make_corpus
 from benchmarks.worker import Job, plan, run_in_own_process
 from nepa3d import cli
 from nepa3d.data.files import write_json
+from nepa3d.provenance import usable_cores
 
 RESULTS = Path(__file__).parent / "results"
 QUICK_REPEATS = 3
@@ -58,7 +59,7 @@ def command(config: Config) -> int:
     files = choose_meshes(corpus, config.work, config.quick)
     repeats = min(config.repeats, QUICK_REPEATS) if config.quick else config.repeats
     results = []
-    for threads in config.threads or sorted({1, machine.usable_cores()}):
+    for threads in config.threads or sorted({1, usable_cores()}):
         job = Job(files, config.only, threads, repeats, config.budget)
         if plan(job):
             print(f"== {threads} thread{'s' if threads > 1 else ''}", file=sys.stderr, flush=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 
 import pytest
 
@@ -27,3 +29,32 @@ def test_a_name_leads_to_its_command(capsys: pytest.CaptureFixture[str]) -> None
     assert "nowhere is not a folder" in capsys.readouterr().err
     assert main(["verfy"]) == cli.EXIT_USAGE
     assert "did you mean verify?" in capsys.readouterr().err
+
+
+def test_help_fits_a_screen_and_gives_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, (module, _) in COMMANDS.items():
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        shown = capsys.readouterr().out
+        assert shown.startswith(f"usage: nepa3d {name} ")
+        assert len(shown.splitlines()) <= 66, name
+        assert "Example: " in shown and "--config FILE" in shown
+        assert f"nepa3d {name}" in shown.partition("Example: ")[2] or module in shown
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_the_completion_knows_commands_and_flags(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == cli.EXIT_OK
+    script = capsys.readouterr().out
+    for word in ("preprocess-shapenet", "ucpr", "--dual_mask_near", "--query_backend"):
+        assert word in script
+
+
+def test_a_reader_who_leaves_is_no_error() -> None:
+    command = [sys.executable, "-m", "nepa3d", "pretrain", "--help-verbose"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as shown:
+        assert shown.stdout is not None and shown.stderr is not None
+        shown.stdout.readline()
+        shown.stdout.close()
+        assert shown.stderr.read() == ""
+        assert shown.wait() in (cli.EXIT_OK, cli.EXIT_PIPE)

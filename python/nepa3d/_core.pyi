@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['KdTree', 'SampleSettings', 'TriangleBvh', 'clean_mesh', 'distance_transform', 'instruction_set', 'morton_code', 'morton_order', 'parse_obj', 'parse_off', 'ray_direction_order', 'read_evaluation_samples', 'read_training_samples', 'sample_surface', 'to_half', 'trilinear_sample', 'use_instruction_set', 'voxel_first_hit', 'voxelize']
+__all__: list[str] = ['KdTree', 'SampleSettings', 'TriangleBvh', 'clean_mesh', 'commit', 'distance_transform', 'instruction_set', 'morton_code', 'morton_order', 'parse_obj', 'parse_off', 'ray_direction_order', 'read_evaluation_samples', 'read_training_samples', 'sample_surface', 'to_half', 'trilinear_sample', 'use_instruction_set', 'voxel_first_hit', 'voxelize']
 class KdTree:
     def __init__(self, points: numpy.ndarray) -> None:
         ...
@@ -28,6 +28,10 @@ class SampleSettings:
         ...
 def clean_mesh(vertices: numpy.ndarray, faces: numpy.ndarray) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.int64], dict[str, int]]:
     ...
+def commit() -> str:
+    """
+    The commit this was built from, with -dirty if it had changes; "unknown" if not from a repository.
+    """
 def distance_transform(occupancy: numpy.ndarray, spacing: typing.Annotated[collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], "FixedSize(3)"], *, threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.typing.NDArray[numpy.float32]:
     ...
 def instruction_set() -> str:

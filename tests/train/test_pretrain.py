@@ -302,6 +302,7 @@ def test_files_and_a_second_call(golden: Path, tmp_path: Path, capsys: pytest.Ca
         "diagnostics.jsonl",
         "last.pt",
         "loss.jsonl",
+        "pretrain.config.yaml",
     ]
     assert run(tmp_path, "--epochs", "4", "--save_every", "2") == cli.EXIT_OK
     assert "all 4 epochs are done" in capsys.readouterr().out

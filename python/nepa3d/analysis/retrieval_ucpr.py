@@ -223,7 +223,7 @@ def command(config: Config) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m nepa3d.analysis.retrieval_ucpr``."""
-    return cli.run(Config, command, argv)
+    return cli.run(Config, command, argv, output="out_json")
 
 
 def _check(config: Config) -> None:

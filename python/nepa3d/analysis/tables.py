@@ -104,7 +104,7 @@ def command(config: Config) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m nepa3d.analysis.tables``."""
-    return cli.run(Config, command, argv)
+    return cli.run(Config, command, argv, output="out_md")
 
 
 def _retrieval_rows(results: list[tuple[str, dict[str, Any]]]) -> list[Row]:

@@ -101,7 +101,7 @@ def command(config: Config) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(Config, command, argv)
+    return cli.run(Config, command, argv, output="out_root")
 
 
 if __name__ == "__main__":

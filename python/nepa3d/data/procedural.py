@@ -317,7 +317,7 @@ def command(config: Config) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
-    return cli.run(Config, command, argv)
+    return cli.run(Config, command, argv, output="out_root")
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def command(config: Config) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(Config, command, argv)
+    return cli.run(Config, command, argv, output="out_json")
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def command(config: Config) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m nepa3d.report.picture``."""
-    return cli.run(Config, command, argv)
+    return cli.run(Config, command, argv, output="out_png")
 
 
 def choose_shapes(config: Config) -> list[str]:

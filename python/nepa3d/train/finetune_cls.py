@@ -377,7 +377,7 @@ def command(config: Config) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(Config, command, argv)
+    return cli.run(Config, command, argv, output="save_dir")
 
 
 if __name__ == "__main__":
