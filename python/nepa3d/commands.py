@@ -23,6 +23,7 @@ COMMANDS = {
     "pipeline-status": ("nepa3d.train.pipeline_status", "what of M1 is done and what runs"),
     "ucpr": ("nepa3d.analysis.retrieval_ucpr", "cross-view retrieval"),
     "cpac": ("nepa3d.analysis.completion_cpac_udf", "completion of the distance field"),
+    "probe-cls": ("nepa3d.analysis.classification_probes", "k-nearest-neighbour and linear probes of frozen features"),
     "evaluate": ("nepa3d.analysis.evaluate", "all probes of several checkpoints, with their controls"),
     "surfaces": ("nepa3d.analysis.surfaces", "completions as meshes, scored"),
     "compare": ("nepa3d.analysis.compare", "two results, shape by shape"),

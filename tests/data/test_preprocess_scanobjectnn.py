@@ -14,6 +14,7 @@ from nepa3d.backends import BACKENDS
 from nepa3d.data import preprocess_scanobjectnn
 from nepa3d.data.dataset import SampleSettings
 from nepa3d.data.loader import Request, training_batch
+from nepa3d.data.objects import objects_of
 from nepa3d.data.preprocess_scanobjectnn import split_of
 from nepa3d.data.shape_list import list_shapes
 from tests.data.corpus import cache_bytes
@@ -70,6 +71,28 @@ def test_layout_and_provenance(scans: Path, tmp_path: Path) -> None:
         "h5_count=1",
         f"{scans / 'training_objectdataset.h5'}",
     ]
+
+
+def test_the_objects_of_scans_are_kept(scans: Path, tmp_path: Path) -> None:
+    names = [b"chair/a", b"chair/b", b"chair/b", b"lamp/\xc3\xa4"]
+    with h5py.File(scans / "training_objectdataset.h5", "a") as file:
+        file["object"] = np.array(names, h5py.string_dtype())
+    write_scans(scans / "more_train.h5", data=clouds(1, seed=4), label=np.array([0]))
+    assert run(scans, tmp_path / "cache") == cli.EXIT_OK
+    assert not (tmp_path / "cache" / "_meta" / "objects_test.json").exists()
+    paths = list_shapes(tmp_path / "cache", "train")
+    found = objects_of(tmp_path / "cache", "train", paths)
+    assert found == ["class_000/more_train_000000", "chair/a", "chair/b", "chair/b", "lamp/ä"]
+
+
+def test_wrong_objects_are_named_before_anything_is_written(
+    scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with h5py.File(scans / "training_objectdataset.h5", "a") as file:
+        file["object"] = np.arange(4)
+    assert run(scans, tmp_path / "cache") == cli.EXIT_USAGE
+    assert "training_objectdataset.h5: object must have 4 names" in capsys.readouterr().err
+    assert not list((tmp_path / "cache").glob("*/*/*.npz"))
 
 
 def test_content_of_a_cache_file(scans: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nepa3d.data.splits import class_of, k_shot, mesh_test_split, stratified_validation
+from nepa3d.data.splits import class_of, grouped_validation, k_shot, mesh_test_split, stratified_validation
 
 
 @pytest.fixture
@@ -57,6 +57,18 @@ def test_adding_a_model_moves_few_others() -> None:
 @pytest.mark.parametrize(("n", "expected"), [(1, 0), (2, 1), (19, 1), (20, 2)])
 def test_validation_counts(n: int, expected: int) -> None:
     assert len(stratified_validation([f"c/{i}.npz" for i in range(n)], 0.1, 0)) == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_object_is_validation_with_all_its_files_or_none(seed: int) -> None:
+    objects = {f"{name}/{i}_{scan}.npz": f"{name}{i}" for name in "ab" for i in range(20) for scan in range(i % 4 + 1)}
+    paths = sorted(objects)
+    names = [objects[path] for path in paths]
+    validation = grouped_validation(paths, names, 0.2, seed)
+    rest = set(paths) - set(validation)
+    assert not {objects[path] for path in validation} & {objects[path] for path in rest}
+    assert Counter(class_of(path) for path in {objects[p]: p for p in validation}.values()) == {"a": 4, "b": 4}
+    assert grouped_validation(paths, paths, 0.2, seed) == stratified_validation(paths, 0.2, seed)
 
 
 def test_few_shot_counts_and_the_class_of_a_path() -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nepa3d import cli, ops
 from nepa3d.data.files import write_npz, write_text
 from nepa3d.data.mesh import BadShapeError, Reason
+from nepa3d.data.objects import write_objects
 from nepa3d.data.preprocessing import RunFlags, exit_status, preprocess
 from nepa3d.data.query_pools import PoolSettings, point_queries, random_stream
 from nepa3d.data.runner import Report, Unwritten
@@ -31,7 +32,8 @@ class Config(RunFlags):
 
     Files with "train" in their own or else their folder's name are the train split, those with "test" the test split.
     What exists is skipped. Scans that fail are listed at the end and in <out_root>/_meta/preprocess_<split>.json; the
-    exit status is then 3. Which files were read is kept in <out_root>/_meta/scanobjectnn_<split>_source.txt.
+    exit status is then 3. Which files were read is kept in <out_root>/_meta/scanobjectnn_<split>_source.txt, and in
+    objects_<split>.json beside it which scans are of one object, where the files have a dataset "object" of names.
 
     Example: python -m nepa3d.data.preprocess_scanobjectnn --scan_root data/ScanObjectNN/h5_files/main_split
     --out_root data/scanobjectnn_main_split_v2 --split all --pt_pool 4000 --ray_pool 256
@@ -158,6 +160,21 @@ def read_labels(file: Path) -> NDArray[np.int64]:
     return labels.astype(np.int64)
 
 
+def read_objects(file: Path) -> list[str] | None:
+    """The name of the object (S,) each scan is of; ``None`` where the file does not say."""
+    with open_scans(file) as opened:
+        dataset = opened.get("object")
+        if not isinstance(dataset, h5py.Dataset):
+            return None
+        count = len(opened["label"])
+        if dataset.shape != (count,) or h5py.check_string_dtype(dataset.dtype) is None:
+            raise ValueError(f"{file}: object must have {count} names, got {dataset.dtype} {dataset.shape}")
+        try:
+            return [str(name) for name in dataset.asstr()[:]]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{file}: object cannot be read: {error}") from error
+
+
 def read_scan(file: Path, index: int) -> NDArray[np.floating]:
     """The points (N, 3) of one scan. Each process opens a file of its own: handles must not cross a fork."""
     try:
@@ -226,12 +243,21 @@ def write_provenance(config: Config, split: str, files: Sequence[Path]) -> None:
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
+def write_object_list(config: Config, split: str, jobs: Sequence[ScanJob]) -> None:
+    """Say which scans are of one object, where the files do; a scan whose file does not is an object of its own."""
+    named = {file: names for file in {job.file for job in jobs} if (names := read_objects(file)) is not None}
+    if named:
+        objects = {job.key: named[job.file][job.index] if job.file in named else job.key for job in jobs}
+        write_objects(config.out_root, split, objects)
+
+
 def preprocess_scans(config: Config) -> Report:
     """Build every missing cache file of the chosen splits; see ``Config``."""
     files = find_scans(config)
     splits = {split: plan(config, split, of_split) for split, of_split in files.items()}
     for split, of_split in files.items():
         write_provenance(config, split, of_split)
+        write_object_list(config, split, splits[split])
     return preprocess(config, config.out_root, splits, compute_scan, config.content(), f"preprocess_{config.split}")
 
 

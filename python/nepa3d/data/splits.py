@@ -50,6 +50,18 @@ def stratified_validation(paths: Sequence[str], ratio: float, seed: int) -> list
     return _drawn_by_class(paths, count, seed)
 
 
+def grouped_validation(paths: Sequence[str], objects: Sequence[str], ratio: float, seed: int) -> list[str]:
+    """``stratified_validation`` of whole objects: their first paths are drawn, the others go with them. Sorted.
+
+    ``objects`` names the object of each path; where all differ, the result is ``stratified_validation``'s.
+    """
+    first: dict[str, str] = {}
+    for path, name in zip(paths, objects, strict=True):
+        first.setdefault(name, path)
+    drawn = set(stratified_validation(list(first.values()), ratio, seed))
+    return sorted(path for path, name in zip(paths, objects, strict=True) if first[name] in drawn)
+
+
 def k_shot(paths: Sequence[str], k: int, seed: int) -> list[str]:
     """min(n, k) shapes of each class, sorted."""
     if k < 1:

@@ -95,6 +95,13 @@ def model_for(args: dict[str, Any]) -> QueryNepa:
 
 def build_model(checkpoint: Checkpoint) -> QueryNepa:
     """The checkpoint's model in evaluation mode, its sizes read off the weights."""
+    model = fresh_model(checkpoint)
+    load_weights(model, checkpoint)
+    return model.to(checkpoint.model["pos_emb"].device).eval()
+
+
+def fresh_model(checkpoint: Checkpoint) -> QueryNepa:
+    """A model of the checkpoint's sizes, read off its weights, with new weights from torch's generator."""
     state = checkpoint.model
     name = checkpoint.path or "checkpoint"
     for key, axes in _SIZES.items():
@@ -107,7 +114,7 @@ def build_model(checkpoint: Checkpoint) -> QueryNepa:
         raise ValueError(f"{name}: expected args.heads to be a whole number, got {heads!r}")
     d_model, feat_dim = state["token_mlp.0.weight"].shape
     layers = {key.split(".")[3] for key in state if key.startswith("backbone.enc.layers.")}
-    model = QueryNepa(
+    return QueryNepa(
         feat_dim=feat_dim,
         d_model=d_model,
         n_types=state["type_emb.weight"].shape[0],
@@ -116,8 +123,6 @@ def build_model(checkpoint: Checkpoint) -> QueryNepa:
         mlp_ratio=state["backbone.enc.layers.0.linear1.weight"].shape[0] / d_model,
         max_len=state["pos_emb"].shape[1],
     )
-    load_weights(model, checkpoint)
-    return model.to(state["pos_emb"].device).eval()
 
 
 def load_weights(model: QueryNepa, checkpoint: Checkpoint) -> None:

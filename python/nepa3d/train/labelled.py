@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,8 +13,11 @@ from torch import Tensor
 
 from nepa3d.data.dataset import SampleSettings
 from nepa3d.data.loader import Request, ahead, evaluation_batch, training_batch
+from nepa3d.data.objects import objects_of
 from nepa3d.data.shape_list import list_shapes
-from nepa3d.data.splits import class_of, k_shot, stratified_validation
+from nepa3d.data.splits import class_of, grouped_validation, k_shot
+
+GroupBy = Literal["object", "file"]
 
 
 @dataclass(frozen=True)
@@ -31,13 +35,17 @@ class Sets:
         return np.array([known[class_of(path)] for path in paths], np.int64)
 
 
-def split_sets(cache_root: str, val_ratio: float, val_seed: int, fewshot_k: int, fewshot_seed: int) -> Sets:
+def split_sets(
+    cache_root: str, val_ratio: float, val_seed: int, fewshot_k: int, fewshot_seed: int, group_by: GroupBy = "file"
+) -> Sets:
     """Test is the cache's own. Of its train split a stratified part is validation; of the rest K shots a class, or all.
 
-    ``ValueError`` if a class of the test set has no training shape.
+    By ``object`` all files of an object are validation, or none. ``ValueError`` if a class of the test set has no
+    training shape.
     """
     every, test = list_shapes(cache_root, "train"), list_shapes(cache_root, "test")
-    validation = stratified_validation(every, val_ratio, val_seed)
+    objects = objects_of(cache_root, "train", every) if group_by == "object" else every
+    validation = grouped_validation(every, objects, val_ratio, val_seed)
     held_out = set(validation)
     train = [path for path in every if path not in held_out]
     if fewshot_k > 0:
