@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 
 from nepa3d.analysis.completion_cpac_udf import Config as CompletionConfig
 from nepa3d.analysis.completion_cpac_udf import complete, main
-from nepa3d.analysis.completion_sequence import SequenceSettings, completion_sample
+from nepa3d.analysis.completion_sequence import QuerySource, SequenceSettings, completion_sample, mesh_path
+from nepa3d.data.mesh import load_mesh
+from nepa3d.ops import reference
 from nepa3d.token.schema import POINT_DISTANCE, XYZ, TokenType
 
 RECORDED = json.loads((Path(__file__).parents[1] / "fixtures" / "golden" / "evals.json").read_text())
@@ -93,9 +96,46 @@ def test_controls_change_the_figures_and_are_named(golden: Path) -> None:
     assert own["queries_may_repeat_context"] and not results["grid"]["queries_may_repeat_context"]
 
 
-def test_batch_changes_no_figure(golden: Path) -> None:
-    one, many = complete(replace(SMALL, batch=1)), complete(replace(SMALL, batch=7))
+def test_batches_and_readers_change_no_figure(golden: Path) -> None:
+    one, many = complete(replace(SMALL, batch=1, num_workers=0)), complete(replace(SMALL, batch=7, num_workers=3))
     assert one["mae"] == pytest.approx(many["mae"], abs=1e-6)
+    assert one["items"]["path"] == many["items"]["path"]
+
+
+def write_meshes(root: Path) -> trimesh.Trimesh:
+    """A mesh for every shape of the unpaired view, the same one."""
+    mesh = trimesh.creation.icosphere(1)
+    for cache in Path("unpaired").glob("*/*/*.npz"):
+        path = mesh_path(f"{cache}", f"{root}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mesh.export(path)
+    return mesh
+
+
+@pytest.mark.parametrize("source", ["grid", "pool", "pool_disjoint"])
+def test_exact_distances_are_those_to_the_mesh(source: QuerySource, golden: Path, tmp_path: Path) -> None:
+    write_meshes(tmp_path)
+    settings = SequenceSettings("pointcloud_noray", 8, 30, qa=True, eos=True, query_source=source, target="mesh")
+    settings = replace(settings, mesh_root=f"{tmp_path}")
+    sample = completion_sample(SHAPE, settings, seed=2)
+    asked = sample.features[sample.query_tokens, XYZ]
+    mesh = load_mesh(mesh_path(SHAPE, f"{tmp_path}"))
+    expected, _, _ = reference.closest_point(mesh.vertices, mesh.faces, asked)
+    np.testing.assert_allclose(sample.target, expected, rtol=1e-5, atol=1e-6)
+    cached = completion_sample(SHAPE, replace(settings, mesh_root="", target="udf"), seed=2)
+    np.testing.assert_array_equal(cached.features, sample.features)  # the same is asked, whatever the answer
+
+
+def test_exact_target_on_the_grid_is_named(golden: Path, tmp_path: Path) -> None:
+    write_meshes(tmp_path)
+    missing = mesh_path(SHAPE, f"{tmp_path}")
+    missing.unlink()
+    exact = replace(SMALL, query_source="grid", target="mesh", mesh_root=f"{tmp_path}")
+    result = complete(exact)
+    assert result["target"] == "mesh_distance_exact"
+    assert result["mesh_root"] == f"{tmp_path}"
+    assert result["mae"] != complete(replace(SMALL, query_source="grid"))["mae"]
+    assert [(failure["path"], f"{missing}" in failure["reason"]) for failure in result["failed"]] == [(SHAPE, True)]
 
 
 def test_unreadable_shape_is_listed_never_scored_as_zero(golden: Path, tmp_path: Path) -> None:
@@ -123,7 +163,10 @@ def test_unreadable_shape_is_listed_never_scored_as_zero(golden: Path, tmp_path:
         (flags("--head_train_split", "none", "--head_train_n", "12"), "12 of 12 shapes"),
         (flags("--head_train_n", "3"), "head_train_n"),
         (flags("--ridge_lambda", "0"), "ridge_lambda"),
-        (flags("--query_source", "grid", "--target", "mesh"), "grid"),
+        (flags("--query_source", "grid", "--target", "mesh"), "'grid' with target 'mesh' needs mesh_root"),
+        (flags("--mesh_root", "cache"), "mesh_root goes with target 'mesh', got target 'udf'"),
+        (flags("--mesh_root", "none", "--target", "mesh"), "mesh_root: expected a folder of meshes.*'none'"),
+        (flags("--num_workers", "-1"), "num_workers: expected at least 0, got -1"),
         (flags("--context_backend", "hologram"), "context_backend.*hologram"),
     ],
 )

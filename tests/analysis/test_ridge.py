@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nepa3d.analysis import ridge
 from nepa3d.analysis.ridge import DistanceErrors, RidgeSums, error_metrics, predict
 
 
@@ -21,6 +22,19 @@ def test_streamed_batches_give_the_closed_form_with_a_penalised_bias() -> None:
     expected = np.linalg.lstsq(stacked, np.concatenate([target, np.zeros(7)]), rcond=None)[0]
     np.testing.assert_allclose(sums.solve(5.0), expected, rtol=1e-8)
     np.testing.assert_allclose(predict(expected, features), design @ expected)
+
+
+def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    features, target = rng.normal(size=(23, 4)).astype(np.float32), rng.normal(size=23)
+    weights = []
+    for block in (5, 4096):
+        monkeypatch.setattr(ridge, "BLOCK", block)
+        sums = RidgeSums(4)
+        sums.add(features, target)
+        assert sums.rows == 23
+        weights.append(sums.solve(0.1))
+    np.testing.assert_allclose(*weights, rtol=1e-12)
 
 
 def test_ridge_refuses_what_it_cannot_fit() -> None:

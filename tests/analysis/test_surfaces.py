@@ -15,6 +15,7 @@ from nepa3d.analysis import surfaces
 from nepa3d.analysis.completion_sequence import cell_centres
 from nepa3d.analysis.embedding import ProbeRequest, open_probe
 from nepa3d.backends import read_answers
+from nepa3d.data.mesh import read_mesh
 from nepa3d.token.tokenizer import draw_rows, evaluation_rng
 
 pytest.importorskip("skimage")
@@ -46,6 +47,18 @@ def test_scores_of_spheres() -> None:
     assert wider["chamfer"] == pytest.approx(0.2, abs=0.01)
     assert wider["f_score"] == 0.0
     assert surfaces.score(None, points, normals, 0.05, seed=1) is None
+
+
+@pytest.mark.parametrize("formats", [("ply",), ("glb",), ("ply", "glb")])
+def test_files_of_a_surface(formats: tuple[str, ...], tmp_path: Path) -> None:
+    mesh = surfaces.surface(sphere(0.5), 0.1)
+    assert mesh is not None
+    surfaces.write_mesh(tmp_path / "chair" / "nr.1" / "true_field", mesh, formats)
+    files = sorted((tmp_path / "chair" / "nr.1").iterdir())
+    assert [file.name for file in files] == sorted(f"true_field.{kind}" for kind in formats)
+    for file in files:
+        vertices, faces = read_mesh(file)
+        np.testing.assert_allclose(vertices[faces], mesh.vertices[mesh.faces], atol=1e-6)
 
 
 @pytest.mark.parametrize("checkpoint", ["mae_v1.pt", "nepa_qa.pt"])
@@ -83,6 +96,7 @@ def test_the_command(golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert scores["mean"]["true field"]["without_surface"] == 0
     meshes = sorted(tmp_path.glob("*/*/true_field.ply"))
     assert len(meshes) == 2
+    assert not [*tmp_path.rglob("*.glb")]
     mesh = trimesh.load_mesh(meshes[0])
     assert np.abs(mesh.vertices).max() < 1
     assert (tmp_path / "surfaces.png").stat().st_size > 10_000

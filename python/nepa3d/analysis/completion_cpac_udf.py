@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +21,7 @@ from tqdm import tqdm
 
 from nepa3d import cli
 from nepa3d.analysis.completion_sequence import (
+    MESH_FILE,
     CompletionSample,
     Context,
     QuerySource,
@@ -40,6 +43,7 @@ from nepa3d.analysis.intervals import cell, interval
 from nepa3d.analysis.outcome import conclude
 from nepa3d.analysis.ridge import ERROR_FIGURES, DistanceErrors, RidgeSums, error_metrics, predict
 from nepa3d.backends import VoxelSettings, require_backend
+from nepa3d.data.loader import ahead
 from nepa3d.token.schema import sequence_length
 
 TRANSDUCTIVE = "none"
@@ -100,13 +104,19 @@ class Config:
     query_source: QuerySource = "pool"
     """Query points: the pool the context came from, that pool less the context, or cells of the UDF grid."""
     target: Target = "udf"
-    """True distances: the UDF grid's, or the mesh distances of the cache."""
+    """True distances: the UDF grid's, or the mesh's, as the cache has them or exact ones by mesh_root."""
+    mesh_root: str = ""
+    """Folder of every shape's <class>/<id>/<mesh_file>: target 'mesh' is then the exact distance to its triangles."""
+    mesh_file: str = MESH_FILE
+    """Where a shape's mesh lies below <mesh_root>/<class>/<id>."""
     context: Context = "own"
     """Control: the shape's own context, the context of another shape at test time, or none at all."""
     representation: Representation = "h"
     """Backbone state h or predicted embedding z_hat."""
     batch: int = 64
     """Sequences a forward pass."""
+    num_workers: int = 2
+    """Threads that read shapes ahead of their use; 0: none, they are read between the forward passes."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, or cuda."""
     out_json: str = ""
@@ -179,7 +189,7 @@ def command(config: Config) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m nepa3d.analysis.completion_cpac_udf``."""
-    return cli.run(Config, command, argv)
+    return cli.run(Config, command, argv, output="out_json")
 
 
 def _check(config: Config) -> None:
@@ -197,8 +207,20 @@ def _check(config: Config) -> None:
         raise ValueError(f"head_train_n: expected at least 0, got {config.head_train_n}")
     if config.head_train_n and config.head_train_split != TRANSDUCTIVE:
         raise ValueError("head_train_n goes with head_train_split 'none'; else use head_train_max_shapes")
-    if config.query_source == "grid" and config.target != "udf":
-        raise ValueError("query_source 'grid' has UDF distances only; use it with target 'udf'")
+    if config.num_workers < 0:
+        raise ValueError(f"num_workers: expected at least 0, got {config.num_workers}")
+    _check_meshes(config)
+
+
+def _check_meshes(config: Config) -> None:
+    if config.mesh_root and config.target != "mesh":
+        raise ValueError(f"mesh_root goes with target 'mesh', got target {config.target!r}")
+    if config.mesh_root and not Path(config.mesh_root).is_dir():
+        raise ValueError(f"mesh_root: expected a folder of meshes, there is none at {config.mesh_root!r}")
+    if config.query_source == "grid" and config.target == "mesh" and not config.mesh_root:
+        raise ValueError(
+            "query_source 'grid' with target 'mesh' needs mesh_root: caches have mesh distances at pool points only"
+        )
 
 
 def plan_shapes(config: Config, probe: Probe) -> Plan:
@@ -216,6 +238,8 @@ def plan_shapes(config: Config, probe: Probe) -> Plan:
             query_source=config.query_source,
             target=config.target,
             context=config.context,
+            mesh_root=config.mesh_root,
+            mesh_file=config.mesh_file,
             voxel=voxel,
         )
 
@@ -247,7 +271,7 @@ def fit_head(config: Config, probe: Probe, plan: Plan, failed: dict[str, str]) -
     def read(index: int) -> CompletionSample:
         return completion_sample(plan.train[index], plan.train_settings, config.seed)
 
-    n_read = _stream(config.batch, plan.train, "fit head", read, take, failed)
+    n_read = _stream(config, plan.train, "fit head", read, take, failed)
     if sums is None:
         raise ValueError(f"no shape to fit the head on could be read; first: {next(iter(failed.values()))}")
     return sums.solve(config.ridge_lambda), n_read
@@ -270,35 +294,46 @@ def _score(config: Config, probe: Probe, plan: Plan, weights: np.ndarray, failed
         other = plan.test[(index + 1) % len(plan.test)] if config.context == "mismatched" else None
         return completion_sample(plan.test[index], plan.test_settings, config.seed + TEST_SEED_OFFSET, other)
 
-    n_read = _stream(config.batch, plan.test, "complete", read, take, failed)
+    n_read = _stream(config, plan.test, "complete", read, take, failed)
     if not n_read:
         raise ValueError(f"no shape to complete could be read; first: {next(iter(failed.values()))}")
     return Errors(model.sums(), copy.sums()), n_read
 
 
 def _stream(
-    batch: int,
+    config: Config,
     paths: list[str],
     title: str,
     read: Callable[[int], CompletionSample],
     take: Callable[[list[CompletionSample]], None],
     failed: dict[str, str],
 ) -> int:
-    """Hand ``take`` the readable shapes in batches, note the others in ``failed``; the number read."""
-    pending: list[CompletionSample] = []
-    n_read = 0
-    for index, path in enumerate(tqdm(paths, desc=title, unit="shape")):
+    """Hand ``take`` the readable shapes in batches, read ahead, and note the others in ``failed``; the number read."""
+
+    def attempt(index: int) -> CompletionSample | str:
         try:
-            pending.append(read(index))
+            return read(index)
         except UNREADABLE_SHAPE as error:
-            failed.setdefault(path, reason_of(error))
-            continue
-        n_read += 1
-        if len(pending) == batch:
-            take(pending)
-            pending = []
-    if pending:
-        take(pending)
+            return reason_of(error)
+
+    with ThreadPoolExecutor(max(1, config.num_workers), thread_name_prefix="reader") as readers:
+
+        def read_batch(begin: int) -> dict[str, CompletionSample | str]:
+            rows = range(begin, min(begin + config.batch, len(paths)))
+            return dict(zip((paths[row] for row in rows), readers.map(attempt, rows), strict=True))
+
+        begins = range(0, len(paths), config.batch)
+        n_read = 0
+        with tqdm(total=len(paths), desc=title, unit="shape") as progress:
+            for batch in ahead(read_batch, begins) if config.num_workers else map(read_batch, begins):
+                for path, found in batch.items():
+                    if isinstance(found, str):
+                        failed.setdefault(path, found)
+                samples = [found for found in batch.values() if not isinstance(found, str)]
+                if samples:
+                    take(samples)
+                n_read += len(samples)
+                progress.update(len(batch))
     return n_read
 
 
@@ -307,19 +342,19 @@ def _query_states(
 ) -> tuple[np.ndarray, np.ndarray]:
     """States (n, D) at the query tokens of all samples, and the true distances (n,)."""
     features, types = np.stack([sample.features for sample in samples]), np.stack([sample.types for sample in samples])
-    hidden = hidden_states(probe, features, types, representation).numpy()
-    states = [hidden[i, sample.query_tokens] for i, sample in enumerate(samples)]
-    return np.concatenate(states), np.concatenate([sample.target for sample in samples])
+    asked = samples[0].query_tokens  # as in every sample of the same settings
+    states = hidden_states(probe, features, types, representation, asked).flatten(0, 1).numpy()
+    return states, np.concatenate([sample.target for sample in samples])
 
 
 def _settings_report(config: Config, probe: Probe) -> dict[str, Any]:
     transductive = config.head_train_split == TRANSDUCTIVE
     taken = ("cache_root", "ckpt", "context_backend", "n_context", "n_query", "seed", "n_seeds", "ridge_lambda", "tau")
-    more = ("max_shapes", "head_train_ratio", "head_train_max_shapes", "representation")
+    more = ("max_shapes", "head_train_ratio", "head_train_max_shapes", "representation", "mesh_root")
     voxel = ("voxel_grid", "voxel_dilate", "voxel_max_steps")
     return {
         **{name: getattr(config, name) for name in (*taken, *more, *voxel)},
-        "target": "udfgrid_distance_probe" if config.target == "udf" else "mesh_distance_probe",
+        "target": _target_name(config),
         "eval_split": config.split,
         "head_train_split": "legacy_transductive" if transductive else config.head_train_split,
         "head_train_backend": config.context_backend if transductive else config.head_train_backend,
@@ -327,6 +362,12 @@ def _settings_report(config: Config, probe: Probe) -> dict[str, Any]:
         "add_eos": probe.eos,
         "qa_tokens": probe.qa,
     }
+
+
+def _target_name(config: Config) -> str:
+    if config.target == "udf":
+        return "udfgrid_distance_probe"
+    return "mesh_distance_exact" if config.mesh_root else "mesh_distance_probe"
 
 
 def _protocol_report(config: Config) -> dict[str, Any]:

@@ -6,22 +6,27 @@ a question and an answer, the answers of the queries blank. Letters: T tokens, Q
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d import ops
-from nepa3d.backends import ShapeAnswers, VoxelSettings, read_answers
+from nepa3d.backends import ShapeAnswers, VoxelSettings, read_answers, view
 from nepa3d.backends.answers import without_rays
 from nepa3d.data.cache import CacheError, ShapeCache
+from nepa3d.data.mesh import load_mesh
 from nepa3d.token.schema import POINT_DISTANCE, XYZ, TokenType
 from nepa3d.token.tokenizer import draw_rows, evaluation_rng, tokenize
 
 QuerySource = Literal["pool", "pool_disjoint", "grid"]
 Target = Literal["udf", "mesh"]
 Context = Literal["own", "mismatched", "absent"]
+
+MESH_FILE = "models/model_normalized.obj"
 
 _NO_ROWS = np.empty(0, np.int64)
 
@@ -38,6 +43,8 @@ class SequenceSettings:
     query_source: QuerySource = "pool"
     target: Target = "udf"
     context: Context = "own"
+    mesh_root: str = ""  # of the meshes whose exact distances are the target; empty: what the cache has
+    mesh_file: str = MESH_FILE
     voxel: VoxelSettings = field(default_factory=VoxelSettings)
 
 
@@ -61,11 +68,16 @@ def completion_sample(
     ``ValueError`` with the path.
     """
     rng = evaluation_rng(path, seed)
-    context = read_answers(context_path or path, settings.context_backend, settings.voxel)
+    with ShapeCache(path) as cache:
+        if context_path is None:
+            context = view(cache, settings.context_backend, settings.voxel)
+        else:
+            context = read_answers(context_path, settings.context_backend, settings.voxel)
+        queries = query_answers(cache, settings)
     context_rows = draw_rows(len(context.point_xyz), settings.n_context, rng)
-    queries = query_answers(path, settings)
     query_rows = _draw_queries(queries, context_rows, settings, rng)
-
+    if settings.mesh_root:
+        queries, query_rows = with_exact_distances(queries, query_rows, path, settings)
     if settings.context == "absent":
         context_rows = _NO_ROWS
     return assemble(context, context_rows, queries, query_rows, settings)
@@ -95,23 +107,45 @@ def assemble(
     )
 
 
-def query_answers(path: str, settings: SequenceSettings) -> ShapeAnswers:
-    """Where distances may be asked, with the true ones in ``point_distance``."""
-    with ShapeCache(path) as cache:
-        if settings.query_source == "grid":
-            grid = cache["udf_grid"]
-            if grid.ndim != 3 or grid.size == 1:
-                raise CacheError(path, f"has no UDF grid to ask for, its udf_grid has shape {grid.shape}")
-            return without_rays(cell_centres(grid.shape[0]), grid.reshape(-1).astype(np.float32))
-        key = "pt_dist_udf_pool" if settings.target == "udf" else "pt_dist_pool"
-        return without_rays(cache["pt_xyz_pool"], cache[key])
+def query_answers(cache: ShapeCache, settings: SequenceSettings) -> ShapeAnswers:
+    """Where distances may be asked, with the true ones in ``point_distance``, unless a mesh is to give them."""
+    if settings.query_source == "grid":
+        grid = cache["udf_grid"]
+        if grid.ndim != 3 or grid.size == 1:
+            raise CacheError(cache.path, f"has no UDF grid to ask for, its udf_grid has shape {grid.shape}")
+        return without_rays(cell_centres(grid.shape[0]), grid.reshape(-1).astype(np.float32))
+    key = "pt_dist_udf_pool" if settings.target == "udf" else "pt_dist_pool"
+    return without_rays(cache["pt_xyz_pool"], cache[key])
 
 
+def with_exact_distances(
+    queries: ShapeAnswers, rows: NDArray[np.int64], path: str, settings: SequenceSettings
+) -> tuple[ShapeAnswers, NDArray[np.int64]]:
+    """These rows (n,) of the queries alone, with their exact distances to the triangles of the shape's own mesh, and
+    their numbers among themselves.
+
+    The mesh is read and normalised as in preprocessing. ``BadShapeError`` where it cannot be used.
+    """
+    mesh = load_mesh(mesh_path(path, settings.mesh_root, settings.mesh_file))
+    xyz = queries.point_xyz[rows]
+    distance, _, _ = ops.closest_point(mesh.vertices, mesh.faces, xyz)
+    return replace(queries, point_xyz=xyz, point_distance=distance), np.arange(len(rows))
+
+
+def mesh_path(path: str, mesh_root: str, mesh_file: str = MESH_FILE) -> Path:
+    """The mesh a cache file ``<split>/<class>/<id>.npz`` was made of: ``<mesh_root>/<class>/<id>/<mesh_file>``."""
+    cache = Path(path)
+    return Path(mesh_root) / cache.parent.name / cache.stem / mesh_file
+
+
+@lru_cache(maxsize=2)
 def cell_centres(side: int) -> NDArray[np.float32]:
     """Centres (side^3, 3) of the cells of a grid over [-1, 1]^3, z fastest."""
     centre = (np.arange(side) + 0.5) * (2.0 / side) - 1.0
     xyz = np.stack(np.meshgrid(centre, centre, centre, indexing="ij"), -1)
-    return xyz.reshape(-1, 3).astype(np.float32)
+    centres = xyz.reshape(-1, 3).astype(np.float32)
+    centres.setflags(write=False)  # it is kept
+    return centres
 
 
 def _draw_queries(
@@ -143,4 +177,4 @@ def _nearest_copy(
 
 
 def _rows_of(types: NDArray[np.int64], *wanted: TokenType) -> NDArray[np.int64]:
-    return np.flatnonzero(np.isin(types, wanted))
+    return np.flatnonzero(np.logical_or.reduce([types == kind for kind in wanted]))

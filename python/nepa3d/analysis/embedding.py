@@ -5,7 +5,11 @@ Letters: B batch, T tokens, D model width.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +28,8 @@ Pooling = Literal["eos", "mean_a", "mean_q", "mean_zhat", "mean_all"]
 
 QUESTION_TYPES = (TokenType.Q_POINT, TokenType.Q_RAY)
 ANSWER_TYPES = (TokenType.POINT, TokenType.RAY, TokenType.A_POINT, TokenType.A_RAY)
+
+PIECE_TOKENS = 4096  # that go through the model together on the CPU: their activations stay in the cache
 
 UNREADABLE_SHAPE = (OSError, ValueError)  # what reading a damaged or unfinished cache file raises (CacheError)
 
@@ -119,35 +125,124 @@ def reason_of(error: OSError | ValueError) -> str:
 
 
 def hidden_states(
-    probe: Probe, features: NDArray[np.float32], types: NDArray[np.int64], representation: Representation = "h"
+    probe: Probe,
+    features: NDArray[np.float32],
+    types: NDArray[np.int64],
+    representation: Representation = "h",
+    wanted: NDArray[np.int64] | None = None,
 ) -> torch.Tensor:
-    """Hidden states (B, T, D) f32 on the CPU of samples (B, T, 15) and their types (B, T)."""
-    with torch.inference_mode():
-        _, z_hat, h = probe.model(torch.from_numpy(features).to(probe.device), torch.from_numpy(types).to(probe.device))
-    hidden = (h if representation == "h" else z_hat).float().cpu()
-    if not torch.isfinite(hidden).all():
-        raise ValueError(f"{probe.ckpt} gives hidden states that are not finite")
-    return hidden
+    """Hidden states (B, T, D) f32 on the CPU of samples (B, T, 15) and their types (B, T).
+
+    With ``wanted`` (n,) those of these tokens only (B, n, D): the last layer is then cheaper.
+    """
+    return _in_pieces(
+        probe, features, types, lambda rows: _states(probe, features[rows], types[rows], representation, wanted)
+    )
+
+
+def pooled_states(
+    probe: Probe,
+    features: NDArray[np.float32],
+    types: NDArray[np.int64],
+    pooling: Pooling,
+    representation: Representation = "h",
+) -> torch.Tensor:
+    """``pool`` of ``hidden_states``, (B, D) f32 on the CPU, the states that no mean is of left out."""
+    read = tokens_read(types, pooling)
+    wanted = np.flatnonzero(read.any(0))
+
+    def piece(rows: slice) -> torch.Tensor:
+        return _mean(_states(probe, features[rows], types[rows], representation, wanted), read[rows][:, wanted])
+
+    return _in_pieces(probe, features, types, piece)
 
 
 def pool(hidden: torch.Tensor, types: NDArray[np.int64], pooling: Pooling) -> torch.Tensor:
-    """One vector (B, D) a sequence from ``hidden`` (B, T, D) and ``types`` (B, T).
+    """One vector (B, D) a sequence from ``hidden`` (B, T, D) and ``types`` (B, T), the mean over ``tokens_read``."""
+    return _mean(hidden, tokens_read(types, pooling))
 
-    ``eos`` is the last token; ``mean_a`` the mean over tokens that carry an answer (missing rays carry none),
-    ``mean_q`` over questions, which plain sequences do not have, ``mean_zhat`` over the tokens before an answer, whose
-    z_hat predicts it, ``mean_all`` over every token.
+
+def tokens_read(types: NDArray[np.int64], pooling: Pooling) -> NDArray[np.bool_]:
+    """Which tokens (B, T) of the types (B, T) a pooling reads.
+
+    ``eos`` is the last token; ``mean_a`` those that carry an answer (missing rays carry none), ``mean_q`` the
+    questions, which plain sequences do not have, ``mean_zhat`` the tokens before an answer, whose z_hat predicts it,
+    ``mean_all`` every token. ``ValueError`` on a sequence that has none.
     """
-    if pooling == "eos":
-        return hidden[:, -1]
-    if pooling == "mean_all":
-        return hidden.mean(1)
+    if pooling in ("eos", "mean_all"):
+        chosen = np.full(types.shape, pooling == "mean_all")
+        chosen[:, -1] = True
+        return chosen
     chosen = np.isin(types, QUESTION_TYPES if pooling == "mean_q" else ANSWER_TYPES)
     if pooling == "mean_zhat":
         chosen = np.roll(chosen, -1, axis=1)  # no sequence begins with an answer
-    weight = torch.from_numpy(chosen.astype(np.float32))[:, :, None]
-    if (weight.sum(1) == 0).any():
+    if not chosen.any(1).all():
         raise ValueError(f"pooling {pooling} needs a token of that kind in every sequence")
+    return chosen
+
+
+def _mean(hidden: torch.Tensor, read: NDArray[np.bool_]) -> torch.Tensor:
+    weight = torch.from_numpy(read.astype(np.float32)).to(hidden.device)[:, :, None]
     return (hidden * weight).sum(1) / weight.sum(1)
+
+
+def _states(
+    probe: Probe,
+    features: NDArray[np.float32],
+    types: NDArray[np.int64],
+    representation: Representation,
+    wanted: NDArray[np.int64] | None,
+) -> torch.Tensor:
+    """Hidden states on the probe's device, of all samples at once; tokens that no wanted one sees are left out."""
+    places = None
+    if wanted is not None:
+        places, end = torch.from_numpy(wanted).to(probe.device), int(wanted.max()) + 1
+        features, types = features[:, :end], types[:, :end]
+    z = probe.model.embed(torch.from_numpy(features).to(probe.device), torch.from_numpy(types).to(probe.device))
+    h = probe.model.backbone(z, None, places)
+    found: torch.Tensor = h if representation == "h" else probe.model.pred_head(h)
+    return found.float()
+
+
+def _in_pieces(
+    probe: Probe, features: NDArray[np.float32], types: NDArray[np.int64], piece: Callable[[slice], torch.Tensor]
+) -> torch.Tensor:
+    """What ``piece`` makes of the samples, on the CPU, in order.
+
+    A model on the CPU gets them few at a time, in as many threads as torch has, each with a piece of its own: none
+    waits for another between two operations.
+    """
+    samples, length = types.shape
+    on_cpu = torch.device(probe.device).type == "cpu"
+    threads = torch.get_num_threads() if on_cpu else 1
+    rounds = math.ceil(samples / (threads * max(1, PIECE_TOKENS // length)))
+    size = math.ceil(samples / (threads * rounds)) if on_cpu else samples
+    pieces = [slice(begin, begin + size) for begin in range(0, samples, size)]
+
+    def alone(rows: slice) -> torch.Tensor:
+        torch.set_num_threads(1)  # of this thread
+        return run(rows)
+
+    def run(rows: slice) -> torch.Tensor:
+        with torch.inference_mode():
+            return piece(rows).cpu()
+
+    if len(pieces) < max(2, threads):
+        found = [run(rows) for rows in pieces]
+    else:
+        try:
+            found = list(_threads(threads).map(alone, pieces))
+        finally:
+            torch.set_num_threads(threads)
+    states = torch.cat(found)
+    if not torch.isfinite(states).all():
+        raise ValueError(f"{probe.ckpt} gives hidden states that are not finite")
+    return states
+
+
+@lru_cache(maxsize=1)
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="probe")
 
 
 def _override(given: int, trained: int) -> int:

@@ -24,9 +24,8 @@ from nepa3d.analysis.embedding import (
     Probe,
     ProbeRequest,
     Representation,
-    hidden_states,
     open_probe,
-    pool,
+    pooled_states,
     sample_length,
     shapes_of,
 )
@@ -319,8 +318,7 @@ def _pooled(
     if config.ablate_point_dist:
         features[np.isin(types, (TokenType.POINT, TokenType.A_POINT)), POINT_DISTANCE] = 0.0
     representation = "z_hat" if config.pooling == "mean_zhat" else config.representation
-    hidden = hidden_states(probe, features, types, representation)
-    vectors: NDArray[np.float32] = pool(hidden, types, config.pooling).numpy()
+    vectors: NDArray[np.float32] = pooled_states(probe, features, types, config.pooling, representation).numpy()
     return vectors
 
 

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+BLOCK = 4096  # rows whose float64 copy is made at a time
+
 
 class RidgeSums:
     """Normal equations of a ridge regression with a bias column, summed in float64, O(D^2) memory."""
@@ -28,10 +30,11 @@ class RidgeSums:
             )
         if not (np.isfinite(features).all() and np.isfinite(targets).all()):
             raise ValueError("features and targets of the ridge head must be finite")
-        design = _with_bias(features)
-        self._gram += design.T @ design
-        self._moment += design.T @ np.asarray(targets, np.float64)
-        self.rows += len(design)
+        for begin in range(0, len(features), BLOCK):
+            design = _with_bias(features[begin : begin + BLOCK])
+            self._gram += design.T @ design
+            self._moment += design.T @ np.asarray(targets[begin : begin + BLOCK], np.float64)
+        self.rows += len(features)
 
     def solve(self, penalty: float) -> Array:
         """Weights (D + 1,), bias last: least squared error + ``penalty`` * |weights|^2, bias included."""

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import trimesh
@@ -40,7 +40,7 @@ FIGURES = ("chamfer", "f_score", "normal_consistency")
 
 @dataclass(frozen=True)
 class Config:
-    """Complete shapes as surfaces: a PLY a shape and way, scores beside two that need no model, a picture.
+    """Complete shapes as surfaces: a mesh a shape and way, scores beside two that need no model, a picture.
 
     Example: nepa3d surfaces --cache_root data/unpaired --ckpt runs/nepa_qa/last.pt --out_root results/surfaces
     """
@@ -50,7 +50,7 @@ class Config:
     ckpt: str
     """Checkpoint."""
     out_root: Path
-    """Folder of <class>/<shape>/<way>.ply, scores.json and surfaces.png."""
+    """Folder of <class>/<shape>/<way>.ply or .glb, scores.json and surfaces.png."""
     split: str = "eval"
     """Split whose shapes are completed."""
     context_backend: str = "pointcloud_noray"
@@ -75,6 +75,8 @@ class Config:
     """Two surfaces agree at a point when they are at most this apart there (F-score)."""
     max_shapes: int = 4
     """Complete only so many shapes, evenly spread over the split; 0: all."""
+    format: Literal["ply", "glb", "both"] = "ply"
+    """Files of the surfaces: PLY, GLB (for web viewers and slides), or both."""
     seed: int = 0
     """Seed of the draws."""
     batch: int = 16
@@ -104,9 +106,10 @@ class Config:
 
 @dataclass(frozen=True)
 class Completed:
-    """One shape: its fields by way, and the true surface samples and normals (N, 3)."""
+    """One shape: what was told of it, its fields by way, and the true surface samples and normals (N, 3)."""
 
     path: str
+    context: NDArray[np.float32]  # (C, 4) points and their distances
     fields: dict[str, Field]
     points: NDArray[np.float32]
     normals: NDArray[np.float32]
@@ -135,13 +138,12 @@ def fields_of(
     for numbers in by_length.values():
         for begin in range(0, len(numbers), config.batch):
             part = [samples[number] for number in numbers[begin : begin + config.batch]]
-            hidden = hidden_states(
-                probe, np.stack([s.features for s in part]), np.stack([s.types for s in part])
-            ).numpy()
+            features, types = np.stack([s.features for s in part]), np.stack([s.types for s in part])
+            hidden = hidden_states(probe, features, types, wanted=part[0].query_tokens).numpy()
             for sample, states in zip(part, hidden, strict=True):
                 asked = sample.features[sample.query_tokens, XYZ]
                 place = np.ravel_multi_index(tuple(((asked.T + 1) / 2 * side).astype(np.int64)), 3 * (side,))
-                predicted[place] = predict(weights, states[sample.query_tokens])
+                predicted[place] = predict(weights, states)
                 copied[place] = sample.nearest_copy
     with ShapeCache(path) as cache:
         grid = np.ascontiguousarray(cache["udf_grid"].astype(np.float32))
@@ -149,7 +151,8 @@ def fields_of(
     true = ops.trilinear_sample(grid, centres)
     shape = 3 * (side,)
     fields = {way: values.reshape(shape) for way, values in zip(WAYS, (predicted, copied, true), strict=True)}
-    return Completed(path, fields, points, normals)
+    told = np.column_stack([context.point_xyz[context_rows], context.point_distance[context_rows]])
+    return Completed(path, told, fields, points, normals)
 
 
 def surface(field: Field, level: float) -> trimesh.Trimesh | None:
@@ -202,9 +205,11 @@ def complete_surfaces(config: Config) -> dict[str, Any]:
     weights, n_train = cpac.fit_head(probing, probe, plan, failed)
     count = min(config.max_shapes or len(plan.test), len(plan.test))
     chosen = [plan.test[i * len(plan.test) // count] for i in range(count)]
+    formats = ("ply", "glb") if config.format == "both" else (config.format,)
     shapes, panels = [], []
     for path in tqdm(chosen, desc="surfaces", unit="shape"):
-        query_answers(path, plan.test_settings)  # that it has a grid to compare with
+        with ShapeCache(path) as cache:
+            query_answers(cache, plan.test_settings)  # that it has a grid to compare with
         completed = fields_of(path, probe, weights, plan.test_settings, config)
         meshes = {way: surface(field, config.drawn_at) for way, field in completed.fields.items()}
         seed = int.from_bytes(hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()[:8], "little")
@@ -212,8 +217,10 @@ def complete_surfaces(config: Config) -> dict[str, Any]:
         folder = config.out_root / Path(path).parent.name / Path(path).stem
         for way, mesh in meshes.items():
             if mesh is not None:
-                write_ply(folder / f"{way.replace(' ', '_')}.ply", mesh)
-        shapes.append({"path": path, "scores": scores})
+                write_mesh(folder / way.replace(" ", "_"), mesh, formats)
+        shapes.append(
+            {"path": path, "scores": scores, "context": completed.context.astype(np.float64).round(4).tolist()}
+        )
         panels.append((completed, meshes))
     draw(panels, config.out_root / "surfaces.png")
     result = {
@@ -238,11 +245,11 @@ def _mean(scores: Sequence[dict[str, float] | None]) -> dict[str, Any]:
     return {**means, "without_surface": len(scores) - len(there)}
 
 
-def write_ply(path: Path, mesh: trimesh.Trimesh) -> None:
-    """Write a mesh as binary PLY, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_open(path) as file:
-        mesh.export(file, file_type="ply")
+def write_mesh(stem: Path, mesh: trimesh.Trimesh, formats: Sequence[str]) -> None:
+    """Write a mesh as binary ``<stem>.ply`` and ``<stem>.glb``, as ``formats`` say, each whole or not at all."""
+    for kind in formats:
+        with atomic_open(stem.with_name(f"{stem.name}.{kind}")) as file:
+            mesh.export(file, file_type=kind)
 
 
 def draw(shapes: Sequence[tuple[Completed, dict[str, trimesh.Trimesh | None]]], path: Path) -> None:
@@ -282,7 +289,7 @@ def command(config: Config) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(Config, command, argv)
+    return cli.run(Config, command, argv, output="out_root")
 
 
 if __name__ == "__main__":

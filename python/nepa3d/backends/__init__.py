@@ -23,7 +23,7 @@ _VIEWS: dict[str, Callable[[ShapeCache, VoxelSettings], ShapeAnswers]] = {
 BACKENDS = tuple(_VIEWS)
 _DEFAULT_VOXEL = VoxelSettings()
 
-__all__ = ["BACKENDS", "ShapeAnswers", "VoxelSettings", "read_answers", "require_backend"]
+__all__ = ["BACKENDS", "ShapeAnswers", "VoxelSettings", "read_answers", "require_backend", "view"]
 
 
 def require_backend(name: str, argument: str = "backend") -> str:
@@ -35,11 +35,16 @@ def require_backend(name: str, argument: str = "backend") -> str:
 
 def read_answers(path: str | os.PathLike[str], backend: str, voxel: VoxelSettings = _DEFAULT_VOXEL) -> ShapeAnswers:
     """The view ``backend`` of the cache file ``path``. Reads only what the view needs; faults are ``CacheError``."""
-    view = _VIEWS[require_backend(backend)]
     with ShapeCache(path) as cache:
-        try:
-            return view(cache, voxel)
-        except CacheError:
-            raise
-        except ValueError as error:  # of a kernel, which does not know the file
-            raise CacheError(path, f"no {backend} view: {error}") from error
+        return view(cache, backend, voxel)
+
+
+def view(cache: ShapeCache, backend: str, voxel: VoxelSettings = _DEFAULT_VOXEL) -> ShapeAnswers:
+    """``read_answers`` of a cache file that is open."""
+    answers = _VIEWS[require_backend(backend)]
+    try:
+        return answers(cache, voxel)
+    except CacheError:
+        raise
+    except ValueError as error:  # of a kernel, which does not know the file
+        raise CacheError(cache.path, f"no {backend} view: {error}") from error
