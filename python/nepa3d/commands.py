@@ -28,6 +28,7 @@ COMMANDS = {
     "surfaces": ("nepa3d.analysis.surfaces", "completions as meshes, scored"),
     "compare": ("nepa3d.analysis.compare", "two results, shape by shape"),
     "view": ("nepa3d.report.view", "one cached shape, as a table and a picture"),
+    "report": ("nepa3d.report.page", "one page of an experiment, with pictures and 3D views"),
     "tables": ("nepa3d.analysis.tables", "results as tables"),
     "completion": ("nepa3d.completion", "what a shell needs to complete these names and their flags"),
 }

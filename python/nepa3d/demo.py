@@ -199,7 +199,7 @@ def pretrain_stages(config: Config, scale: Scale) -> list[Stage]:
 
 
 def probe_stages(config: Config, scale: Scale) -> list[Stage]:
-    """Retrieval on three pairs with independent draws, and non-transductive completion, for each model."""
+    """Retrieval on three pairs, non-transductive completion and its surfaces, and classes of scans, for each model."""
     stages = []
     results = config.root / "results"
     for name in OBJECTIVES:
@@ -218,6 +218,9 @@ def probe_stages(config: Config, scale: Scale) -> list[Stage]:
         shown = config.root / "surfaces" / name
         asked = (*backends, "--n_context", points, "--n_query", points, "--out_root", f"{shown}")
         stages.append(Stage(f"surfaces {name}", "nepa3d.analysis.surfaces", (*common, *asked), shown / "scores.json"))
+        out = results / f"probe_cls_{name}.json"
+        scans = ("--cache_root", f"{config.root / 'scan_cache'}", "--ckpt", f"{checkpoint}", "--out_json", f"{out}")
+        stages.append(Stage(out.stem, "nepa3d.analysis.classification_probes", scans, out))
     return stages
 
 
@@ -242,8 +245,8 @@ def finetune_stages(config: Config, scale: Scale) -> list[Stage]:
     return [*stages, Stage("few-shot table", "nepa3d.analysis.fewshot_table", table)]
 
 
-def report_stages(config: Config) -> list[Stage]:
-    """The tables and the picture."""
+def report_stages(config: Config, said: str) -> list[Stage]:
+    """The tables, the picture and the page."""
     root = config.root
     results = [
         f"{path}" for path in sorted({*(root / "results").glob("ucpr_*.json"), *(root / "results").glob("cpac_*.json")})
@@ -261,6 +264,7 @@ def report_stages(config: Config) -> list[Stage]:
                 *("--results", *results, "--out_png", f"{root / 'demo.png'}"),
             ),
         ),
+        Stage("report", "nepa3d.report.page", (f"{root}", "--title", f"nepa3d demo: {said}")),
     ]
 
 
@@ -305,7 +309,7 @@ def demo(config: Config) -> None:
         *finetune_stages(config, scale),
     ]:
         seconds[stage.name] = run_stage(stage)
-    for stage in report_stages(config):
+    for stage in report_stages(config, said):
         seconds[stage.name] = run_stage(stage)
     _write_timings(config.root / "timings.json", seconds)
     print(f"\ncorpus: {said}")

@@ -113,7 +113,7 @@ def _retrieval_rows(results: list[tuple[str, dict[str, Any]]]) -> list[Row]:
         figures = [_number(r[name]) for name in ("r@1", "r@5", "r@10", "mAP")]
         pair = f"`{r.get('query_backend', '-')} -> {r.get('gallery_backend', '-')}`"
         head = [f"`{tag}`", f"`{r.get('ckpt', '-')}`", pair, f"`{r.get('split', '-')}`", str(r["n_files"])]
-        rows.append([*head, *figures, _retrieval_note(r)])
+        rows.append([*head, *figures, retrieval_notes(r)])
     for n in sorted({r["n_files"] for _, r in results}):
         chance = chance_metrics(n)
         figures = [_number(chance[name]) for name in ("r@1", "r@5", "r@10", "mAP")]
@@ -121,7 +121,8 @@ def _retrieval_rows(results: list[tuple[str, dict[str, Any]]]) -> list[Row]:
     return rows
 
 
-def _retrieval_note(r: dict[str, Any]) -> str:
+def retrieval_notes(r: dict[str, Any]) -> str:
+    """What one must know beside a UCPR result's figures."""
     notes = []
     if r.get("collapsed"):
         notes.append("COLLAPSED gallery")
@@ -147,7 +148,8 @@ def _completion_table(results: list[tuple[str, dict[str, Any]]]) -> Table:
         n_test = str(r.get("n_shapes_head_test", "-"))
         where = [f"`{r.get('eval_split', '-')}`", n_test]
         tau_note = [f"tau {r['tau']:g}"] if len(taus) > 1 else []
-        rows.append([f"`{tag}`", f"`{r.get('ckpt', '-')}`", pair, *where, *_errors(r), "; ".join(tau_note + _note(r))])
+        notes = "; ".join([*tau_note, completion_notes(r)])
+        rows.append([f"`{tag}`", f"`{r.get('ckpt', '-')}`", pair, *where, *_errors(r), notes])
         if r.get("nearest_copy"):
             note = "; ".join([*tau_note, "distance of the nearest context point", *_setting_notes(r)])
             baseline = ["nearest copy", "-", pair, *where, *_errors(r["nearest_copy"]), note]
@@ -156,10 +158,11 @@ def _completion_table(results: list[tuple[str, dict[str, Any]]]) -> Table:
     return Table("CPAC-UDF", heads, rows + baselines, first_figure=4)
 
 
-def _note(r: dict[str, Any]) -> list[str]:
+def completion_notes(r: dict[str, Any]) -> str:
+    """What one must know beside a CPAC result's figures."""
     split = r.get("head_train_split", "-")
     head = "transductive" if r.get("legacy_transductive") else f"head fitted on {split}"
-    return [head, *_setting_notes(r), *_unusual(r, {"representation": "h"}), *_failures(r)]
+    return "; ".join([head, *_setting_notes(r), *_unusual(r, {"representation": "h"}), *_failures(r)])
 
 
 def _setting_notes(r: dict[str, Any]) -> list[str]:

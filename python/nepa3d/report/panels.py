@@ -67,7 +67,9 @@ def cloud(axes: Axes, xyz: Array, colors: Any, up: str, *, size: float, norm: An
     order = near.argsort()
     colors = colors[order] if isinstance(colors, np.ndarray) else colors
     x, y = position[order].T
-    return axes.scatter(x, y, s=size, c=colors, linewidths=0, norm=norm, cmap=DISTANCE_MAP if norm else None)
+    return axes.scatter(
+        x, y, s=size, c=colors, linewidths=0, norm=norm, cmap=DISTANCE_MAP if norm else None, rasterized=True
+    )
 
 
 def box(axes: Axes, up: str) -> None:
@@ -93,10 +95,20 @@ def box(axes: Axes, up: str) -> None:
 def surface(axes: Axes, xyz: Array, normals: Array, up: str) -> None:
     """Surface samples, shaded by their normals where they have any."""
     box(axes, up)
+    cloud(axes, xyz, surface_shades(normals, up), up, size=point_size(len(xyz)))
+
+
+def surface_shades(normals: Array, up: str) -> Array:
+    """Colours (N, 3) of surface samples by their normals (N, 3); one colour if these are all 0."""
     light = np.array([0.4, 0.8, 0.45]) if up == "y" else np.array([0.4, -0.45, 0.8])
-    shade = np.abs(normals @ light) if np.any(normals) else np.full(len(xyz), 0.6)
-    colors = np.clip(SURFACE * (0.45 + 0.75 * shade[:, None]), 0, 1)
-    cloud(axes, xyz, colors, up, size=point_size(len(xyz)))
+    shade = np.abs(normals @ light) if np.any(normals) else np.full(len(normals), 0.6)
+    return np.clip(SURFACE * (0.45 + 0.75 * shade[:, None]), 0, 1)
+
+
+def depth_shades(xyz: Array, up: str) -> Array:
+    """Colours (N, 3) of points, near ones darker."""
+    _, near = project(xyz, up)
+    return np.clip(SURFACE * (1.35 - 0.3 * near[:, None]), 0, 1)
 
 
 def point_queries(axes: Axes, xyz: Array, distance: Array, up: str, top: float) -> Any:

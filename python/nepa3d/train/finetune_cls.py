@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from nepa3d.models.classifier import Classifier
 from nepa3d.models.query_nepa import QueryNepa
 from nepa3d.token.schema import N_TYPES_QA
 from nepa3d.train.checkpoint import build_model, load_checkpoint, model_for, read_tensors, write_tensors
-from nepa3d.train.labelled import Sets, View, evaluation_batches, split_sets, training_batches
+from nepa3d.train.labelled import GroupBy, Sets, View, evaluation_batches, split_sets, training_batches
 from nepa3d.train.scores import Scores, draw_confusion, score
 
 KEEP_EVERY = 60.0  # seconds between two savings of the state to go on from
@@ -74,6 +74,8 @@ class Config:
     """Part of each class of the train split that is validation."""
     val_seed: int = 0
     """Which shapes those are."""
+    group_by: GroupBy = "file"
+    """Whether validation is made of files, or of whole objects: scans of one are then never on both sides."""
     fewshot_k: int = 0
     """Training shapes a class; 0: all."""
     fewshot_seed: int = 0
@@ -210,7 +212,8 @@ def start(config: Config) -> Run:
     """A fresh run, or the one that was interrupted in the same folder."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backbone, config = open_backbone(config)
-    sets = split_sets(config.cache_root, config.val_ratio, config.val_seed, config.fewshot_k, config.fewshot_seed)
+    shots = (config.fewshot_k, config.fewshot_seed)
+    sets = split_sets(config.cache_root, config.val_ratio, config.val_seed, *shots, config.group_by)
     torch.manual_seed(config.seed)
     model = Classifier(backbone, len(sets.classes), freeze_backbone=config.freeze_backbone).to(device)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -229,11 +232,12 @@ def start(config: Config) -> Run:
 
 def _restore(run: Run, path: Path) -> None:
     kept = read_tensors(path, run.device)
-    asked = asdict(run.config)
+    usual = {field.name: field.default for field in fields(Config)}  # of flags the run did not know yet
+    before = {name: kept["args"].get(name, usual[name]) for name in usual}
     differing = [
-        f"{name} {kept['args'].get(name)} -> {value}"
-        for name, value in asked.items()
-        if name not in HARMLESS and kept["args"].get(name) != value
+        f"{name} {before[name]} -> {value}"
+        for name, value in asdict(run.config).items()
+        if name not in HARMLESS and before[name] != value
     ]
     if differing:
         raise ValueError(f"{path}: is of a run with other settings ({'; '.join(differing)}): delete it to start anew")

@@ -1,0 +1,76 @@
+"""Completions as data for the report's turning views.
+
+Letters: V vertices, F faces, C context points.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+
+from nepa3d.report.experiment import Json
+from nepa3d.report.findings import name_of
+
+MODEL, BESIDE = "model", ("nearest copy", "true field")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One shape: the context it was completed from, and a surface a panel, None where there is none."""
+
+    shape: str
+    context: list[list[float]]  # (C, 4) position and distance
+    surfaces: dict[str, dict[str, Any] | None]
+
+    def plain(self) -> dict[str, Any]:
+        """For a page."""
+        return {"shape": self.shape, "context": self.context, "surfaces": self.surfaces}
+
+
+def read_scenes(surfaces: list[tuple[Path, Json]], up: str) -> list[Scene]:
+    """The shapes that ``nepa3d surfaces`` completed; those of several models stand beside each other."""
+    scenes: dict[str, Scene] = {}
+    for path, scores in surfaces:
+        for shape in scores["shapes"]:
+            name = "/".join(Path(shape["path"]).with_suffix("").parts[-2:])
+            folder = path.parent / name
+            scene = scenes.setdefault(name, Scene(name, _turned(shape.get("context", []), up), {}))
+            scene.surfaces[name_of(scores["ckpt"])] = _read(folder / MODEL, up)
+            for way in BESIDE:
+                scene.surfaces.setdefault(way, _read(folder / way.replace(" ", "_"), up))
+    return [Scene(s.shape, s.context, _in_order(s.surfaces)) for s in scenes.values()]
+
+
+def _in_order(surfaces: dict[str, Any]) -> dict[str, Any]:
+    """The models first, then what they are compared with."""
+    return {way: surfaces[way] for way in sorted(surfaces, key=lambda way: way in BESIDE)}
+
+
+def _turned(context: list[list[float]], up: str) -> list[list[float]]:
+    """Positions with the third axis upwards, as the views have it."""
+    return [[x, -z, y, d] if up == "y" else [x, y, z, d] for x, y, z, d in context]
+
+
+def _read(stem: Path, up: str) -> dict[str, Any] | None:
+    """The mesh ``<stem>.ply`` or ``.glb`` as packed arrays; None where there was no surface to save."""
+    saved = [path for kind in ("ply", "glb") if (path := stem.with_name(f"{stem.name}.{kind}")).is_file()]
+    if not saved:
+        return None
+    mesh = trimesh.load_mesh(saved[0], process=False)
+    x, y, z = np.asarray(mesh.vertices, np.float32).T
+    axes = (x, -z, y) if up == "y" else (x, y, z)
+    columns = dict(zip("xyz", (_packed(axis, "f4") for axis in axes), strict=True))
+    kind = "u2" if len(mesh.vertices) < 1 << 16 else "i4"
+    faces = dict(zip("ijk", (_packed(column, kind) for column in np.asarray(mesh.faces).T), strict=True))
+    return columns | faces
+
+
+def _packed(values: NDArray[Any], kind: str) -> dict[str, str]:
+    """An array in plotly's packed form."""
+    return {"dtype": kind, "bdata": base64.b64encode(np.ascontiguousarray(values, f"<{kind}").tobytes()).decode()}

@@ -1,0 +1,277 @@
+"""The report: what it finds, what it says against figures, and the page in a browser."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+
+from nepa3d import cli
+from nepa3d.analysis import classification_probes, completion_cpac_udf, retrieval_ucpr, surfaces
+from nepa3d.report import figures, findings, page, panels
+from nepa3d.report.experiment import read_experiment
+from nepa3d.report.scenes import read_scenes
+from nepa3d.train.checkpoint import write_tensors
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SECTIONS = ("data", "pretraining", "retrieval", "completion", "surfaces", "classification", "attention", "rays", "run")
+DIAGNOSIS = {
+    "loss": 0.5,
+    "cos_next": 0.5,
+    "cos_prev": 0.1,
+    "copy_win": 0.1,
+    "persistence_loss": 0.6,
+    "mean_loss": 0.8,
+    "position_type_loss": 0.7,
+    "spread": 0.3,
+    "effective_rank": 20.0,
+    "width": 32,
+    "gap": 0.4,
+}
+
+
+@pytest.fixture(scope="module")
+def experiment(golden_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A small experiment as the commands leave it, with the folder of the recorded data as working directory."""
+    root = tmp_path_factory.mktemp("experiment")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(golden_folder)
+        write_run(root / "runs" / "nepa")
+        common = ["--cache_root", "unpaired", "--ckpt", f"{root / 'runs' / 'nepa' / 'last.pt'}"]
+        sizes = ["--n_context", "16", "--n_query", "16"]
+        views = ["--query_backend", "pointcloud_noray", "--gallery_backend", "udfgrid"]
+        out = root / "results" / "ucpr_nepa_pc2udf.json"
+        assert retrieval_ucpr.main([*common, *views, "--eval_seed_gallery", "9", "--out_json", f"{out}"]) == 0
+        out = root / "results" / "cpac_nepa.json"
+        assert completion_cpac_udf.main([*common, *sizes, "--out_json", f"{out}"]) == 0
+        more = ["--resolution", "12", "--max_shapes", "2", "--out_root", f"{root / 'surfaces' / 'nepa'}"]
+        assert surfaces.main([*common, *sizes, *more]) == 0
+        labelled = ["--cache_root", "cache", *common[2:], "--backend", "mesh", "--val_ratio", "0.3"]
+        out = root / "results" / "probe_cls_nepa.json"
+        assert classification_probes.main([*labelled, "--out_json", f"{out}"]) == 0
+        write_finetuning(root / "runs" / "scan_nepa_k5_s0", 0.4)
+        write_finetuning(root / "runs" / "scan_nepa_k0_s0", 0.6)
+        (root / "notes.json").write_text("{")
+        assert page.main([f"{root}"]) == cli.EXIT_OK
+        yield root
+
+
+def write_run(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    shutil.copy("nepa_qa.pt", folder / "last.pt")
+    losses = [{"step": step, "epoch": 0, "loss": 1 / (step + 1)} for step in range(9)]
+    (folder / "loss.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in losses))
+    diagnoses = [DIAGNOSIS | {"step": step} for step in (0, 5)]
+    (folder / "diagnostics.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in diagnoses))
+
+
+def write_finetuning(folder: Path, accuracy: float) -> None:
+    folder.mkdir(parents=True)
+    figures = {"test_acc": accuracy, "test_balanced_acc": accuracy / 2, "alarm": ""}
+    write_tensors(folder / "last.pt", figures)
+    (folder / "result.json").write_text(json.dumps(figures | {"chance": 0.25, "test_majority": 0.3}))
+
+
+def test_every_part_is_on_the_page(experiment: Path) -> None:
+    text = (experiment / "report.html").read_text()
+    for name in SECTIONS:
+        assert f'<section id="{name}">' in text and f'href="#{name}"' in text
+    assert text.count("<svg role") == len(list((experiment / "report").glob("*.png"))) >= 10
+    assert "nearest copy" in text and "nepa3d.analysis.retrieval_ucpr" in text
+    rows = json.loads((experiment / "report" / "rays.json").read_text())["grids"]
+    assert [row["grid"] for row in rows] == [16, 32, 64, 128]
+
+
+def test_the_page_loads_nothing(experiment: Path) -> None:
+    text = (experiment / "report.html").read_text()
+    assert "default-src 'none'" in text
+    own = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+    assert not re.search(r"""(src|href)=["'](?!#|data:)""", own)
+
+
+def test_pictures_have_ink(experiment: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    for path in (experiment / "report").glob("*.png"):
+        with image.open(path) as png:
+            assert (np.asarray(png.convert("L")) < 128).mean() > 0.002, path.name
+
+
+def test_the_same_page_again(experiment: Path) -> None:
+    first = (experiment / "report.html").read_text()
+    assert page.main([f"{experiment}", "--out_html", f"{experiment / 'again.html'}"]) == cli.EXIT_OK
+    again = (experiment / "again.html").read_text()
+    when = r"page made [^<]*"
+    assert re.sub(when, "", again) == re.sub(when, "", first)
+
+
+def test_what_is_found(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = read_experiment((experiment,))
+    assert [run.name for run in found.pretrainings] == ["nepa"]
+    assert (len(found.retrievals), len(found.completions), len(found.surfaces)) == (1, 1, 1)
+    assert {run.shots for run in found.finetunings} == {0, 5}
+    commands = {content["command"] for _, content in found.configurations}
+    probes = ("retrieval_ucpr", "completion_cpac_udf", "surfaces", "classification_probes")
+    assert commands == {f"nepa3d.analysis.{name}" for name in probes}
+    assert f"left out {experiment / 'notes.json'}" in capsys.readouterr().err
+
+
+def test_nothing_to_report_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert page.main([f"{tmp_path}"]) == cli.EXIT_USAGE
+    assert "no losses and no results" in capsys.readouterr().err
+    assert page.main([f"{tmp_path / 'nowhere'}"]) == cli.EXIT_USAGE
+    assert "nowhere is not a folder" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_shapes_that_are_elsewhere_leave_the_rest(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert page.main([f"{experiment}", "--out_html", "page.html"]) == cli.EXIT_OK
+    text = Path("page.html").read_text()
+    assert "start it where the probes ran" in text
+    assert '<section id="rays">' not in text and '<section id="pretraining">' in text
+
+
+def test_names_are_no_markup(experiment: Path, tmp_path: Path) -> None:
+    bad = "</script><script>alert(1)</script>"
+    root = tmp_path / "e"
+    shutil.copytree(experiment / "surfaces", root / "surfaces")
+    scores = json.loads((root / "surfaces" / "nepa" / "scores.json").read_text())
+    scores["shapes"][0]["path"] = f"unpaired/eval/x/{bad.replace('/', '')}.npz"
+    scores["ckpt"] = "runs/<b>x/last.pt"
+    (root / "surfaces" / "nepa" / "scores.json").write_text(json.dumps(scores))
+    assert page.main([f"{root}", "--title", bad]) == cli.EXIT_OK
+    text = (root / "report.html").read_text()
+    assert bad not in text and "<b>x" not in text.partition("<script>")[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, []),
+        ({"collapsed": True, "tied_fraction": 0.9}, ["the gallery has collapsed: 90%"]),
+        ({"shared_draws": True}, ["share their draws"]),
+        ({"interval": {"mAP": [0.05, 0.9]}}, ["mAP 0.5000 is not above chance (0.1000)"]),
+        ({"mAP": 0.15}, ["mAP 0.1500 is below that of plain distances without a model (0.2000)"]),
+    ],
+)
+def test_doubts_about_retrieval(change: dict[str, object], said: list[str]) -> None:
+    result = {"mAP": 0.5, "interval": {"mAP": [0.4, 0.6]}, "chance": {"mAP": 0.1}, "raw_distances": {"mAP": 0.2}}
+    found = findings.retrieval_doubts(result | change)
+    assert len(found) == len(said)
+    assert all(part in doubt for part, doubt in zip(said, found, strict=True))
+
+
+def test_doubts_about_completion() -> None:
+    result = {"mae": 0.2, "nearest_copy": {"mae": 0.1}}
+    assert "no better than copying" in findings.completion_doubts(result)[0]
+    assert not findings.completion_doubts(result | {"mae": 0.05})
+    assert not findings.completion_doubts(result | {"context": "mismatched"})
+    assert not findings.completion_doubts({"mae": 0.2})
+
+
+def test_tables_have_their_controls(experiment: Path) -> None:
+    found = read_experiment((experiment,))
+    (retrieved,) = findings.retrieval_table(found).rows
+    result = found.retrievals[0][1]
+    assert retrieved[6:10] == [
+        f"{result['mAP']:.3f}",
+        "{:.3f} to {:.3f}".format(*result["interval"]["mAP"]),
+        f"{result['chance']['mAP']:.3f}",
+        f"{result['raw_distances']['mAP']:.3f}",
+    ]
+    (completed,) = findings.completion_table(found).rows
+    assert completed[7] == f"{found.completions[0][1]['nearest_copy']['mae']:.4f}"
+    probed = findings.probe_table(found)
+    controls = ["nepa, untrained", "plain distances, no model", "the commonest class", "chance"]
+    assert [row[0] for row in probed.rows] == ["nepa", *controls]
+    logistic = found.classifications[0][1]["logistic"]
+    assert probed.rows[0][3].startswith(f"{logistic['accuracy']:.3f} (")
+    assert [row[0] for row in findings.surface_table(found).rows] == ["nepa", "no model", "no model"]
+    assert [row[1:3] for row in findings.finetuning_table(found).rows] == [["5", "1"], ["all", "1"]]
+    for table in (probed, findings.surface_table(found), findings.finetuning_table(found)):
+        assert all(len(row) == len(table.heads) for row in table.rows)
+
+
+def test_every_alarm_is_among_the_doubts(experiment: Path) -> None:
+    found = read_experiment((experiment,))
+    said = findings.doubts(found)
+    assert len(said["Frozen features"]) == len(found.classifications[0][1]["alarms"]) > 0
+    assert "Fine-tuning" not in said and "Pretraining" not in said
+    found.finetuned[0][1]["alarm"] = "nearly all predictions are chair"
+    assert findings.doubts(found)["Fine-tuning"] == ["scan_nepa_k0_s0: nearly all predictions are chair."]
+
+
+def test_the_scenes_hold_the_saved_surfaces(experiment: Path) -> None:
+    (scene, *_) = read_scenes(read_experiment((experiment,)).surfaces, "y")
+    assert list(scene.surfaces) == ["nepa", "nearest copy", "true field"]
+    packed = scene.surfaces["true field"]
+    assert packed is not None
+    mesh = trimesh.load_mesh(experiment / "surfaces" / "nepa" / scene.shape / "true_field.ply", process=False)
+    columns = [np.frombuffer(base64.b64decode(packed[axis]["bdata"]), "<f4") for axis in "xyz"]
+    turned = np.stack([columns[0], columns[2], -columns[1]], 1)
+    np.testing.assert_array_equal(turned, np.asarray(mesh.vertices, np.float32))
+    faces = [np.frombuffer(base64.b64decode(packed[part]["bdata"]), packed[part]["dtype"]) for part in "ijk"]
+    np.testing.assert_array_equal(np.stack(faces, 1), mesh.faces)
+    assert len(scene.context) == 16 and len(scene.context[0]) == 4
+
+
+def test_a_picture_takes_the_colours_of_the_page() -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    with matplotlib.rc_context(panels.STYLE):
+        figure = figures.dots([figures.Dot("a<b", panels.PALETTE[0], 0.5, (0.4, 0.6), {"chance": 0.1})], "mAP")
+        svg = figures.as_svg(figure, "dots", 'said "so"')
+    assert "var(--ink)" in svg and panels.INK not in svg
+    assert 'aria-label="said &quot;so&quot;"' in svg and "a&lt;b" in svg
+    assert 300 < figures.width_of(svg) < 900
+    with pytest.raises(ValueError, match="viewBox"):
+        figures.width_of("<svg>")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_in_a_browser(experiment: Path, scheme: str, width: int) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    arguments = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True)
+        opened = context.new_page()
+        errors, asked = [], []
+        opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        opened.on("pageerror", lambda error: errors.append(f"{error}"))
+        opened.on("request", lambda request: asked.append(request.url))
+        opened.goto((experiment / "report.html").as_uri())
+        opened.wait_for_selector("#scenes[data-shown]", timeout=60_000)
+        assert asked == [(experiment / "report.html").as_uri()]
+        assert opened.evaluate("document.documentElement.scrollWidth") == width
+
+        ground = opened.evaluate("getComputedStyle(document.body).backgroundColor")
+        ink = opened.evaluate("getComputedStyle(document.querySelector('#pretraining svg text')).fill")
+        dark = [sum(map(int, re.findall(r"\d+", color)[:3])) < 384 for color in (ground, ink)]
+        assert dark == [scheme == "dark", scheme == "light"]
+
+        views = opened.query_selector_all("#scenes .view")
+        assert len(views) == 4
+        eye = "view => JSON.stringify(view._fullLayout.scene.camera.eye)"
+        before = [view.evaluate(eye) for view in views]
+        turned = "{eye: {x: 2, y: 0, z: 0}, up: {x: 0, y: 0, z: 1}, center: {x: 0, y: 0, z: 0}}"
+        views[1].evaluate(f"view => Plotly.relayout(view, {{'scene.camera': {turned}}})")
+        opened.wait_for_function(
+            "() => [...document.querySelectorAll('#scenes .view')].every("
+            "view => view._fullLayout.scene.camera.eye.x === 2)"
+        )
+        assert len(set(before)) == 1
+        first = opened.get_attribute("#scenes", "data-shown")
+        opened.select_option("#shape", index=1)
+        opened.wait_for_function(f"() => document.getElementById('scenes').dataset.shown !== {json.dumps(first)}")
+        assert errors == []
+        browser.close()
