@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import attention, run, scaling, shapes, training
+from benchmarks import attention, evaluation, run, scaling, shapes, training
 
 COMMANDS = {
     "attention": attention.main,
+    "evaluation": evaluation.main,
     "scaling": scaling.main,
     "shapes": shapes.main,
     "training": training.main,
