@@ -153,7 +153,7 @@ def probe_classes(config: Config) -> dict[str, Any]:
     """
     if not find_spec("sklearn"):
         raise ValueError(MISSING)
-    probe = open_probe(ucpr._request(config.embedding()))
+    probe = open_probe(ucpr.probe_request(config.embedding()))
     probe.require_length(sample_length(probe), "n_point, n_ray, qa_tokens and add_eos")
     failed: dict[str, str] = {}
     found = [
@@ -222,11 +222,11 @@ def _features(config: Config, probe: Probe, paths: list[str], failed: dict[str, 
     """Vectors (N, D) of ``paths`` by the model, an untrained one, and as plain distances; rows of ``failed`` mean
     nothing."""
     settings = config.embedding()
-    view = ucpr.View(config.backend, ucpr._sample_settings(settings, probe), config.seed)
+    view = ucpr.View(config.backend, ucpr.sample_settings(settings, probe), config.seed)
     features = {}
-    features[MODEL], plain = ucpr._embed(settings, probe, paths, view, failed)
+    features[MODEL], plain = ucpr.embed(settings, probe, paths, view, failed)
     if config.random_init:
-        features[UNTRAINED], _ = ucpr._embed(settings, untrained(probe, config.seed), paths, view, failed)
+        features[UNTRAINED], _ = ucpr.embed(settings, untrained(probe, config.seed), paths, view, failed)
     return features | {PLAIN: plain}
 
 

@@ -197,16 +197,16 @@ def _rank(embeddings: Embeddings, config: Config) -> Ranked:
 
 def embed_views(config: Config) -> Embeddings:
     """Embed every shape of the split through both backends. Bad input is ``ValueError``."""
-    probe = open_probe(_request(config))
+    probe = open_probe(probe_request(config))
     probe.require_length(sample_length(probe), "n_point, n_ray, qa_tokens and add_eos")
     paths = shapes_of(config.cache_root, config.split, config.max_files)
-    settings = _sample_settings(config, probe)
+    settings = sample_settings(config, probe)
     failed: dict[str, str] = {}
     views = (
         View(config.query_backend, settings, config.eval_seed),
         View(config.gallery_backend, settings, _gallery_seed(config)),
     )
-    (queries, raw_queries), (gallery, raw_gallery) = (_embed(config, probe, paths, view, failed) for view in views)
+    (queries, raw_queries), (gallery, raw_gallery) = (embed(config, probe, paths, view, failed) for view in views)
     kept = [i for i, path in enumerate(paths) if path not in failed]
     if not kept:
         raise ValueError(f"none of {len(paths)} shapes could be read; first: {next(iter(failed.values()))}")
@@ -236,7 +236,8 @@ def _check(config: Config) -> None:
             raise ValueError(f"{flag}: expected at least 0, or -1 (as trained), got {getattr(config, flag)}")
 
 
-def _request(config: Config) -> ProbeRequest:
+def probe_request(config: Config) -> ProbeRequest:
+    """The checkpoint and what to override of its settings."""
     return ProbeRequest(
         ckpt=config.ckpt,
         add_eos=config.add_eos,
@@ -247,12 +248,13 @@ def _request(config: Config) -> ProbeRequest:
     )
 
 
-def _sample_settings(config: Config, probe: Probe) -> SampleSettings:
+def sample_settings(config: Config, probe: Probe) -> SampleSettings:
+    """How a shape becomes a sequence."""
     voxel = VoxelSettings(config.voxel_grid, config.voxel_dilate, config.voxel_max_steps)
     return SampleSettings(probe.n_point, probe.n_ray, qa=probe.qa, eos=probe.eos, voxel=voxel)
 
 
-def _embed(
+def embed(
     config: Config, probe: Probe, paths: list[str], view: View, failed: dict[str, str]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Embeddings (N, D) of ``paths``, and their answers as they are (N, RAW_CELLS^3); an unreadable shape is noted in
