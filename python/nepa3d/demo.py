@@ -245,7 +245,7 @@ def finetune_stages(config: Config, scale: Scale) -> list[Stage]:
     return [*stages, Stage("few-shot table", "nepa3d.analysis.fewshot_table", table)]
 
 
-def report_stages(config: Config, said: str) -> list[Stage]:
+def report_stages(config: Config) -> list[Stage]:
     """The tables, the picture and the page."""
     root = config.root
     results = [
@@ -264,7 +264,7 @@ def report_stages(config: Config, said: str) -> list[Stage]:
                 *("--results", *results, "--out_png", f"{root / 'demo.png'}"),
             ),
         ),
-        Stage("report", "nepa3d.report.page", (f"{root}", "--title", f"nepa3d demo: {said}")),
+        Stage("report", "nepa3d.report.page", (f"{root}", "--title", "nepa3d demo")),
     ]
 
 
@@ -309,11 +309,12 @@ def demo(config: Config) -> None:
         *finetune_stages(config, scale),
     ]:
         seconds[stage.name] = run_stage(stage)
-    for stage in report_stages(config, said):
+    for stage in report_stages(config):
         seconds[stage.name] = run_stage(stage)
     _write_timings(config.root / "timings.json", seconds)
     print(f"\ncorpus: {said}")
     print(tabulate(seconds.items(), headers=("stage", "seconds"), floatfmt=".1f", tablefmt="github"))
+    print(f"to look at: {config.root / 'report.html'}")
     print(f"picture: {config.root / 'demo.png'}, tables: {config.root / 'results' / 'tables.md'}, ", end="")
     print(f"completed surfaces: {config.root / 'surfaces'}")
 

@@ -16,6 +16,7 @@ from nepa3d.report.experiment import Experiment, Json
 from nepa3d.train.diagnostics import Diagnosis
 
 PROBES = ("knn", "logistic", "svm")
+UNTRAINED = ", untrained"
 
 
 def name_of(ckpt: str) -> str:
@@ -176,14 +177,14 @@ def probe_table(experiment: Experiment) -> Table:
             accuracy, balanced = cell(r[name]["accuracy"], 3), cell(r[name]["balanced_accuracy"], 3)
             rows.append([who, where, *[accuracy] * len(PROBES), *[balanced] * len(PROBES), ""])
     trained = {name_of(r["ckpt"]) for _, r in experiment.classifications}
-    ordered = sorted(_once(rows), key=lambda row: row[0] not in trained)
+    ordered = sorted(_once(rows), key=lambda row: (row[0] not in trained, not row[0].endswith(UNTRAINED)))
     return Table("Probes of frozen features", (*heads, "Notes"), ordered, first_figure=2)
 
 
 def _probed(r: Json) -> list[tuple[str, Json]]:
     """Whose features were probed, and the figures by probe."""
     name = name_of(r["ckpt"])
-    beside = [(f"{name}, untrained", r.get("random_init")), ("plain distances, no model", r.get("raw_distances"))]
+    beside = [(f"{name}{UNTRAINED}", r.get("random_init")), ("plain distances, no model", r.get("raw_distances"))]
     return [(name, r), *((who, kinds) for who, kinds in beside if kinds)]
 
 
