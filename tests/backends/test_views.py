@@ -105,9 +105,9 @@ def test_voxel_rays_at_the_caches_own_settings_are_the_cached_ones(stored: dict[
     np.testing.assert_array_equal(ops.voxelize(stored["pc_xyz"], 16, 1), stored["occ_grid"])
 
 
-def test_unknown_view_is_refused_with_the_known_ones() -> None:
+def test_unknown_view_is_refused_with_the_known_ones_before_any_file_is_looked_at() -> None:
     with pytest.raises(ValueError, match=r"one of mesh, pointcloud, .*got 'meshes'"):
-        read_answers(SHAPE, "meshes")
+        read_answers("no/such/file.npz", "meshes")
 
 
 def test_what_a_kernel_refuses_names_the_file(stored: dict[str, NDArray], tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def require_backend(name: str, argument: str = "backend") -> str:
 
 def read_answers(path: str | os.PathLike[str], backend: str, voxel: VoxelSettings = _DEFAULT_VOXEL) -> ShapeAnswers:
     """The view ``backend`` of the cache file ``path``. Reads only what the view needs; faults are ``CacheError``."""
+    require_backend(backend)
     with ShapeCache(path) as cache:
         return view(cache, backend, voxel)
 
