@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,6 +31,8 @@ Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 class Config:
     """Time forward and backward of one attention call; answers are compared first. Needs a GPU.
 
+    Timed are replays of a recorded graph of launches, the device's own time, and calls from Python one by one.
+
     Example: python -m benchmarks attention
     """
 
@@ -42,18 +45,24 @@ class Config:
     head_size: int = 64
     """Numbers a head has."""
     rounds: int = 30
-    """Timed calls of each."""
+    """Timed replays and calls of each."""
     results: Path = RESULTS
     """Folder for attention-<GPU>.json."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Milliseconds of forward and backward together."""
+    """Milliseconds of forward and backward together: on the device, and called one by one."""
 
     length: int
     way: str
     milliseconds: list[float]
+    called: list[float]
+
+    @property
+    def median(self) -> float:
+        """Milliseconds on the device."""
+        return statistics.median(self.milliseconds)
 
 
 def ways(length: int, device: torch.device, *, compiled: bool = True) -> dict[str, Attention]:
@@ -81,11 +90,12 @@ def flex_mask(edges: Tensor) -> BlockMask:
 
 
 def inputs(config: Config, length: int, device: torch.device) -> list[Tensor]:
-    """q, k, v and the gradient of the output (B, H, T, D) in bfloat16."""
+    """q, k, v and the gradient of the output (B, H, T, D) in bfloat16, token by token as the model has them."""
     batch = max(1, math.ceil(config.batch * min(1.0, 1026 / length)))
     generator = torch.Generator(device).manual_seed(length)
-    shape = (batch, config.heads, length, config.head_size)
-    return [torch.randn(shape, generator=generator, device=device).bfloat16() for _ in range(4)]
+    shape = (batch, length, 4, config.heads, config.head_size)
+    found = torch.randn(shape, generator=generator, device=device).bfloat16()
+    return [*found[:, :, :3].permute(2, 0, 3, 1, 4), found[:, :, 3].contiguous().transpose(1, 2)]
 
 
 def gradients(attention: Attention, q: Tensor, k: Tensor, v: Tensor, grad: Tensor) -> list[Tensor]:
@@ -110,22 +120,43 @@ def require_agreement(found: dict[str, Attention], tensors: Sequence[Tensor], le
                 raise ValueError(f"{way} at T = {length}: error {error:.2e} where {most:.2e} is allowed")
 
 
+def recorded(call: Callable[[], object]) -> Callable[[], object]:
+    """Its launches as one graph, to be replayed; warms up first."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
+def milliseconds(call: Callable[[], object]) -> float:
+    """Between two events on the device, one before the call and one after it."""
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
+    begin.record()
+    call()
+    end.record()
+    torch.cuda.synchronize()
+    return begin.elapsed_time(end)
+
+
 def measure(config: Config, length: int, device: torch.device) -> list[Row]:
     """Times of every way in turn."""
     found, tensors = ways(length, device), inputs(config, length, device)
     require_agreement(found, tensors, length)
-    times: dict[str, list[float]] = {way: [] for way in found}
-    for round_ in range(config.rounds + 3):
-        for way, attention in found.items():
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            torch.cuda.synchronize()
-            begin.record()
-            gradients(attention, *tensors)
-            end.record()
-            torch.cuda.synchronize()
-            if round_ >= 3:  # the first ones compile and warm up
-                times[way].append(begin.elapsed_time(end))
-    return [Row(length, way, spent) for way, spent in times.items()]
+    calls = {way: partial(gradients, attention, *tensors) for way, attention in found.items()}
+    replays = {way: recorded(call) for way, call in calls.items()}
+    rows = {way: Row(length, way, [], []) for way in found}
+    for _ in range(config.rounds):
+        for way, row in rows.items():
+            row.milliseconds.append(milliseconds(replays[way]))
+            row.called.append(milliseconds(calls[way]))
+    return [*rows.values()]
 
 
 def command(config: Config) -> None:
@@ -136,15 +167,21 @@ def command(config: Config) -> None:
     rows = [row for length in config.lengths for row in measure(config, length, device)]
     table = []
     for length in config.lengths:
-        times = {row.way: statistics.median(row.milliseconds) for row in rows if row.length == length}
+        times = {row.way: row.median for row in rows if row.length == length}
         ratios = (f"{times[peer] / times[OURS]:.2f}" for peer in (MASKED, FLEX, CAUSAL))
-        table.append((f"{length}", *(f"{spent:.3f}" for spent in times.values()), *ratios))
-    headers = ("T", *(f"{way}, ms" for way in (OURS, MASKED, FLEX, CAUSAL)), "x masked", "x Flex", "x causal")
+        called = next(statistics.median(row.called) for row in rows if (row.length, row.way) == (length, OURS))
+        table.append((f"{length}", *(f"{spent:.3f}" for spent in times.values()), *ratios, f"{called:.3f}"))
+    headers = (
+        "T",
+        *(f"{way}, ms" for way in (OURS, MASKED, FLEX, CAUSAL)),
+        *("x masked", "x Flex", "x causal", f"{OURS}, called from Python, ms"),
+    )
     print(tabulate(table, headers, disable_numparse=True))
     name = torch.cuda.get_device_name(device)
     path = config.results / f"attention-{name.lower().replace(' ', '-')}.json"
     about = machine.describe() | {"torch": torch.__version__, "device": name}
-    write_json(path, {**about, "rows": [asdict(row) for row in rows]})
+    used = {name: value for name, value in asdict(config).items() if name != "results"}
+    write_json(path, {**about, "flags": used, "rows": [asdict(row) for row in rows]})
     print(f"wrote {path}")
 
 

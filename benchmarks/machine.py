@@ -16,7 +16,7 @@ from nepa3d.provenance import cpu_model, usable_cores
 
 PACKAGES = (
     *("numpy", "scipy", "pykdtree", "open3d", "point-cloud-utils", "libigl"),
-    *("trimesh", "embreex", "edt", "numba"),
+    *("trimesh", "embreex", "edt", "numba", "triton"),
 )
 
 

@@ -138,10 +138,11 @@ def test_nothing_dropped_is_causal_attention() -> None:
 def test_packing_is_undone(length: int) -> None:
     edges = dual_mask(length, DualMask(0.5, 0.2, 7, 3))
     words = pack_edges(edges)
-    assert words.shape == (length, -(-length // 128) * 4)
+    assert words.shape == (2, length, -(-length // 128) * 4)
     assert torch.equal(unpack_edges(words), edges)
     i, j = length - 1, length // 2
-    assert bool(words[i, j // 32].item() >> (j % 32) & 1) == bool(edges[i, j])
+    assert bool(words[0, i, j // 32].item() >> (j % 32) & 1) == bool(edges[i, j])
+    assert torch.equal(words[1], pack_edges(edges.mT)[0])
 
 
 def test_the_packed_operator_is_registered_well() -> None:
@@ -166,13 +167,13 @@ def test_it_compiles_into_one_graph() -> None:
         ({"k": torch.zeros(1, 2, 8, 4)}, r"k must be as q, \(1, 2, 9, 4\) of torch.float32 on cpu, got \(1, 2, 8, 4\)"),
         ({"v": torch.zeros(1, 2, 9, 4, dtype=torch.float64)}, r"v must be as q.*float64"),
         ({"q": torch.zeros(2, 9, 4)}, r"q must have shape \(B, H, T, D\), got \(2, 9, 4\)"),
-        ({"words": torch.zeros(9, 1, dtype=torch.int32)}, r"words must be \(9, 4\) of int32 on cpu, got \(9, 1\)"),
-        ({"words": torch.zeros(9, 4, dtype=torch.int64)}, r"words must be \(9, 4\) of int32 on cpu"),
+        ({"words": torch.zeros(9, 4, dtype=torch.int32)}, r"words must be \(2, 9, 4\) of int32 on cpu, got \(9, 4\)"),
+        ({"words": torch.zeros(2, 9, 4, dtype=torch.int64)}, r"words must be \(2, 9, 4\) of int32 on cpu"),
     ],
 )
 def test_arguments_are_checked(change: dict[str, torch.Tensor], message: str) -> None:
     zeros = torch.zeros(1, 2, 9, 4)
-    arguments = {"q": zeros, "k": zeros, "v": zeros, "words": torch.zeros(9, 4, dtype=torch.int32)} | change
+    arguments = {"q": zeros, "k": zeros, "v": zeros, "words": torch.zeros(2, 9, 4, dtype=torch.int32)} | change
     with pytest.raises(ValueError, match=message):
         torch.ops.nepa3d.packed_attention(*arguments.values())
 

@@ -58,7 +58,7 @@ def edges_and_words(length: int, mask: DualMask = MASK) -> tuple[torch.Tensor, t
 @pytest.mark.parametrize("length", [1, 31, 128, 131])
 @pytest.mark.parametrize("mask", [MASK, DualMask(1.0, 0.0, 5, 3), DualMask(0.0, 1.0, 0, 2**33), DualMask(1, 1, 1, 0)])
 def test_packed_words_are_the_twins(length: int, mask: DualMask) -> None:
-    words = torch.empty(length, -(-length // 128) * 4, dtype=torch.int32, device=DEVICE)
+    words = torch.empty(2, length, -(-length // 128) * 4, dtype=torch.int32, device=DEVICE)
     attention_kernel.pack(_scaled(mask.near), _scaled(mask.far), mask.window, _stirred(mask.seed), words)
     assert torch.equal(words.cpu(), pack_edges(dual_mask(length, mask)))
 

@@ -1,7 +1,7 @@
 """Causal attention with the stochastic dual mask.
 
 Letters: B batch, H heads, T tokens, D head size; token i attends token j. A mask is made once a step and shared by the
-batch, the heads and the layers: on the CPU as bits (T, T) bool, for torch's own attention; on a GPU packed, (T, W)
+batch, the heads and the layers: on the CPU as bits (T, T) bool, for torch's own attention; on a GPU packed, (2, T, W)
 int32, for the Triton kernel of ``nepa3d.ops.attention_kernel``. Both hold the same bits.
 """
 
@@ -60,7 +60,7 @@ def remaining_edges(length: int, mask: DualMask | None, *, device: torch.device 
         return dual_mask(length, mask, device=device)
     from nepa3d.ops import attention_kernel  # Triton is loaded where it is used
 
-    bits = torch.empty(length, _words(length), dtype=torch.int32, device=device)
+    bits = torch.empty(2, length, _words(length), dtype=torch.int32, device=device)
     attention_kernel.pack(_scaled(mask.near), _scaled(mask.far), mask.window, _stirred(mask.seed), bits)
     return bits
 
@@ -94,16 +94,20 @@ def dual_mask(length: int, mask: DualMask, *, device: torch.device | str | None 
 
 
 def pack_edges(edges: Tensor) -> Tensor:
-    """Edges (T, T) bool as words (T, W) int32: bit j % 32 of word (i, j // 32); W a multiple of 4, for the kernel."""
+    """Edges (T, T) bool as words (2, T, W) int32, W a multiple of 4 for the kernel.
+
+    Bit j % 32 of word (0, i, j // 32) is the edge from i to j, and so is bit i % 32 of word (1, j, i // 32): the kernel
+    reads rows, those of the transpose for the gradients of keys and values.
+    """
     length = edges.shape[0]
-    padded = F.pad(edges, (0, _words(length) * 32 - length)).view(length, -1, 32).long()
+    padded = F.pad(torch.stack((edges, edges.mT)), (0, _words(length) * 32 - length)).view(2, length, -1, 32).long()
     return (padded << torch.arange(32, device=edges.device)).sum(-1).to(torch.int32)
 
 
 def unpack_edges(words: Tensor) -> Tensor:
-    """Edges (T, T) bool of words (T, W)."""
-    length = words.shape[0]
-    bits = (words[:, :, None] >> torch.arange(32, device=words.device, dtype=torch.int32)) & 1
+    """Edges (T, T) bool of words (2, T, W)."""
+    length = words.shape[1]
+    bits = (words[0, :, :, None] >> torch.arange(32, device=words.device, dtype=torch.int32)) & 1
     return bits.flatten(1)[:, :length].bool()
 
 
@@ -202,7 +206,7 @@ def _require_fitting(q: Tensor, k: Tensor, v: Tensor, words: Tensor) -> None:
         if x.shape != q.shape or x.dtype != q.dtype or x.device != q.device:
             expected = f"{tuple(q.shape)} of {q.dtype} on {q.device}"
             raise ValueError(f"{name} must be as q, {expected}, got {tuple(x.shape)} of {x.dtype} on {x.device}")
-    expected_words = (q.shape[2], _words(q.shape[2]))
+    expected_words = (2, q.shape[2], _words(q.shape[2]))
     if tuple(words.shape) != expected_words or words.dtype != torch.int32 or words.device != q.device:
         came = f"{tuple(words.shape)} of {words.dtype} on {words.device}"
         raise ValueError(f"words must be {expected_words} of int32 on {q.device}, got {came}")

@@ -56,28 +56,31 @@ def _hashed(rows, columns, near, far, window, stirred):
 
 @triton.jit
 def _pack(bits, near, far, window, stirred, length, words, ROWS: tl.constexpr):  # noqa: N803
-    """Words (T, W) of the mask: bit j % 32 of word (i, j // 32) is the edge from i to j."""
+    """Words (2, T, W): bit j % 32 of word (0, i, j // 32) and bit i % 32 of word (1, j, i // 32) are the edge from i to
+    j."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     word = tl.program_id(1)
     bit = tl.arange(0, 32)
-    edges = _hashed(rows[:, None], word * 32 + bit[None, :], near, far, window, stirred)
+    columns = word * 32 + bit
+    if tl.program_id(2) == 0:
+        edges = _hashed(rows[:, None], columns[None, :], near, far, window, stirred)
+    else:
+        edges = _hashed(columns[None, :], rows[:, None], near, far, window, stirred) & (columns < length)[None, :]
     packed = tl.sum(edges.to(tl.uint32) << bit[None, :].to(tl.uint32), 1)
-    tl.store(bits + rows * words + word, packed.to(tl.int32, bitcast=True), mask=rows < length)
+    row = tl.program_id(2) * length + rows
+    tl.store(bits + row * words + word, packed.to(tl.int32, bitcast=True), mask=rows < length)
 
 
 @triton.jit
-def _edges(bits, words, length, rows, start, COLUMNS: tl.constexpr, TRANSPOSED: tl.constexpr):  # noqa: N803
-    """A tile (rows, COLUMNS) of the mask from column ``start``, or its transpose."""
-    column = tl.arange(0, COLUMNS)
+def _edges(bits, words, length, rows, start, COLUMNS: tl.constexpr):  # noqa: N803
+    """A tile (rows, COLUMNS) of the mask, or of its transpose, from column ``start``."""
+    column = tl.arange(0, COLUMNS)[None, :]
     row = bits + rows * words + start // 32
     there = rows < length
-    mine = tl.load(row, mask=there, other=0)
-    mine = mine[None, :] if TRANSPOSED else mine[:, None]
-    column = column[:, None] if TRANSPOSED else column[None, :]
+    mine = tl.load(row, mask=there, other=0)[:, None]
     for i in tl.static_range(1, COLUMNS // 32):
-        word = tl.load(row + i, mask=there, other=0)
-        mine = tl.where(column // 32 == i, word[None, :] if TRANSPOSED else word[:, None], mine)
-    return ((mine >> (column % 32)) & 1) != 0
+        mine = tl.where(column // 32 == i, tl.load(row + i, mask=there, other=0)[:, None], mine)
+    return ((mine >> (column % 8) >> (column % 32 // 8 * 8)) & 1) != 0
 
 
 @triton.jit
@@ -120,7 +123,7 @@ def _forward(
         columns = start + tl.arange(0, COLUMNS)
         key = _rows(keys, k_t, columns, length, D, BLOCK_D)
         scores = tl.dot(query, tl.trans(key), input_precision=PRECISION)
-        scores = tl.where(_edges(bits, words, length, rows, start, COLUMNS, False), scores, NEVER)
+        scores = tl.where(_edges(bits, words, length, rows, start, COLUMNS), scores, NEVER)
         higher = tl.maximum(top, tl.max(scores, 1))
         shrink = tl.exp2((top - higher) * scale)
         weight = tl.exp2(scores * scale - tl.where(higher == NEVER, 0.0, higher * scale)[:, None])
@@ -155,7 +158,7 @@ def _backward_keys(
         grad = _rows(douts, o_t, rows, length, D, BLOCK_D)
         scores = tl.dot(key, tl.trans(query), input_precision=PRECISION) * scale
         norm = tl.load(lse + sums + rows, mask=there, other=0)
-        scores = tl.where(_edges(bits, words, length, rows, first, COLUMNS, True), scores - norm[None, :], NEVER)
+        scores = tl.where(_edges(bits, words, length, columns, start, ROWS), scores - norm[None, :], NEVER)
         weight = tl.exp2(scores)
         dvalue = tl.dot(weight.to(grad.dtype), grad, dvalue, input_precision=PRECISION)
         dweight = tl.dot(value, tl.trans(grad), input_precision=PRECISION)
@@ -168,11 +171,12 @@ def _backward_keys(
 
 @triton.jit
 def _backward_queries(
-    q, k, v, bits, dout, lse, delta, dq, scale, heads, length, words,
-    q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, o_b, o_h, o_t, g_b, g_h, g_t,
+    q, k, v, bits, dout, out, lse, delta, dq, scale, heads, length, words,
+    q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, o_b, o_h, o_t, g_b, g_h, g_t, a_b, a_h, a_t,
     D: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
-    """Gradients of a block of queries, from all earlier keys."""
+    """Gradients of a block of queries, from all earlier keys; and ``delta``, each row's product of out and dout, which
+    the gradients of the keys need."""
     block = tl.num_programs(0) - 1 - tl.program_id(0)
     rows = block * ROWS + tl.arange(0, ROWS)
     there = rows < length
@@ -181,14 +185,16 @@ def _backward_queries(
     keys, values = _matrix(k, k_b, k_h, heads), _matrix(v, v_b, v_h, heads)
     sums = tl.program_id(1).to(tl.int64) * length + rows
     norm = tl.load(lse + sums, mask=there, other=0)
-    mean = tl.load(delta + sums, mask=there, other=0)
+    answer = _rows(_matrix(out, a_b, a_h, heads), a_t, rows, length, D, BLOCK_D)
+    mean = tl.sum(grad.to(tl.float32) * answer.to(tl.float32), 1)
+    tl.store(delta + sums, mean, mask=there)
     dquery = tl.zeros([ROWS, BLOCK_D], tl.float32)
     for start in range(0, tl.minimum((block + 1) * ROWS, length), COLUMNS):
         columns = start + tl.arange(0, COLUMNS)
         key = _rows(keys, k_t, columns, length, D, BLOCK_D)
         value = _rows(values, v_t, columns, length, D, BLOCK_D)
         scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
-        edges = _edges(bits, words, length, rows, start, COLUMNS, False)
+        edges = _edges(bits, words, length, rows, start, COLUMNS)
         weight = tl.exp2(tl.where(edges, scores - norm[:, None], NEVER))
         dweight = tl.dot(grad, tl.trans(value), input_precision=PRECISION)
         dscores = weight * (dweight - mean[:, None])
@@ -198,9 +204,9 @@ def _backward_queries(
 
 
 def pack(near: int, far: int, window: int, stirred: int, bits: Tensor) -> None:
-    """Fill the words (T, W) int32 of the dual mask; ``near`` and ``far`` are probabilities scaled to 2^32."""
-    (length, words), rows = bits.shape, 64
-    _pack[(triton.cdiv(length, rows), words)](bits, near, far, window, stirred, length, words, ROWS=rows)
+    """Fill the words (2, T, W) int32 of the dual mask; ``near`` and ``far`` are probabilities scaled to 2^32."""
+    (_, length, words), rows = bits.shape, 64
+    _pack[(triton.cdiv(length, rows), words, 2)](bits, near, far, window, stirred, length, words, ROWS=rows)
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, bits: Tensor, tiles: Tiles | None = None) -> tuple[Tensor, Tensor]:
@@ -211,7 +217,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, bits: Tensor, tiles: Tiles | None =
     lse = torch.empty(b, h, length, dtype=torch.float32, device=q.device)
     q, k, v = (_dense_rows(x) for x in (q, k, v))
     _forward[(triton.cdiv(length, tiles.rows), b * h)](
-        *(q, k, v, bits, out, lse, _scale(d), h, length, bits.shape[1]),
+        *(q, k, v, bits, out, lse, _scale(d), h, length, bits.shape[2]),
         *(*q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3]),
         **_constants(q, tiles),
     )  # fmt: skip
@@ -221,19 +227,19 @@ def forward(q: Tensor, k: Tensor, v: Tensor, bits: Tensor, tiles: Tiles | None =
 def backward(
     dout: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, bits: Tensor, tiles: Tiles | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v."""
+    """Gradients of q, k and v; ``out`` and ``lse`` as ``forward`` gave them."""
     b, h, length, d = q.shape
-    delta = (dout.float() * out.float()).sum(-1)
+    delta = torch.empty_like(lse)
     dq, dk, dv = token_major_like(q), token_major_like(q), token_major_like(q)
-    dout, q, k, v = (_dense_rows(x) for x in (dout, q, k, v))
+    dout, q, k, v, out = (_dense_rows(x) for x in (dout, q, k, v, out))
     strides = [stride for x in (q, k, v, dout, dq) for stride in x.stride()[:3]]
-    sizes = (_scale(d), h, length, bits.shape[1])
+    sizes = (_scale(d), h, length, bits.shape[2])
     by_keys, by_queries = (tiles, tiles) if tiles else _backward_tiles(q)
-    _backward_keys[(triton.cdiv(length, by_keys.columns), b * h)](
-        *(q, k, v, bits, dout, lse, delta, dk, dv), *sizes, *strides, **_constants(q, by_keys)
-    )
     _backward_queries[(triton.cdiv(length, by_queries.rows), b * h)](
-        *(q, k, v, bits, dout, lse, delta, dq), *sizes, *strides, **_constants(q, by_queries)
+        *(q, k, v, bits, dout, out, lse, delta, dq), *sizes, *strides, *out.stride()[:3], **_constants(q, by_queries)
+    )
+    _backward_keys[(triton.cdiv(length, by_keys.columns), b * h)](
+        *(q, k, v, bits[1], dout, lse, delta, dk, dv), *sizes, *strides, **_constants(q, by_keys)
     )
     return dq, dk, dv
 
