@@ -156,6 +156,8 @@ def test_no_object_stands_on_both_sides(scanned: str) -> None:
 def test_intervals_resample_objects(scanned: str) -> None:
     by_object, by_file = (probe(scanned, group_by=group_by) for group_by in ("object", "file"))
     assert by_object["n_test"] == 27 and by_object["n_test_objects"] == 9
+    for result, count in ((by_object, 9), (by_file, 27)):
+        assert len(set(result["items"]["object"])) == count
     assert by_object["n_validation"] == 9 and by_object["n_train"] == 45
     assert by_file["group_by"] == "file"
 

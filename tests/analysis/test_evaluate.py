@@ -9,7 +9,10 @@ import pytest
 
 from nepa3d import cli
 from nepa3d.analysis import evaluate
+from nepa3d.analysis.classifiers import SETTINGS
 from nepa3d.analysis.evaluate import Config, plan, side_by_side
+from nepa3d.analysis.tables import read_result
+from nepa3d.data.files import write_json
 
 SIZES = ["--cache_root", "unpaired", "--n_context", "12", "--n_query", "8", "--n_seeds", "2", "--slots", "cpu*2"]
 
@@ -40,6 +43,11 @@ def test_the_jobs_are_the_documents_and_their_controls(tmp_path: Path) -> None:
         "--head_train_split train_udf --head_train_backend udfgrid --max_shapes 800" in jobs["cpac_a_pc2udf_nontrans"]
     )
     assert "--context absent" in jobs["cpac_a_pc2udf_nontrans_absent"]
+    config = Config(ckpts=(checkpoint,), labelled_root="scans", labelled_backend="mesh")
+    more = {job.name: job for job in plan(config) if job.name not in jobs}
+    assert list(more) == ["probe_cls_a"] and more["probe_cls_a"].module == evaluate.CLASSES
+    expected = f"--cache_root scans --backend mesh --ckpt {checkpoint} --n_seeds 3 --out_json results/probe_cls_a.json"
+    assert " ".join(more["probe_cls_a"].flags) == expected
     with pytest.raises(ValueError, match="folders of different names, got a, a"):
         Config(ckpts=(checkpoint, tmp_path / "b" / "a" / "last.pt"))
 
@@ -61,6 +69,44 @@ def test_the_matrix_is_finished_and_finished_again(
     assert capsys.readouterr().out.count("done before") == 10
     assert (tmp_path / "results" / "evaluation.md").read_text() == text
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+
+
+def test_classes_of_frozen_features_stand_beside_their_controls(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sklearn")
+    planned = evaluate.plan
+    wanted = ["probe_cls_mae_v1", "probe_cls_nepa_v1"]
+    monkeypatch.setattr(evaluate, "plan", lambda config: [job for job in planned(config) if job.name in wanted])
+    flags = ["--ckpts", *runs(tmp_path, "mae_v1", "nepa_v1"), *SIZES, "--labelled_root", "cache"]
+    flags += ["--results", f"{tmp_path / 'results'}", "--logs", f"{tmp_path / 'logs'}"]
+    assert evaluate.main(flags) == cli.EXIT_OK, capsys.readouterr()
+    text = (tmp_path / "results" / "evaluation.md").read_text()
+    assert text.count("## ") == 1  # no tables of the document's: none of its probes is done
+    table = text[text.index("| Accuracy/balanced accuracy") :].split("\n\n")[0].splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
+    assert cells[0][1:] == list(SETTINGS)
+    models = ["mae_v1", "mae_v1, untrained", "nepa_v1", "nepa_v1, untrained"]
+    assert [row[0] for row in cells[2:]] == [*models, "plain distances, no model", "commonest class of train", "chance"]
+    result = read_result(f"{tmp_path / 'results' / 'probe_cls_nepa_v1.json'}")
+    for row, kinds in ((cells[4], result), (cells[5], result["random_init"]), (cells[6], result["raw_distances"])):
+        assert row[1:] == [f"{kinds[k]['accuracy']:.4f} / {kinds[k]['balanced_accuracy']:.4f}" for k in SETTINGS]
+    assert cells[8][1:] == ["0.2500 / 0.2500"] * 3
+    capsys.readouterr()
+    wanted.append("ucpr_mae_v1_mesh2udf")
+    assert evaluate.main(flags) == cli.EXIT_OK
+    assert capsys.readouterr().out.count("done before") == 2
+    more = (tmp_path / "results" / "evaluation.md").read_text()
+    assert "\n".join(table) in more and "## UCPR" in more
+
+
+def test_a_probe_without_an_untrained_model_has_no_row_of_it(tmp_path: Path) -> None:
+    figures = {"accuracy": 0.5, "balanced_accuracy": 0.4}
+    result = dict.fromkeys(SETTINGS, figures) | {"random_init": None, "raw_distances": dict.fromkeys(SETTINGS, figures)}
+    write_json(tmp_path / "probe_cls_a.json", result | {"majority": figures, "chance": figures})
+    text = side_by_side(Config(ckpts=(tmp_path / "a" / "x.pt", tmp_path / "b" / "x.pt"), results=tmp_path))
+    assert "| a " in text and "0.5000 / 0.4000" in text
+    assert "untrained" not in text
 
 
 def test_tables_of_what_is_there(tmp_path: Path) -> None:

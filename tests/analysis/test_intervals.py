@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from nepa3d import cli
-from nepa3d.analysis import compare, completion_cpac_udf, retrieval_ucpr
+from nepa3d.analysis import classification_probes, compare, completion_cpac_udf, retrieval_ucpr
+from nepa3d.analysis.classifiers import SETTINGS
 from nepa3d.analysis.intervals import interval, paired_difference, resampled_means
 from nepa3d.analysis.ridge import ERROR_FIGURES, DistanceErrors, error_metrics
 
@@ -44,6 +45,16 @@ def test_pairs_tell_what_the_figures_alone_cannot() -> None:
     assert better["other_sign"] < 0.01
     same = paired_difference(a, a + rng.normal(0, 0.1, 200))
     assert same["low"] < 0 < same["high"]
+
+
+def test_pairs_of_one_group_are_drawn_together() -> None:
+    rng = np.random.default_rng(4)
+    a, b = np.zeros(60), np.repeat(rng.normal(0, 1, 6), 10)
+    alone, together = paired_difference(a, b), paired_difference(a, b, [f"object {i // 10}" for i in range(60)])
+    assert alone["difference"] == together["difference"] == pytest.approx(b.mean())
+    of_objects = paired_difference(a[::10], b[::10])
+    assert (together["low"], together["high"]) == pytest.approx((of_objects["low"], of_objects["high"]))
+    assert together["high"] - together["low"] > 2 * (alone["high"] - alone["low"])
 
 
 def test_errors_over_shapes() -> None:
@@ -95,14 +106,68 @@ def test_two_checkpoints_are_compared_shape_by_shape(
     paths = ["--first", f"{tmp_path / 'mae_v1.pt.json'}", "--second", f"{tmp_path / 'nepa_v1.pt.json'}"]
     capsys.readouterr()
     assert compare.main([*paths, "--out_json", f"{tmp_path / 'out.json'}"]) == cli.EXIT_OK
-    assert "mAP, 12 shapes" in capsys.readouterr().out
-    found = json.loads((tmp_path / "out.json").read_text())
+    assert "12 shapes" in capsys.readouterr().out
+    (found,) = json.loads((tmp_path / "out.json").read_text())["figures"]
+    assert (found["figure"], found["shapes"]) == ("mAP", 12)
     assert found["difference"] == pytest.approx(found["second"] - found["first"])
     assert compare.main([*paths[:3], paths[1]]) == cli.EXIT_OK
     assert "no difference can be told" in capsys.readouterr().out
     result(tmp_path, "nepa_v1.pt", "--eval_seed", "5")
     assert compare.main(paths) == cli.EXIT_USAGE
     assert "different protocols: eval_seed 0 and 5" in capsys.readouterr().err
+
+
+def probed(tmp_path: Path, checkpoint: str, *more: str) -> Path:
+    pytest.importorskip("sklearn")
+    out = tmp_path / f"{checkpoint}.json"
+    flags = ["--cache_root", "cache", "--ckpt", checkpoint, "--random_init", "0", "--out_json", f"{out}"]
+    assert classification_probes.main([*flags, *more]) == cli.EXIT_OK
+    return out
+
+
+def test_two_checkpoints_are_compared_probe_by_probe(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (probed(tmp_path, name, "--n_seeds", "2") for name in ("mae_v1.pt", "nepa_v1.pt"))
+    paths = ["--first", f"{first}", "--second", f"{second}"]
+    capsys.readouterr()
+    assert compare.main([*paths, "--out_json", f"{tmp_path / 'out.json'}"]) == cli.EXIT_OK
+    lines = capsys.readouterr().out.splitlines()
+    assert "12 shapes" in lines[0] and "95 % over objects" in lines[0]
+    assert [line.split()[0] for line in lines[2:5]] == list(SETTINGS)
+    results = [json.loads(path.read_text()) for path in (first, second)]
+    for found in json.loads((tmp_path / "out.json").read_text())["figures"]:
+        means = [result[found["figure"]]["accuracy"] for result in results]
+        assert [found["first"], found["second"]] == pytest.approx(means)
+        assert found["low"] <= found["difference"] <= found["high"]
+    for name, value in (("--backend", "mesh"), ("--fewshot_k", "2"), ("--val_ratio", "0.4"), ("--group_by", "file")):
+        probed(tmp_path, "nepa_v1.pt", "--n_seeds", "2", name, value)
+        assert compare.main(paths) == cli.EXIT_USAGE
+        said = capsys.readouterr().err
+        assert f"of different protocols: {name.removeprefix('--')} " in said and f" and {value}" in said
+
+
+def test_the_scans_of_an_object_are_compared_together() -> None:
+    paths, values = [f"{i}.npz" for i in range(40)], [float(i % 3 == 0) for i in range(10) for _ in range(4)]
+    first = {"items": {"path": paths, "knn": [0.0] * 40}}
+    second = {"items": {"path": paths[::-1], "knn": values[::-1]}}
+    apart = compare.compare(first, second)[0]
+    first["items"]["object"] = [i // 4 for i in range(40)]
+    together = compare.compare(first, second)[0]
+    assert apart["difference"] == together["difference"] == pytest.approx(np.mean(values))
+    assert together["high"] - together["low"] > 1.5 * (apart["high"] - apart["low"])
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    whole = {"items": {"path": ["a.npz"], "svm": [1.0]}}
+    for other in ({}, {"items": {"path": ["a.npz"], "mAP": [1.0]}}):
+        for pair in ((whole, other), (other, whole)):
+            with pytest.raises(ValueError, match="items: a result has no values shape by shape"):
+                compare.compare(*pair)
+    with pytest.raises(ValueError, match="share no shape"):
+        compare.compare(whole, {"items": {"path": ["b.npz"], "svm": [1.0]}})
+    with pytest.raises(ValueError, match="different protocols: probe ucpr and classification"):
+        compare.compare({"probe": "ucpr"}, {"probe": "classification"})
 
 
 def test_completion_over_seeds(golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

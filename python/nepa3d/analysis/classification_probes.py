@@ -184,7 +184,8 @@ def probe_classes(config: Config) -> dict[str, Any]:
             for name, kinds in beside.items()
         },
         "spread": float(np.mean([seed.spread for seed in found])),
-        "items": {"path": held_out.paths, "label": held_out.labels.tolist(), **_lists(own)}
+        "items": {"path": held_out.paths, "label": held_out.labels.tolist(), "object": held_out.objects.tolist()}
+        | _lists(own)
         | {name: _lists(kinds) for name, kinds in others.items()},
         "failed": [{"path": path, "reason": reason} for path, reason in failed.items()],
     }

@@ -11,19 +11,22 @@ import numpy as np
 from tabulate import tabulate
 
 from nepa3d import cli
-from nepa3d.analysis.intervals import paired_difference
+from nepa3d.analysis.classifiers import SETTINGS
+from nepa3d.analysis.intervals import cell, paired_difference
 from nepa3d.analysis.tables import read_result
 from nepa3d.data.files import write_json
 
 PROTOCOL = (
     *("probe", "tie_rule", "split", "eval_split", "query_backend", "gallery_backend", "context_backend", "target"),
     *("eval_seed", "eval_seed_gallery", "n_seeds", "seed", "mc_k", "query_source", "context", "head_train_split"),
+    *("backend", "fewshot_k", "fewshot_seed", "val_ratio", "val_seed", "group_by"),
 )
+FIGURES = ("mAP", "mae", *SETTINGS)  # of single shapes, as the probes write them
 
 
 @dataclass(frozen=True)
 class Config:
-    """Compare two results shape by shape; both as written by ucpr, or both by cpac, with --out_json.
+    """Compare two results shape by shape; both as written with --out_json by ucpr, cpac or probe-cls.
 
     Example: nepa3d compare --first results/ucpr_mae.json --second results/ucpr_nepa.json
     """
@@ -36,45 +39,56 @@ class Config:
     """Where to write the comparison; empty: nowhere."""
 
 
-def compare(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """The mean difference second - first over the shapes both have, with a paired bootstrap interval.
+def compare(first: dict[str, Any], second: dict[str, Any]) -> list[dict[str, Any]]:
+    """For each figure the mean difference second - first over the shapes both have, with a paired bootstrap interval.
 
+    Shapes of one object are resampled together where the results name objects.
     ``ValueError`` where they are not of one protocol, or share no shape.
     """
     differing = [name for name in PROTOCOL if first.get(name) != second.get(name)]
     if differing:
         told = "; ".join(f"{name} {first.get(name)} and {second.get(name)}" for name in differing)
         raise ValueError(f"the results are of different protocols: {told}")
-    figure = "mAP" if "mAP" in first.get("items", {}) else "mae"
-    values = []
-    for result in (first, second):
-        items = result.get("items", {})
-        if figure not in items:
-            raise ValueError("items: a result has no values shape by shape; make it again with --out_json")
-        values.append(dict(zip(items["path"], items[figure], strict=True)))
-    shared = [path for path in values[0] if path in values[1]]
+    items = [result.get("items", {}) for result in (first, second)]
+    figures = [name for name in FIGURES if all(name in found for found in items)]
+    if not figures:
+        raise ValueError("items: a result has no values shape by shape; make it again with --out_json")
+    places = [{path: place for place, path in enumerate(found["path"])} for found in items]
+    shared = [path for path in places[0] if path in places[1]]
     if not shared:
         raise ValueError("items: the results share no shape")
-    a, b = (np.array([found[path] for path in shared]) for found in values)
-    means = {"first": float(a.mean()), "second": float(b.mean())}
-    return {"figure": figure, "shapes": len(shared), **means, **paired_difference(a, b)}
+    rows = [[found[path] for path in shared] for found in places]
+    names = items[0].get("object", items[0]["path"])
+    objects = [names[row] for row in rows[0]]
+    found = []
+    for figure in figures:
+        a, b = (np.array(of[figure], np.float64)[taken] for of, taken in zip(items, rows, strict=True))
+        means = {"first": float(a.mean()), "second": float(b.mean())}
+        found.append({"figure": figure, "shapes": len(shared), **means, **paired_difference(a, b, objects)})
+    return found
 
 
 def command(config: Config) -> None:
     """Print the comparison; write it where asked."""
-    found = compare(read_result(f"{config.first}"), read_result(f"{config.second}"))
+    results = [read_result(f"{path}") for path in (config.first, config.second)]
+    found = compare(*results)
     rows = [
-        ("first", f"{found['first']:.4f}"),
-        ("second", f"{found['second']:.4f}"),
-        ("second - first", f"{found['difference']:.4f}"),
-        ("95 % over shapes", f"{found['low']:.4f} to {found['high']:.4f}"),
-        ("resamples of another sign", f"{found['other_sign']:.1%}"),
+        (
+            one["figure"],
+            cell(one["first"]),
+            cell(one["second"]),
+            cell(one["difference"]),
+            cell((one["low"], one["high"])),
+            f"{one['other_sign']:.1%}",
+            "no difference can be told" if one["low"] <= 0 <= one["high"] else "",
+        )
+        for one in found
     ]
-    print(tabulate(rows, (f"{found['figure']}, {found['shapes']} shapes", ""), disable_numparse=True))
-    if found["low"] <= 0 <= found["high"]:
-        print("no difference can be told")
+    over = f"95 % over {results[0].get('group_by', 'shape')}s"
+    heads = (f"{found[0]['shapes']} shapes", "first", "second", "second - first", over, "other sign", "")
+    print(tabulate(rows, heads, disable_numparse=True))
     if config.out_json:
-        write_json(Path(config.out_json), found)
+        write_json(Path(config.out_json), {"figures": found})
 
 
 def main(argv: Sequence[str] | None = None) -> int:

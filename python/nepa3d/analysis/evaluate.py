@@ -10,12 +10,14 @@ from typing import Any
 from tabulate import tabulate
 
 from nepa3d import cli
+from nepa3d.analysis.classifiers import SETTINGS
 from nepa3d.analysis.intervals import cell
 from nepa3d.analysis.tables import collect, read_result
 from nepa3d.data.files import write_text
 from nepa3d.train.jobs import Job, JobFlags
 
 RETRIEVAL, COMPLETION = "nepa3d.analysis.retrieval_ucpr", "nepa3d.analysis.completion_cpac_udf"
+CLASSES = "nepa3d.analysis.classification_probes"
 SHORT = {"mesh": "mesh", "udfgrid": "udf", "pointcloud_noray": "pc"}
 PAIRS = (  # the document's, section 8.8
     ("mesh", "udfgrid"),
@@ -36,7 +38,8 @@ GALLERY_SEED = 999
 
 @dataclass(frozen=True, kw_only=True)
 class Config(JobFlags):
-    """Probe every checkpoint: retrieval on four pairs of views and two ablations, completion and its four controls.
+    """Probe every checkpoint: retrieval on four pairs of views and two ablations, completion and its four controls,
+    and with labelled_root the classes of frozen features.
 
     What is done is skipped, so a second call goes on. At the end the tables are printed and written.
 
@@ -51,6 +54,10 @@ class Config(JobFlags):
     """Split that is probed."""
     head_train_split: str = "train_udf"
     """Split the completion's head is fitted on."""
+    labelled_root: str = ""
+    """Cache with the splits train and test whose classes are probed; left out: none."""
+    labelled_backend: str = "pointcloud_noray"
+    """View of its shapes."""
     results: Path = Path("results")
     """Folder of the JSON files and of evaluation.md."""
     logs: Path = Path("logs/analysis")
@@ -90,10 +97,8 @@ def plan(config: Config) -> list[Job]:
 
 def _jobs(config: Config, checkpoint: Path) -> Iterator[Job]:
     name = name_of(checkpoint)
-    common = (
-        *("--cache_root", config.cache_root, "--split", config.split, "--ckpt", f"{checkpoint}"),
-        *("--n_seeds", f"{config.n_seeds}"),
-    )
+    both = ("--ckpt", f"{checkpoint}", "--n_seeds", f"{config.n_seeds}")
+    common = ("--cache_root", config.cache_root, "--split", config.split, *both)
     sizes = (
         "--max_shapes",
         f"{config.max_shapes}",
@@ -107,22 +112,28 @@ def _jobs(config: Config, checkpoint: Path) -> Iterator[Job]:
 
     def job(tag: str, module: str, *flags: str) -> Job:
         out = config.results / f"{tag}.json"
-        return Job(tag, module, (*common, *flags, "--out_json", f"{out}"), out, config.logs / f"{tag}.log")
+        return Job(tag, module, (*flags, "--out_json", f"{out}"), out, config.logs / f"{tag}.log")
 
     for query, gallery in PAIRS:
         tag = f"ucpr_{name}_{SHORT[query]}2{SHORT[gallery]}"
         flags = ("--query_backend", query, "--gallery_backend", gallery, *seeds)
-        yield job(tag, RETRIEVAL, *flags)
+        yield job(tag, RETRIEVAL, *common, *flags)
         if (query, gallery) == ABLATED:
             for what in ("xyz", "dist"):
-                yield job(f"{tag}_ablate_{what}", RETRIEVAL, *flags, f"--ablate_point_{what}")
+                yield job(f"{tag}_ablate_{what}", RETRIEVAL, *common, *flags, f"--ablate_point_{what}")
     for control, more in CONTROLS.items():
         tag = f"cpac_{name}_pc2udf_nontrans" + (f"_{control}" if control else "")
-        yield job(tag, COMPLETION, "--context_backend", "pointcloud_noray", *head, *sizes, *more)
+        yield job(tag, COMPLETION, *common, "--context_backend", "pointcloud_noray", *head, *sizes, *more)
+    if config.labelled_root:
+        where = ("--cache_root", config.labelled_root, "--backend", config.labelled_backend)
+        yield job(f"probe_cls_{name}", CLASSES, *where, *both)
 
 
 def side_by_side(config: Config) -> str:
-    """Tables 8.9 and 8.10 of the document: a column a checkpoint; Markdown. What is not done is left out."""
+    """Tables 8.9 and 8.10 of the document, a column a checkpoint, and the classes of frozen features; Markdown.
+
+    What is not done is left out.
+    """
     names = [name_of(path) for path in config.ckpts]
     found = {path.stem: read_result(f"{path}") for path in sorted(config.results.glob("*.json"))}
     first = found.get(f"ucpr_{names[0]}_mesh2udf", {})
@@ -153,7 +164,27 @@ def side_by_side(config: Config) -> str:
                 )
     heads = ["Model", "Control", "MAE", "RMSE", "IoU@tau", "MAE, 95 % over shapes", "MAE of the nearest copy"]
     text.append(tabulate(rows, heads, tablefmt="pipe", disable_numparse=True))
+
+    classes = {name: found[tag] for name in names if (tag := f"probe_cls_{name}") in found}
+    if classes:
+        heads = ["Accuracy/balanced accuracy", *SETTINGS]
+        text.append(tabulate(_class_rows(classes), heads, tablefmt="pipe", disable_numparse=True))
     return "\n\n".join(text) + "\n"
+
+
+def _class_rows(results: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """Accuracies by probe: of each model, trained and untrained, then of what needs none, once where it is the same."""
+    kinds: list[tuple[str, dict[str, Any]]] = []
+    for name, result in results.items():
+        kinds.append((name, result))
+        if result["random_init"]:
+            kinds.append((f"{name}, untrained", result["random_init"]))
+    for result in results.values():
+        kinds.append(("plain distances, no model", result["raw_distances"]))
+        for who, control in (("commonest class of train", "majority"), ("chance", "chance")):
+            kinds.append((who, dict.fromkeys(SETTINGS, result[control])))
+    rows = [(who, *(_figures(of[kind], ("accuracy", "balanced_accuracy")) for kind in SETTINGS)) for who, of in kinds]
+    return [list(row) for row in dict.fromkeys(rows)]
 
 
 def _figures(result: dict[str, Any] | None, names: Sequence[str] = ("r@1", "r@5", "r@10", "mAP")) -> str:
@@ -164,10 +195,12 @@ def command(config: Config) -> int:
     """Run what is left; print and write the tables; 3 if a probe failed or a shape could not be read."""
     jobs = plan(config)
     finished = config.run(jobs)
-    done = [f"{job.result}" for job in jobs if job.result.exists()]
+    done = [job for job in jobs if job.result.exists()]
     if done:
         beside = side_by_side(config)
-        sections = [f"## {table.title}\n\n{table.text('pipe')}\n" for table in collect(done)]
+        of_document = [f"{job.result}" for job in done if job.module != CLASSES]
+        tables = collect(of_document) if of_document else []
+        sections = [f"## {table.title}\n\n{table.text('pipe')}\n" for table in tables]
         write_text(config.results / "evaluation.md", "\n".join(["## Side by side\n", beside, *sections]))
         print(beside)
         print(f"tables: {config.results / 'evaluation.md'}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,13 +34,21 @@ def interval(values: Array, figure: Callable[[Array], Array] = lambda means: mea
     return float(low), float(high)
 
 
-def paired_difference(a: Array, b: Array) -> dict[str, float]:
-    """Mean of b - a (n,), its interval, and the part of the resamples in which it has the other sign or none."""
-    difference = (b - a)[:, None]
-    means = resampled_means(difference)[:, 0]
-    low, high = interval(difference)
-    mean = float(difference.mean())
+def paired_difference(a: Array, b: Array, groups: Sequence[int | str] | None = None) -> dict[str, float]:
+    """Mean of b - a (n,), its interval, and the part of the resamples in which it has the other sign or none.
+
+    What is of one group is drawn together; without ``groups`` each value is on its own.
+    """
+    numbers = np.arange(len(a)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    sums = np.stack([np.bincount(numbers, b - a), np.bincount(numbers)], axis=1).astype(np.float64)
+    means = _ratio(resampled_means(sums))
+    low, high = interval(sums, _ratio)
+    mean = float((b - a).mean())
     return {"difference": mean, "low": low, "high": high, "other_sign": float((means * np.sign(mean) <= 0).mean())}
+
+
+def _ratio(means: Array) -> Array:
+    return np.asarray(means[:, 0] / means[:, 1])
 
 
 def cell(value: float | tuple[float, float] | None, digits: int = 4) -> str:
