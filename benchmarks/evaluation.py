@@ -266,7 +266,7 @@ def ridge_memory(shapes: int, queries: int = 256, width: int = 384, batch: int =
     sums = RidgeSums(width)
     for first in range(0, shapes, batch):
         features = rng.standard_normal((min(batch, shapes - first) * queries, width), np.float32)
-        sums.add(features, features @ true)
+        sums.add(torch.from_numpy(features), torch.from_numpy(features @ true))
     weights = sums.solve(1e-3)
     seconds, grown = time.perf_counter() - begin, peak_memory() - before
     if not np.allclose(weights[:-1], true, atol=1e-3):

@@ -7,17 +7,17 @@
 #include <string>
 
 #include "draws.hpp"
-#include "npz.hpp"
+#include "pool_view.hpp"
 
 namespace nepa3d {
-
-/// Which answers a sample knows; python/nepa3d/backends says the same of whole pools.
-enum class Backend { mesh, pointcloud, pointcloud_meshray, pointcloud_noray, udfgrid, voxel };
 
 constexpr std::size_t feature_dim = 15;
 
 /// Type ids and columns are those of python/nepa3d/token/schema.py.
 enum class Token : std::int64_t { bos, point, ray, missing_ray, eos, q_point, a_point, q_ray, a_ray };
+
+/// Tokens a query takes: in Q/A form its answer has one of its own.
+constexpr std::size_t stride_of(bool qa) { return qa ? 2 : 1; }
 
 /// How a shape becomes a sequence.
 struct SampleSettings {
@@ -26,16 +26,24 @@ struct SampleSettings {
     bool qa, eos;
     double drop_ray_prob;  ///< in training, of leaving out all rays of a sample
     bool force_missing_ray;
-    int voxel_grid, voxel_dilate, voxel_max_steps;
+    VoxelGrid voxel;
 
-    std::size_t length() const { return 1 + (n_point + n_ray) * (qa ? 2 : 1) + (eos ? 1 : 0); }
+    std::size_t length() const { return 1 + (n_point + n_ray) * stride_of(qa) + (eos ? 1 : 0); }
 };
 
 /// Room for one sample: features (T, 15) and types (T).
 struct Tokens {
     std::span<float> features;
     std::span<std::int64_t> types;
+
+    /// Those of `count` queries, from token `first` on.
+    Tokens queries(std::size_t first, std::size_t count, bool qa) const;
 };
+
+/// Blank features; BOS, and EOS where there is one.
+void clear_tokens(Tokens tokens, bool eos);
+/// Points with their answers into blank tokens.
+void put_points(const AnsweredPoints& points, bool qa, Tokens tokens);
 
 /// Reads one sample of the cache file `path`: BOS, points along the Morton curve, rays by direction, optional EOS.
 /// Throws FileFault on a file that cannot be used.

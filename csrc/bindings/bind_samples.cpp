@@ -5,8 +5,8 @@
 #include <optional>
 
 #include "arguments.hpp"
+#include "completion_sample.hpp"
 #include "parallel.hpp"
-#include "shape_sample.hpp"
 
 namespace nepa3d::bindings {
 
@@ -22,6 +22,12 @@ Backend backend_of(const std::string& name) {
     return static_cast<Backend>(found - backend_names.begin());
 }
 
+VoxelGrid voxel_grid(std::array<int, 3> voxel) {
+    return {.side = between(voxel[0], 1, 2048, "voxel grid"),
+            .dilate = at_least(voxel[1], 0, "voxel dilate"),
+            .max_steps = at_least(voxel[2], 0, "voxel max_steps")};
+}
+
 SampleSettings make_settings(const std::string& backend, int n_point, int n_ray, bool qa, bool eos,
                              double drop_ray_prob, bool force_missing_ray, std::array<int, 3> voxel) {
     return {.backend = backend_of(backend),
@@ -31,9 +37,28 @@ SampleSettings make_settings(const std::string& backend, int n_point, int n_ray,
             .eos = eos,
             .drop_ray_prob = drop_ray_prob,
             .force_missing_ray = force_missing_ray,
-            .voxel_grid = between(voxel[0], 1, 2048, "voxel grid"),
-            .voxel_dilate = at_least(voxel[1], 0, "voxel dilate"),
-            .voxel_max_steps = at_least(voxel[2], 0, "voxel max_steps")};
+            .voxel = voxel_grid(voxel)};
+}
+
+QuerySource query_source_of(const std::string& name) {
+    if (name == "pool") return QuerySource::pool;
+    if (name == "pool_disjoint") return QuerySource::pool_disjoint;
+    if (name == "grid") return QuerySource::grid;
+    throw py::value_error("query_source must be pool, pool_disjoint or grid, got " + name);
+}
+
+CompletionSettings make_completion_settings(const std::string& backend, int n_context, int n_query, bool qa, bool eos,
+                                            const std::string& query_source, bool mesh_target, bool with_context,
+                                            std::array<int, 3> voxel) {
+    return {.backend = backend_of(backend),
+            .n_context = static_cast<std::size_t>(at_least(n_context, 1, "n_context")),
+            .n_query = static_cast<std::size_t>(at_least(n_query, 1, "n_query")),
+            .qa = qa,
+            .eos = eos,
+            .source = query_source_of(query_source),
+            .mesh_target = mesh_target,
+            .with_context = with_context,
+            .voxel = voxel_grid(voxel)};
 }
 
 using Paths = std::vector<py::bytes>;  // as the file system has them
@@ -42,16 +67,7 @@ using Faults = std::vector<std::pair<std::size_t, std::string>>;
 using Features = py::array_t<float, py::array::c_style>;
 using Types = py::array_t<std::int64_t, py::array::c_style>;
 
-/// Fills features (B, T, 15) and types (B, T), a sample a path; returns the samples that could not be read, and why.
-template <class DrawsOf>
-Faults read_all(const Paths& paths, const Settings& settings, Features& features, Types& types, int threads,
-                const DrawsOf& draws_of) {
-    const std::size_t count = paths.size();
-    same_length(settings.size(), "settings", count, "paths");
-    at_least(threads, 1, "threads");
-    if (count == 0) return {};
-    const std::size_t length = settings.front()->length();
-    for (const SampleSettings* each : settings) same_length(each->length(), "a sample", length, "the first sample");
+void require_room(const Features& features, const Types& types, std::size_t count, std::size_t length) {
     if (features.ndim() != 3 || features.shape(0) != static_cast<py::ssize_t>(count) ||
         features.shape(1) != static_cast<py::ssize_t>(length) ||
         features.shape(2) != static_cast<py::ssize_t>(feature_dim))
@@ -59,18 +75,18 @@ Faults read_all(const Paths& paths, const Settings& settings, Features& features
                               ", 15), got " + shape_of(features));
     if (types.ndim() != 2 || types.shape(0) != features.shape(0) || types.shape(1) != features.shape(1))
         throw py::value_error("types must have the first two sizes of features, got " + shape_of(types));
-    float* const features_out = features.mutable_data();
-    std::int64_t* const types_out = types.mutable_data();
-    const std::vector<std::string> files(paths.begin(), paths.end());
+}
+
+/// `read(i)` for each of `count` samples, without the GIL; the samples that could not be read, and why.
+template <class Read>
+Faults read_each(std::size_t count, int threads, const Read& read) {
     std::vector<std::optional<std::string>> faults(count);
     {
         const py::gil_scoped_release unlocked;
-        parallel_for(count, threads, 1, [&](std::size_t begin, std::size_t end) {
+        parallel_for(count, at_least(threads, 1, "threads"), 1, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
-                const Tokens tokens{{features_out + i * length * feature_dim, length * feature_dim},
-                                    {types_out + i * length, length}};
                 try {
-                    read_sample(files[i], *settings[i], draws_of(i), tokens);
+                    read(i);
                 } catch (const FileFault& fault) {
                     faults[i] = fault.what();
                 } catch (const std::invalid_argument& fault) {  // of a kernel
@@ -84,6 +100,26 @@ Faults read_all(const Paths& paths, const Settings& settings, Features& features
         if (faults[i]) found.emplace_back(i, *faults[i]);
     }
     return found;
+}
+
+/// Fills features (B, T, 15) and types (B, T), a sample a path; returns the samples that could not be read, and why.
+template <class DrawsOf>
+Faults read_all(const Paths& paths, const Settings& settings, Features& features, Types& types, int threads,
+                const DrawsOf& draws_of) {
+    const std::size_t count = paths.size();
+    same_length(settings.size(), "settings", count, "paths");
+    if (count == 0) return {};
+    const std::size_t length = settings.front()->length();
+    for (const SampleSettings* each : settings) same_length(each->length(), "a sample", length, "the first sample");
+    require_room(features, types, count, length);
+    float* const features_out = features.mutable_data();
+    std::int64_t* const types_out = types.mutable_data();
+    const std::vector<std::string> files(paths.begin(), paths.end());
+    return read_each(count, threads, [&](std::size_t i) {
+        const Tokens tokens{{features_out + i * length * feature_dim, length * feature_dim},
+                            {types_out + i * length, length}};
+        read_sample(files[i], *settings[i], draws_of(i), tokens);
+    });
 }
 
 Faults read_training_samples(const Paths& paths, const Settings& settings, std::uint64_t seed, std::uint32_t epoch,
@@ -100,6 +136,34 @@ Faults read_evaluation_samples(const Paths& paths, const Settings& settings, con
                     [&](std::size_t i) { return EvaluationDraws(seeds[i]); });
 }
 
+/// Fills features (B, T, 15), types (B, T), target and nearest_copy (B, Q), the last not without a context.
+Faults read_completion_samples(const Paths& paths, const Paths& contexts, const CompletionSettings& settings,
+                               const std::vector<std::uint32_t>& seeds, Features features, Types types,
+                               Features target, Features nearest_copy, int threads) {
+    const std::size_t count = paths.size(), length = settings.length(), queries = settings.n_query;
+    same_length(contexts.size(), "contexts", count, "paths");
+    same_length(seeds.size(), "seeds", count, "paths");
+    require_room(features, types, count, length);
+    for (const auto& [name, room] : {std::pair{"target", &target}, std::pair{"nearest_copy", &nearest_copy}}) {
+        if (room->ndim() != 2 || room->shape(0) != static_cast<py::ssize_t>(count) ||
+            room->shape(1) != static_cast<py::ssize_t>(queries))
+            throw py::value_error(std::string(name) + " must have shape (" + std::to_string(count) + ", " +
+                                  std::to_string(queries) + "), got " + shape_of(*room));
+    }
+    float* const features_out = features.mutable_data();
+    std::int64_t* const types_out = types.mutable_data();
+    float* const target_out = target.mutable_data();
+    float* const copy_out = nearest_copy.mutable_data();
+    const std::vector<std::string> files(paths.begin(), paths.end()), shown(contexts.begin(), contexts.end());
+    return read_each(count, threads, [&](std::size_t i) {
+        const CompletionRoom room{{{features_out + i * length * feature_dim, length * feature_dim},
+                                   {types_out + i * length, length}},
+                                  {target_out + i * queries, queries},
+                                  {copy_out + i * queries, queries}};
+        read_completion(files[i], shown[i], settings, EvaluationDraws(seeds[i]), room);
+    });
+}
+
 }  // namespace
 
 void bind_samples(py::module_& module) {
@@ -111,6 +175,14 @@ void bind_samples(py::module_& module) {
                py::arg("types").noconvert(), py::arg("threads") = 1);
     module.def("read_evaluation_samples", &read_evaluation_samples, py::arg("paths"), py::arg("settings"),
                py::kw_only(), py::arg("seeds"), py::arg("features").noconvert(), py::arg("types").noconvert(),
+               py::arg("threads") = 1);
+    py::class_<CompletionSettings>(module, "CompletionSettings")
+        .def(py::init(&make_completion_settings), py::arg("backend"), py::arg("n_context"), py::arg("n_query"),
+             py::kw_only(), py::arg("qa"), py::arg("eos"), py::arg("query_source"), py::arg("mesh_target"),
+             py::arg("with_context"), py::arg("voxel"));
+    module.def("read_completion_samples", &read_completion_samples, py::arg("paths"), py::arg("contexts"),
+               py::arg("settings"), py::kw_only(), py::arg("seeds"), py::arg("features").noconvert(),
+               py::arg("types").noconvert(), py::arg("target").noconvert(), py::arg("nearest_copy").noconvert(),
                py::arg("threads") = 1);
 }
 

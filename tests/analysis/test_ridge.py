@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from nepa3d.analysis import ridge
 from nepa3d.analysis.ridge import DistanceErrors, RidgeSums, error_metrics, predict
@@ -15,13 +16,13 @@ def test_streamed_batches_give_the_closed_form_with_a_penalised_bias() -> None:
     target = rng.normal(size=57).astype(np.float32) + 3
     sums = RidgeSums(6)
     for begin in range(0, 57, 10):
-        sums.add(features[begin : begin + 10], target[begin : begin + 10])
+        sums.add(*(torch.from_numpy(x[begin : begin + 10]) for x in (features, target)))
     design = np.concatenate([features.astype(float), np.ones((57, 1))], 1)
     # the penalty as extra rows of an ordinary least-squares problem
     stacked = np.concatenate([design, np.sqrt(5.0) * np.eye(7)])
     expected = np.linalg.lstsq(stacked, np.concatenate([target, np.zeros(7)]), rcond=None)[0]
     np.testing.assert_allclose(sums.solve(5.0), expected, rtol=1e-8)
-    np.testing.assert_allclose(predict(expected, features), design @ expected)
+    np.testing.assert_allclose(predict(expected, torch.from_numpy(features)), design @ expected)
 
 
 def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,7 +32,7 @@ def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for block in (5, 4096):
         monkeypatch.setattr(ridge, "BLOCK", block)
         sums = RidgeSums(4)
-        sums.add(features, target)
+        sums.add(torch.from_numpy(features), torch.from_numpy(target))
         assert sums.rows == 23
         weights.append(sums.solve(0.1))
     np.testing.assert_allclose(*weights, rtol=1e-12)
@@ -42,10 +43,10 @@ def test_ridge_refuses_what_it_cannot_fit() -> None:
     with pytest.raises(ValueError, match="no training rows"):
         sums.solve(1.0)
     with pytest.raises(ValueError, match=r"shape \(n, 2\).*\(4, 3\)"):
-        sums.add(np.ones((4, 3)), np.ones(4))
+        sums.add(torch.ones(4, 3), torch.ones(4))
     with pytest.raises(ValueError, match="finite"):
-        sums.add(np.full((1, 2), np.inf), np.ones(1))
-    sums.add(np.ones((3, 2)), np.ones(3))
+        sums.add(torch.full((1, 2), torch.inf), torch.ones(1))
+    sums.add(torch.ones(3, 2), torch.ones(3))
     with pytest.raises(ValueError, match="penalty"):
         sums.solve(0.0)
 

@@ -9,36 +9,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tabulate import tabulate
 from tqdm import tqdm
 
 from nepa3d import cli
-from nepa3d.analysis.completion_sequence import (
-    MESH_FILE,
-    CompletionSample,
-    Context,
-    QuerySource,
-    SequenceSettings,
-    Target,
-    completion_sample,
-)
-from nepa3d.analysis.embedding import (
-    UNREADABLE_SHAPE,
-    Probe,
-    ProbeRequest,
-    Representation,
-    hidden_states,
-    open_probe,
-    reason_of,
-    shapes_of,
-)
+from nepa3d.analysis.completion_loader import CompletionBatch, completion_batch
+from nepa3d.analysis.completion_sequence import MESH_FILE, Context, QuerySource, SequenceSettings, Target
+from nepa3d.analysis.embedding import Probe, ProbeRequest, Representation, hidden_states, open_probe, shapes_of
 from nepa3d.analysis.intervals import cell, interval
 from nepa3d.analysis.outcome import conclude
 from nepa3d.analysis.ridge import ERROR_FIGURES, DistanceErrors, RidgeSums, error_metrics, predict
@@ -262,39 +246,43 @@ def fit_head(config: Config, probe: Probe, plan: Plan, failed: dict[str, str]) -
     """Weights (D + 1,) of the ridge head, and the number of shapes it was fitted on; others are noted in ``failed``."""
     sums: RidgeSums | None = None
 
-    def take(samples: list[CompletionSample]) -> None:
+    def take(batch: CompletionBatch) -> None:
         nonlocal sums
-        features, target = _query_states(probe, samples, config.representation)
-        sums = sums or RidgeSums(features.shape[1])
-        sums.add(features, target)
+        features = _query_states(probe, batch, config.representation).flatten(0, 1)
+        sums = sums or RidgeSums(features.shape[1], features.device)
+        sums.add(features, torch.from_numpy(batch.target).flatten())
 
-    def read(index: int) -> CompletionSample:
-        return completion_sample(plan.train[index], plan.train_settings, config.seed)
+    def read(rows: range) -> tuple[CompletionBatch, dict[str, str]]:
+        paths = [plan.train[row] for row in rows]
+        return completion_batch(paths, plan.train_settings, config.seed, threads=max(1, config.num_workers))
 
-    n_read = _stream(config, plan.train, "fit head", read, take, failed)
+    n_read = _stream(config, len(plan.train), "fit head", read, take, failed)
     if sums is None:
         raise ValueError(f"no shape to fit the head on could be read; first: {next(iter(failed.values()))}")
     return sums.solve(config.ridge_lambda), n_read
 
 
 def _score(config: Config, probe: Probe, plan: Plan, weights: np.ndarray, failed: dict[str, str]) -> tuple[Errors, int]:
-    if config.context == "mismatched" and len(plan.test) < 2:
+    shapes = len(plan.test)
+    if config.context == "mismatched" and shapes < 2:
         raise ValueError("context 'mismatched' needs at least two shapes to complete")
     model, copy = DistanceErrors(config.tau), DistanceErrors(config.tau)
 
-    def take(samples: list[CompletionSample]) -> None:
-        features, _ = _query_states(probe, samples, config.representation)
-        predicted = np.split(predict(weights, features), len(samples))
-        for sample, distances in zip(samples, predicted, strict=True):
-            model.add(distances, sample.target)
-            if sample.nearest_copy is not None:
-                copy.add(sample.nearest_copy, sample.target)
+    def take(batch: CompletionBatch) -> None:
+        predicted = predict(weights, _query_states(probe, batch, config.representation))
+        for distances, target in zip(predicted, batch.target, strict=True):
+            model.add(distances, target)
+        if batch.nearest_copy is not None:
+            for distances, target in zip(batch.nearest_copy, batch.target, strict=True):
+                copy.add(distances, target)
 
-    def read(index: int) -> CompletionSample:
-        other = plan.test[(index + 1) % len(plan.test)] if config.context == "mismatched" else None
-        return completion_sample(plan.test[index], plan.test_settings, config.seed + TEST_SEED_OFFSET, other)
+    def read(rows: range) -> tuple[CompletionBatch, dict[str, str]]:
+        paths = [plan.test[row] for row in rows]
+        others = [plan.test[(row + 1) % shapes] for row in rows] if config.context == "mismatched" else None
+        seed, threads = config.seed + TEST_SEED_OFFSET, max(1, config.num_workers)
+        return completion_batch(paths, plan.test_settings, seed, others, threads=threads)
 
-    n_read = _stream(config, plan.test, "complete", read, take, failed)
+    n_read = _stream(config, shapes, "complete", read, take, failed)
     if not n_read:
         raise ValueError(f"no shape to complete could be read; first: {next(iter(failed.values()))}")
     return Errors(model.sums(), copy.sums()), n_read
@@ -302,49 +290,36 @@ def _score(config: Config, probe: Probe, plan: Plan, weights: np.ndarray, failed
 
 def _stream(
     config: Config,
-    paths: list[str],
+    shapes: int,
     title: str,
-    read: Callable[[int], CompletionSample],
-    take: Callable[[list[CompletionSample]], None],
+    read: Callable[[range], tuple[CompletionBatch, dict[str, str]]],
+    take: Callable[[CompletionBatch], None],
     failed: dict[str, str],
 ) -> int:
     """Hand ``take`` the readable shapes in batches, read ahead, and note the others in ``failed``; the number read."""
 
-    def attempt(index: int) -> CompletionSample | str:
-        try:
-            return read(index)
-        except UNREADABLE_SHAPE as error:
-            return reason_of(error)
+    def rows_of(begin: int) -> range:
+        return range(begin, min(begin + config.batch, shapes))
 
-    with ThreadPoolExecutor(max(1, config.num_workers), thread_name_prefix="reader") as readers:
+    def read_batch(begin: int) -> tuple[int, CompletionBatch, dict[str, str]]:
+        return len(rows_of(begin)), *read(rows_of(begin))
 
-        def read_batch(begin: int) -> dict[str, CompletionSample | str]:
-            rows = range(begin, min(begin + config.batch, len(paths)))
-            return dict(zip((paths[row] for row in rows), readers.map(attempt, rows), strict=True))
-
-        begins = range(0, len(paths), config.batch)
-        n_read = 0
-        with tqdm(total=len(paths), desc=title, unit="shape") as progress:
-            for batch in ahead(read_batch, begins) if config.num_workers else map(read_batch, begins):
-                for path, found in batch.items():
-                    if isinstance(found, str):
-                        failed.setdefault(path, found)
-                samples = [found for found in batch.values() if not isinstance(found, str)]
-                if samples:
-                    take(samples)
-                n_read += len(samples)
-                progress.update(len(batch))
+    begins = range(0, shapes, config.batch)
+    n_read = 0
+    with tqdm(total=shapes, desc=title, unit="shape") as progress:
+        for count, batch, faults in ahead(read_batch, begins) if config.num_workers else map(read_batch, begins):
+            for path, fault in faults.items():
+                failed.setdefault(path, fault)
+            if len(batch):
+                take(batch)
+            n_read += len(batch)
+            progress.update(count)
     return n_read
 
 
-def _query_states(
-    probe: Probe, samples: list[CompletionSample], representation: Representation
-) -> tuple[np.ndarray, np.ndarray]:
-    """States (n, D) at the query tokens of all samples, and the true distances (n,)."""
-    features, types = np.stack([sample.features for sample in samples]), np.stack([sample.types for sample in samples])
-    asked = samples[0].query_tokens  # as in every sample of the same settings
-    states = hidden_states(probe, features, types, representation, asked).flatten(0, 1).numpy()
-    return states, np.concatenate([sample.target for sample in samples])
+def _query_states(probe: Probe, batch: CompletionBatch, representation: Representation) -> torch.Tensor:
+    """States (B, Q, D) at the query tokens, on the probe's device."""
+    return hidden_states(probe, batch.features, batch.types, representation, batch.query_tokens)
 
 
 def _settings_report(config: Config, probe: Probe) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """The token sequence of the completion probe: a context with its distances, then queries without.
 
+The samples here are read whole file by whole file, in plain NumPy; ``nepa3d.analysis.completion_loader`` gives the same
+ones by the batch, fast.
+
 BOS, context, queries, optional EOS; context and queries each in Morton order. In the Q/A form every point is
 a question and an answer, the answers of the queries blank. Letters: T tokens, Q queries.
 """
@@ -98,8 +101,11 @@ def assemble(
     questions = _rows_of(tail_types, TokenType.POINT, TokenType.Q_POINT)
     target = tail[answers, POINT_DISTANCE].copy()
     tail[:, POINT_DISTANCE] = 0.0
+    features = np.concatenate([head, tail])
+    if not (np.isfinite(features).all() and np.isfinite(target).all()):
+        raise ValueError("the sample has values that are not finite")
     return CompletionSample(
-        features=np.concatenate([head, tail]),
+        features=features,
         types=np.concatenate([head_types, tail_types]),
         query_tokens=len(head) + questions,
         target=target,
@@ -121,15 +127,20 @@ def query_answers(cache: ShapeCache, settings: SequenceSettings) -> ShapeAnswers
 def with_exact_distances(
     queries: ShapeAnswers, rows: NDArray[np.int64], path: str, settings: SequenceSettings
 ) -> tuple[ShapeAnswers, NDArray[np.int64]]:
-    """These rows (n,) of the queries alone, with their exact distances to the triangles of the shape's own mesh, and
-    their numbers among themselves.
+    """These rows (n,) of the queries alone, with their exact distances, and their numbers among themselves."""
+    xyz = queries.point_xyz[rows]
+    return replace(queries, point_xyz=xyz, point_distance=exact_distances(path, settings, xyz)), np.arange(len(rows))
 
-    The mesh is read and normalised as in preprocessing. ``BadShapeError`` where it cannot be used.
+
+def exact_distances(path: str, settings: SequenceSettings, xyz: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Distances (n,) of points (n, 3) to the triangles of the shape's own mesh, read and normalised as in
+    preprocessing.
+
+    ``BadShapeError`` where it cannot be used.
     """
     mesh = load_mesh(mesh_path(path, settings.mesh_root, settings.mesh_file))
-    xyz = queries.point_xyz[rows]
-    distance, _, _ = ops.closest_point(mesh.vertices, mesh.faces, xyz)
-    return replace(queries, point_xyz=xyz, point_distance=distance), np.arange(len(rows))
+    distance, _, _ = ops.closest_point(mesh.vertices, mesh.faces, np.ascontiguousarray(xyz))
+    return distance
 
 
 def mesh_path(path: str, mesh_root: str, mesh_file: str = MESH_FILE) -> Path:

@@ -131,7 +131,7 @@ def hidden_states(
     representation: Representation = "h",
     wanted: NDArray[np.int64] | None = None,
 ) -> torch.Tensor:
-    """Hidden states (B, T, D) f32 on the CPU of samples (B, T, 15) and their types (B, T).
+    """Hidden states (B, T, D) f32 on the probe's device of samples (B, T, 15) and their types (B, T).
 
     With ``wanted`` (n,) those of these tokens only (B, n, D): the last layer is then cheaper.
     """
@@ -147,7 +147,7 @@ def pooled_states(
     pooling: Pooling,
     representation: Representation = "h",
 ) -> torch.Tensor:
-    """``pool`` of ``hidden_states``, (B, D) f32 on the CPU, the states that no mean is of left out."""
+    """``pool`` of ``hidden_states``, (B, D) f32, the states that no mean is of left out."""
     read = tokens_read(types, pooling)
     wanted = np.flatnonzero(read.any(0))
 
@@ -207,7 +207,7 @@ def _states(
 def _in_pieces(
     probe: Probe, features: NDArray[np.float32], types: NDArray[np.int64], piece: Callable[[slice], torch.Tensor]
 ) -> torch.Tensor:
-    """What ``piece`` makes of the samples, on the CPU, in order.
+    """What ``piece`` makes of the samples, in order.
 
     A model on the CPU gets them few at a time, in as many threads as torch has, each with a piece of its own: none
     waits for another between two operations.
@@ -225,7 +225,7 @@ def _in_pieces(
 
     def run(rows: slice) -> torch.Tensor:
         with torch.inference_mode():
-            return piece(rows).cpu()
+            return piece(rows)
 
     if len(pieces) < max(2, threads):
         found = [run(rows) for rows in pieces]

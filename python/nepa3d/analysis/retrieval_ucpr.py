@@ -262,26 +262,31 @@ def embed(
     requests = [Request(path, view.backend, view.settings) for path in paths]
     threads = max(1, config.num_workers)
 
-    def read(number: int) -> tuple[slice, NDArray[np.float32], NDArray[np.int64], list[tuple[int, str]]]:
+    def read(number: int) -> tuple[int, NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], dict[int, str]]:
+        """The number of samples asked for; features and types of the good ones and their rows; why not the others."""
         chunk, resample = divmod(number, config.mc_k)
-        rows = slice(chunk * config.chunk, (chunk + 1) * config.chunk)
-        return rows, *evaluation_samples(requests[rows], view.seed, resample, threads=threads)
+        rows = range(len(paths))[chunk * config.chunk : (chunk + 1) * config.chunk]
+        asked = requests[rows.start : rows.stop]
+        features, types, faults = evaluation_samples(asked, view.seed, resample, threads=threads)
+        good = np.setdiff1d(np.arange(len(rows)), [row for row, _ in faults])
+        if faults:
+            features, types = features[good], types[good]
+        raw[rows.start + good] += raw_distances(features, types) / config.mc_k  # no two calls at a time
+        return len(rows), features, types, rows.start + good, {rows[row]: fault for row, fault in faults}
 
     numbers = range(math.ceil(len(paths) / config.chunk) * config.mc_k)
     vectors: NDArray[np.float64] | None = None
     raw = np.zeros((len(paths), RAW_CELLS**3))
     with tqdm(total=len(paths) * config.mc_k, desc=f"embed {view.backend}", unit="sample") as progress:
-        for rows, features, types, faults in ahead(read, numbers) if config.num_workers else map(read, numbers):
-            for row, fault in faults:
-                failed.setdefault(paths[rows.start + row], f"{view.backend}: {fault}")
-            good = np.setdiff1d(np.arange(len(types)), [row for row, _ in faults])
+        for count, features, types, good, faults in ahead(read, numbers) if config.num_workers else map(read, numbers):
+            for row, fault in faults.items():
+                failed.setdefault(paths[row], f"{view.backend}: {fault}")
             if len(good):
-                raw[rows.start + good] += raw_distances(features[good], types[good]) / config.mc_k
-                embedded = ranking.normalize(_pooled(config, probe, features[good], types[good]))
+                embedded = ranking.normalize(_pooled(config, probe, features, types))
                 if vectors is None:
                     vectors = np.zeros((len(paths), embedded.shape[1]))
-                vectors[rows.start + good] += embedded
-            progress.update(len(types))
+                vectors[good] += embedded
+            progress.update(count)
     if vectors is None:
         return np.empty((len(paths), 0)), raw
     return ranking.normalize(vectors), raw
@@ -320,7 +325,7 @@ def _pooled(
     if config.ablate_point_dist:
         features[np.isin(types, (TokenType.POINT, TokenType.A_POINT)), POINT_DISTANCE] = 0.0
     representation = "z_hat" if config.pooling == "mean_zhat" else config.representation
-    vectors: NDArray[np.float32] = pooled_states(probe, features, types, config.pooling, representation).numpy()
+    vectors: NDArray[np.float32] = pooled_states(probe, features, types, config.pooling, representation).cpu().numpy()
     return vectors
 
 

@@ -139,7 +139,7 @@ def fields_of(
         for begin in range(0, len(numbers), config.batch):
             part = [samples[number] for number in numbers[begin : begin + config.batch]]
             features, types = np.stack([s.features for s in part]), np.stack([s.types for s in part])
-            hidden = hidden_states(probe, features, types, wanted=part[0].query_tokens).numpy()
+            hidden = hidden_states(probe, features, types, wanted=part[0].query_tokens)
             for sample, states in zip(part, hidden, strict=True):
                 asked = sample.features[sample.query_tokens, XYZ]
                 place = np.ravel_multi_index(tuple(((asked.T + 1) / 2 * side).astype(np.int64)), 3 * (side,))

@@ -1,0 +1,111 @@
+#include "completion_sample.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kdtree.hpp"
+#include "ordering.hpp"
+
+namespace nepa3d {
+
+namespace {
+
+/// Rows of the pool that the context left, in the order of the pool.
+Rows drawn_beside(EvaluationDraws& draws, std::size_t pool, const Rows& context, std::size_t count) {
+    std::vector<bool> taken(pool, false);
+    for (const std::uint32_t row : context) {
+        if (row < pool) taken[row] = true;  // another shape's pool may be longer
+    }
+    Rows free;
+    for (std::size_t row = 0; row < pool; ++row) {
+        if (!taken[row]) free.push_back(static_cast<std::uint32_t>(row));
+    }
+    if (free.empty())
+        throw FileFault("the context takes all " + std::to_string(pool) +
+                        " points of the pool, none is left to ask for");
+    Rows rows = drawn(draws, free.size(), count, "n_query");
+    for (std::uint32_t& row : rows) row = free[row];
+    return rows;
+}
+
+/// Cells of the distance grid, whose centres are the queries.
+AnsweredPoints grid_points(OpenShape& shape, EvaluationDraws& draws, std::size_t count) {
+    const Array grid = shape.file.array("udf_grid");
+    const ArrayHeader& header = grid.header();
+    const std::size_t side = header.shape[0];
+    if (header.rank != 3 || header.kind != 'f' || header.size() <= 1 || header.shape[1] != side ||
+        header.shape[2] != side)
+        throw FileFault("has no UDF grid to ask for");
+    const Rows cells = drawn(draws, side * side * side, count, "n_query");
+    Rows places = cells;
+    const auto s = static_cast<std::uint32_t>(side);
+    if (header.fortran) {
+        for (std::uint32_t& cell : places) cell = cell % s * s * s + cell / s % s * s + cell / (s * s);
+    }
+    std::vector<Vec3> xyz(count);
+    const double spacing = 2.0 / static_cast<double>(side);
+    const auto centre = [&](std::uint32_t i) { return static_cast<float>((i + 0.5) * spacing - 1.0); };
+    std::transform(cells.begin(), cells.end(), xyz.begin(), [&](std::uint32_t cell) {
+        return Vec3{centre(cell / (s * s)), centre(cell / s % s), centre(cell % s)};
+    });
+    std::vector<float> distance(count);
+    // row by row of one number; of a grid stored the other way around, `places` are where its cells lie in memory
+    for (std::size_t i = 0; i < count; ++i) grid.gather({&places[i], 1}, 1, &distance[i]);
+    const std::vector<std::int64_t> order = morton_order(xyz);
+    return {in_order(xyz, order), in_order(distance, order)};
+}
+
+AnsweredPoints pool_points(OpenShape& shape, const CompletionSettings& s, const Array& xyz_pool, Rows rows) {
+    const char* const key = s.mesh_target ? "pt_dist_pool" : "pt_dist_udf_pool";
+    const Array stored = shape.pools.scalars(key, 'P');  // none stands in for it
+    std::vector<Vec3> xyz = vectors_of(xyz_pool, rows);
+    require_finite(xyz, "pt_xyz_pool");
+    const std::vector<std::int64_t> order = morton_order(xyz);
+    return {in_order(xyz, order), scalars_of(stored, in_order(rows, order))};
+}
+
+}  // namespace
+
+void read_completion(const std::string& path, const std::string& context_path, const CompletionSettings& s,
+                     EvaluationDraws draws, CompletionRoom room) {
+    const bool own_context = context_path == path;
+    constexpr Backend plain = Backend::mesh;  // for which nothing has to be made
+    OpenShape shape(path, own_context && s.with_context ? s.backend : plain, s.voxel);
+    std::optional<OpenShape> other;
+    if (!own_context) other.emplace(context_path, s.with_context ? s.backend : plain, s.voxel);
+    OpenShape& shown = other ? *other : shape;
+
+    const Array context_pool = shown.pools.vectors("pt_xyz_pool", 'P');
+    const Rows context_rows = drawn(draws, shown.pools.length('P'), s.n_context, "n_context");
+    AnsweredPoints queries;
+    if (s.source == QuerySource::grid) {
+        queries = grid_points(shape, draws, s.n_query);
+    } else {
+        std::optional<Array> own;
+        if (other) own = shape.pools.vectors("pt_xyz_pool", 'P');
+        const std::size_t pool = shape.pools.length('P');
+        Rows rows = s.source == QuerySource::pool_disjoint ? drawn_beside(draws, pool, context_rows, s.n_query)
+                                                           : drawn(draws, pool, s.n_query, "n_query");
+        queries = pool_points(shape, s, own ? *own : context_pool, std::move(rows));
+    }
+
+    clear_tokens(room.tokens, s.eos);
+    std::size_t first = 1;
+    if (s.with_context) {
+        const AnsweredPoints context = answered_points(shown, s.backend, context_pool, context_rows);
+        put_points(context, s.qa, room.tokens.queries(first, s.n_context, s.qa));
+        first += s.n_context * stride_of(s.qa);
+        std::vector<Nearest> nearest(s.n_query);
+        KdTree(context.xyz).nearest(queries.xyz, nearest, 1);
+        std::transform(nearest.begin(), nearest.end(), room.nearest_copy.begin(),
+                       [&](const Nearest& n) { return context.distance[n.index]; });
+    }
+    std::copy(queries.distance.begin(), queries.distance.end(), room.target.begin());
+    std::fill(queries.distance.begin(), queries.distance.end(), 0.0f);
+    put_points(queries, s.qa, room.tokens.queries(first, s.n_query, s.qa));
+    require_finite_sample(room.tokens.features);
+    require_finite_sample(room.target);
+}
+
+}  // namespace nepa3d

@@ -1,0 +1,173 @@
+#include "pool_view.hpp"
+
+#include <cmath>
+#include <cstring>
+
+#include "kdtree.hpp"
+#include "ordering.hpp"
+#include "voxel.hpp"
+
+namespace nepa3d {
+
+namespace {
+
+constexpr std::uint32_t exponent = 0x7f800000;  // of a float's bits; all set: it is not finite
+
+std::vector<Vec3> all_vectors_of(const Array& array) {
+    const std::vector<float> numbers = array.floats(3);
+    std::vector<Vec3> values(numbers.size() / 3);
+    if (!values.empty()) std::memcpy(values.data(), numbers.data(), values.size() * sizeof(Vec3));
+    return values;
+}
+
+std::vector<Vec3> cloud_points(Pools& pools) {
+    std::vector<Vec3> points = all_vectors_of(pools.vectors("pc_xyz", 'N'));
+    require_finite(points, "pc_xyz");
+    if (points.empty()) throw FileFault("pc_xyz is empty");
+    return points;
+}
+
+std::vector<Nearest> nearest_of(const std::vector<Vec3>& points, Points queries) {
+    std::vector<Nearest> found(queries.size());
+    KdTree(points).nearest(queries, found, 1);
+    return found;
+}
+
+/// Whether no distance is negative or not finite.
+bool all_valid(const std::vector<float>& distances) {
+    std::uint32_t invalid = 0;  // looking at all of them is faster than stopping early
+    for (const float d : distances) invalid |= !(d >= 0) | ((std::bit_cast<std::uint32_t>(d) & exponent) == exponent);
+    return invalid == 0;
+}
+
+/// Distances to the cloud: stored, recomputed where a value of the pool is marked invalid. Of a cache from before they
+/// were stored, pt_dist_pool.
+std::vector<float> cloud_distances(Pools& pools, const Rows& rows, Points queries) {
+    if (pools.contains("pt_dist_pc_pool")) {
+        const Array stored = pools.scalars("pt_dist_pc_pool", 'P');
+        if (all_valid(stored.floats(1))) return scalars_of(stored, rows);
+    } else if (pools.contains("pt_dist_pool")) {
+        return scalars_of(pools.scalars("pt_dist_pool", 'P'), rows);
+    }
+    std::vector<float> distances(rows.size());
+    const std::vector<Nearest> nearest = nearest_of(cloud_points(pools), queries);
+    std::transform(nearest.begin(), nearest.end(), distances.begin(), [](Nearest n) { return n.distance; });
+    return distances;
+}
+
+std::vector<float> distances(Pools& pools, Backend backend, const VoxelView* voxel, const Rows& rows,
+                             Points queries) {
+    const auto stored = [&](const char* key) { return scalars_of(pools.scalars(key, 'P'), rows); };
+    switch (backend) {
+        case Backend::mesh: return stored("pt_dist_pool");
+        case Backend::udfgrid: return stored(pools.contains("pt_dist_udf_pool") ? "pt_dist_udf_pool" : "pt_dist_pool");
+        case Backend::voxel: return voxel->distances(queries);
+        default: return cloud_distances(pools, rows, queries);
+    }
+}
+
+}  // namespace
+
+Array Pools::open(const char* key, char letter, int rank, std::string_view kinds) {
+    Array array = file_.array(key);
+    const ArrayHeader& header = array.header();
+    const std::string name(key);
+    if (header.rank != rank || (rank == 2 && header.shape[1] != 3))
+        throw FileFault(name + " must have shape (" + letter + (rank == 2 ? ", 3)" : ",)"));
+    if (kinds.find(header.kind) == std::string_view::npos)
+        throw FileFault(name + " must have a dtype of kind " + std::string(kinds) + ", got " + header.kind);
+    Size& size = sizes_[letter == 'N' ? 0 : letter == 'P' ? 1 : 2];
+    if (size.key == nullptr) size = {key, header.shape[0]};
+    if (size.rows != header.shape[0])
+        throw FileFault(name + " has " + letter + " = " + std::to_string(header.shape[0]) + ", " + size.key +
+                        " has " + letter + " = " + std::to_string(size.rows));
+    return array;
+}
+
+VoxelView::VoxelView(Pools& pools, const VoxelGrid& grid)
+    : points_(cloud_points(pools)),
+      normals_(all_vectors_of(pools.vectors("pc_n", 'N'))),
+      grid_(grid.side),
+      max_steps_(grid.max_steps > 0 ? grid.max_steps : 3 * grid_),
+      occupancy_(voxelize(points_, grid_, grid.dilate)) {}
+
+/// By the nearest occupied cells: whole numbers below 2^24 apart.
+std::vector<float> VoxelView::distances(Points queries) const {
+    const auto side = static_cast<std::size_t>(grid_);
+    std::vector<Vec3> occupied, cells(queries.size());
+    for (std::size_t cell = 0; cell < occupancy_.size(); ++cell) {
+        if (occupancy_[cell])
+            occupied.push_back({static_cast<float>(cell / (side * side)), static_cast<float>(cell / side % side),
+                                static_cast<float>(cell % side)});
+    }
+    const double spacing = 2.0 / grid_;
+    const float step = static_cast<float>(spacing), last = static_cast<float>(grid_ - 1);
+    const auto cell = [&](float x) { return std::clamp(std::floor((x + 1) / step), 0.0f, last); };
+    std::transform(queries.begin(), queries.end(), cells.begin(), [&](Vec3 q) {
+        return Vec3{cell(q.x), cell(q.y), cell(q.z)};
+    });
+    const std::vector<Nearest> nearest = nearest_of(occupied, cells);
+    std::vector<float> distances(queries.size());
+    for (std::size_t i = 0; i < distances.size(); ++i) {
+        const Vec3 apart = occupied[nearest[i].index] - cells[i];
+        distances[i] = static_cast<float>(std::sqrt(static_cast<double>(dot(apart, apart))) * spacing);
+    }
+    return distances;
+}
+
+void VoxelView::cast(Points origins, Points directions, std::vector<float>& hit, std::vector<float>& t,
+                     std::vector<Vec3>& normal) const {
+    std::vector<VoxelHit> found(origins.size());
+    VoxelRays(occupancy_, grid_).first_hits(origins, directions, max_steps_, found, 1);
+    hit.assign(found.size(), 0), t.assign(found.size(), 0), normal.assign(found.size(), Vec3{});
+    std::vector<Vec3> places;
+    for (std::size_t i = 0; i < found.size(); ++i) {
+        if (!found[i].hit) continue;
+        hit[i] = 1, t[i] = found[i].t;
+        places.push_back(origins[i] + found[i].t * directions[i]);
+    }
+    const std::vector<Nearest> nearest = nearest_of(points_, places);
+    for (std::size_t i = 0, k = 0; i < found.size(); ++i) {
+        if (found[i].hit) normal[i] = normals_[nearest[k++].index];
+    }
+}
+
+OpenShape::OpenShape(const std::string& path, Backend backend, const VoxelGrid& grid) : file(path), pools(file) {
+    if (backend == Backend::voxel) voxel.emplace(pools, grid);
+}
+
+AnsweredPoints answered_points(OpenShape& shape, Backend backend, const Array& xyz_pool, Rows rows) {
+    std::vector<Vec3> xyz = vectors_of(xyz_pool, rows);
+    require_finite(xyz, "pt_xyz_pool");
+    const std::vector<std::int64_t> order = morton_order(xyz);
+    rows = in_order(rows, order), xyz = in_order(xyz, order);
+    std::vector<float> distance = distances(shape.pools, backend, shape.voxel ? &*shape.voxel : nullptr, rows, xyz);
+    return {std::move(xyz), std::move(distance)};
+}
+
+std::vector<Vec3> vectors_of(const Array& array, std::span<const std::uint32_t> rows) {
+    std::vector<Vec3> values(rows.size());
+    array.gather(rows, 3, reinterpret_cast<float*>(values.data()));
+    return values;
+}
+
+std::vector<float> scalars_of(const Array& array, std::span<const std::uint32_t> rows) {
+    std::vector<float> values(rows.size());
+    array.gather(rows, 1, values.data());
+    return values;
+}
+
+void require_finite(Points points, const char* key) {
+    for (const Vec3 p : points) {
+        if (!std::isfinite(p.x) || !std::isfinite(p.y) || !std::isfinite(p.z))
+            throw FileFault(std::string(key) + " is not finite");
+    }
+}
+
+void require_finite_sample(std::span<const float> features) {
+    std::uint32_t odd = 0;  // looking at all of them is faster than stopping early
+    for (const float x : features) odd |= (std::bit_cast<std::uint32_t>(x) & exponent) == exponent;
+    if (odd) throw FileFault("the sample has values that are not finite");
+}
+
+}  // namespace nepa3d

@@ -1,0 +1,110 @@
+/// The pools of a cached shape as a view of it answers them: only the rows that are asked for. python/nepa3d/backends
+/// says the same of whole pools.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "npz.hpp"
+#include "vec3.hpp"
+
+namespace nepa3d {
+
+/// Which answers are known.
+enum class Backend { mesh, pointcloud, pointcloud_meshray, pointcloud_noray, udfgrid, voxel };
+
+/// The grid of the voxel view; `max_steps` 0: three times its side.
+struct VoxelGrid {
+    int side, dilate, max_steps;
+};
+
+using Rows = std::vector<std::uint32_t>;
+
+/// The pools of a file, checked as they are opened: all of a letter (N, P, R) must have the same length.
+class Pools {
+public:
+    explicit Pools(const Npz& file) : file_(file) {}
+
+    bool contains(const char* key) const { return file_.contains(key); }
+    std::size_t length(char letter) const { return sizes_[letter == 'N' ? 0 : letter == 'P' ? 1 : 2].rows; }
+
+    Array vectors(const char* key, char letter) { return open(key, letter, 2, "f"); }
+    Array scalars(const char* key, char letter) { return open(key, letter, 1, "f"); }
+    Array flags(const char* key, char letter) { return open(key, letter, 1, "fbiu"); }
+
+private:
+    struct Size {
+        const char* key = nullptr;
+        std::size_t rows = 0;
+    };
+
+    Array open(const char* key, char letter, int rank, std::string_view kinds);
+
+    const Npz& file_;
+    Size sizes_[3];
+};
+
+/// The voxel view of a file: its grid, made anew from the point cloud.
+class VoxelView {
+public:
+    VoxelView(Pools& pools, const VoxelGrid& grid);
+
+    /// What distance_transform gives at the queries' cells.
+    std::vector<float> distances(Points queries) const;
+
+    /// First hits in the grid: 0 or 1, ray parameter, normal of the nearest point of the cloud.
+    void cast(Points origins, Points directions, std::vector<float>& hit, std::vector<float>& t,
+              std::vector<Vec3>& normal) const;
+
+private:
+    std::vector<Vec3> points_, normals_;
+    int grid_, max_steps_;
+    std::vector<std::uint8_t> occupancy_;
+};
+
+/// A file, its pools and, for the voxel view, its grid.
+struct OpenShape {
+    OpenShape(const std::string& path, Backend backend, const VoxelGrid& grid);
+
+    Npz file;
+    Pools pools;
+    std::optional<VoxelView> voxel;
+};
+
+/// Point queries and a view's answers to them, along the Morton curve.
+struct AnsweredPoints {
+    std::vector<Vec3> xyz;
+    std::vector<float> distance;
+};
+
+/// Rows `rows` of the pool of point queries, which is `xyz_pool`, pt_xyz_pool of the shape.
+AnsweredPoints answered_points(OpenShape& shape, Backend backend, const Array& xyz_pool, Rows rows);
+
+std::vector<Vec3> vectors_of(const Array& array, std::span<const std::uint32_t> rows);
+std::vector<float> scalars_of(const Array& array, std::span<const std::uint32_t> rows);
+void require_finite(Points points, const char* key);
+/// Throws FileFault if a number is infinite or NaN.
+void require_finite_sample(std::span<const float> features);
+
+template <class T>
+std::vector<T> in_order(const std::vector<T>& values, std::span<const std::int64_t> order) {
+    std::vector<T> ordered(values.size());
+    std::transform(order.begin(), order.end(), ordered.begin(), [&](std::int64_t i) { return values[i]; });
+    return ordered;
+}
+
+/// Rows of a pool; `name` is the setting that says how many.
+template <class Draws>
+Rows drawn(Draws& draws, std::size_t pool, std::size_t count, const char* name) {
+    if (count > 0 && pool == 0)
+        throw FileFault(std::string(name) + " is " + std::to_string(count) + ", but the pool is empty");
+    return draws.rows(static_cast<std::uint32_t>(pool), count);
+}
+
+}  // namespace nepa3d
