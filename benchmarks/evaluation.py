@@ -9,7 +9,8 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from nepa3d import cli
 from nepa3d.analysis import completion_cpac_udf as cpac
 from nepa3d.analysis import retrieval_ucpr as ucpr
 from nepa3d.analysis.completion_sequence import completion_sample
-from nepa3d.analysis.embedding import Probe, ProbeRequest, open_probe, shapes_of
+from nepa3d.analysis.embedding import Probe, ProbeRequest, open_probe, pick_device, shapes_of
 from nepa3d.analysis.ridge import RidgeSums
 from nepa3d.data import preprocess_shapenet, procedural
 from nepa3d.data.dataset import SampleSettings, evaluation_sample
@@ -34,9 +35,11 @@ from nepa3d.data.files import write_json
 from nepa3d.train.checkpoint import Checkpoint, model_for, save_checkpoint
 
 TOLERANCE = {"retrieval": 2e-3, "completion": 1e-4}  # of figures, relative; rounding may swap two items of a gallery
+# half precision moves figures by more: its row says by how much, and is no answer to the same question
 ENCODER = "one shape at a time, torch.nn.TransformerEncoder"
 PEER = "one shape at a time"
 OURS = "nepa3d"
+HALF = "nepa3d, --precision bf16"
 PAIR = ("mesh", "udfgrid")
 GALLERY_SEED = 999
 HEAD_SPLIT, SPLIT = "train", "test"
@@ -81,7 +84,9 @@ class Config:
     ridge_shapes: int = 15_406
     """Head shapes, of 256 queries and 384 features each, whose fit is watched for memory."""
     device: str = "auto"
-    """auto (a GPU where there is one), cpu, or cuda."""
+    """auto (a GPU where there is one, and then in half precision, too), cpu, or cuda."""
+    num_workers: int = 2
+    """Threads that read shapes for nepa3d."""
     results: Path = RESULTS
     """Folder for evaluation-<machine>.json."""
 
@@ -183,7 +188,7 @@ def compare(probe: str, size: Size, shapes: int, runs: dict[str, Run], rounds: i
     figures = {way: _quietly(run) for way, run in runs.items()}  # also warms up
     expected = figures[PEER]
     for way, found in figures.items():
-        for name, value in expected.items():
+        for name, value in expected.items() if way != HALF else ():
             if not np.isclose(found[name], value, rtol=TOLERANCE[probe], atol=0):
                 raise ValueError(f"{probe}, {size.name}: {name} of {way} is {found[name]:.6f}, of {PEER} {value:.6f}")
     seconds: dict[str, list[float]] = {way: [] for way in runs}
@@ -198,8 +203,9 @@ def compare(probe: str, size: Size, shapes: int, runs: dict[str, Run], rounds: i
 
 def measure(config: Config, cache_root: str, size: Size, ckpt: str) -> list[Row]:
     """Both probes with one model, whole: the checkpoint is opened in every run."""
+    given: dict[str, Any] = {"device": config.device, "num_workers": config.num_workers}
     retrieval = ucpr.Config(
-        cache_root, ckpt, *PAIR, SPLIT, eval_seed_gallery=GALLERY_SEED, max_files=size.shapes, device=config.device
+        cache_root, ckpt, *PAIR, SPLIT, eval_seed_gallery=GALLERY_SEED, max_files=size.shapes, **given
     )
     completion = cpac.Config(
         cache_root,
@@ -210,7 +216,7 @@ def measure(config: Config, cache_root: str, size: Size, ckpt: str) -> list[Row]
         head_train_split=HEAD_SPLIT,
         head_train_max_shapes=size.shapes,
         max_shapes=size.shapes,
-        device=config.device,
+        **given,
     )
 
     def opened() -> Probe:
@@ -227,11 +233,17 @@ def measure(config: Config, cache_root: str, size: Size, ckpt: str) -> list[Row]
 
         return {ENCODER: encoder, PEER: peer}
 
+    def of_ours(run: Callable[[Any], Figures], probe_config: Any) -> dict[str, Run]:
+        ways: dict[str, Run] = {OURS: partial(run, probe_config)}
+        if pick_device(config.device) != "cpu":
+            ways[HALF] = partial(run, replace(probe_config, precision="bf16"))
+        return ways
+
     found = []
-    runs = with_model(retrieve_one_by_one, retrieval) | {OURS: lambda: ucpr.retrieve(retrieval)}
+    runs = with_model(retrieve_one_by_one, retrieval) | of_ours(ucpr.retrieve, retrieval)
     count = 2 * len(shapes_of(cache_root, SPLIT, size.shapes))
     found += compare("retrieval", size, count, runs, config.rounds)
-    runs = with_model(complete_one_by_one, completion) | {OURS: lambda: cpac.complete(completion)}
+    runs = with_model(complete_one_by_one, completion) | of_ours(cpac.complete, completion)
     count = sum(len(shapes_of(cache_root, split, size.shapes)) for split in (HEAD_SPLIT, SPLIT))
     return found + compare("completion", size, count, runs, config.rounds)
 
@@ -297,7 +309,8 @@ def command(config: Config) -> None:
             ckpt = Path(folder) / f"{size.d_model}.pt"
             write_model(ckpt, size)
             rows += measure(config, cache_root, size, f"{ckpt}")
-    print(tabulate(lines(rows), ("probe", "model", "way", "shapes/s", "ratio", "spread"), disable_numparse=True))
+    heads = ("probe", "model", "way", "shapes/s", "ratio", "spread", "figures off by")
+    print(tabulate(lines(rows), heads, disable_numparse=True))
     print(
         f"ridge head of {ridge['shapes']:,} shapes x {ridge['queries']} queries x {ridge['width']} features: "
         f"{ridge['MiB']:.0f} MiB beyond what was there before, {ridge['seconds']:.1f} s"
@@ -313,10 +326,20 @@ def command(config: Config) -> None:
     print(f"wrote {path}")
 
 
+def peer_of(row: Row, rows: Sequence[Row]) -> Row:
+    """One shape at a time."""
+    return next(other for other in rows if (other.probe, other.model, other.way) == (row.probe, row.model, PEER))
+
+
 def ratio(row: Row, rows: Sequence[Row]) -> float:
     """The peer's least time over this one's."""
-    peer = next(r for r in rows if (r.probe, r.model, r.way) == (row.probe, row.model, PEER))
-    return peer.best / row.best
+    return peer_of(row, rows).best / row.best
+
+
+def deviation(row: Row, rows: Sequence[Row]) -> float:
+    """The most by which a figure differs from the peer's, relative to it."""
+    expected = peer_of(row, rows).figures
+    return max(abs(row.figures[name] / value - 1) for name, value in expected.items())
 
 
 def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
@@ -329,6 +352,7 @@ def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
             f"{row.shapes / row.best:.1f}",
             f"{ratio(row, rows):.2f}",
             f"{statistics.pstdev(row.seconds) / statistics.mean(row.seconds):.0%}",
+            f"{deviation(row, rows):.1g}",
         )
         for row in rows
     ]

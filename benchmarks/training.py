@@ -30,6 +30,7 @@ from nepa3d.train.step import mean_error
 
 TOLERANCE = {"cpu": 1e-4, "cuda": 1e-3}  # between two losses of the first step; GPUs have it in half precision
 MIX = ("mesh", "udfgrid", "pointcloud_noray")  # the document's: two of three have no rays
+WARM_UP = {"cpu": 1, "cuda": 4}  # steps before the timed ones: memory is taken, kernels are compiled
 STEPS = 1000  # of the run that the mask's warm-up is part of; a step in its middle is timed
 PLAIN = "torch.nn.TransformerEncoder"
 
@@ -148,19 +149,23 @@ def measure(config: Config, corpus: str, backends: Sequence[str], world: World) 
     settings = flags(config).sample_settings()
     paths = open_shapes(f"{config.cache_root}", "train")
     parts = tuple(Part(name, paths, name, settings) for name in backends)
-    mix = Corpus(parts, seed=0, mixed=True, num_samples=config.batch * (config.rounds + 1))
+    warm_up = WARM_UP[world.device.type]
+    mix = Corpus(parts, seed=0, mixed=True, num_samples=config.batch * (config.rounds + warm_up))
     batches = [*EpochBatches(mix, 0, config.batch, world)]
     ways = {PLAIN: plain(config, world), "nepa3d": ours(flags(config), world)}
     if len(backends) > 1:
         ways["nepa3d, missing rays left out"] = ours(flags(config, skip_missing_rays=1), world)
     if config.compiled:
         ways["nepa3d, all that and compiled"] = ours(flags(config, skip_missing_rays=1, compile=1), world)
-    losses = {way: step(batches[0]) for way, step in ways.items()}  # also warms up
+    losses = {way: step(batches[0]) for way, step in ways.items()}
     for way, loss in losses.items():
         if abs(loss - losses[PLAIN]) > TOLERANCE[world.device.type]:
             raise ValueError(f"{corpus}: the loss of {way} is {loss:.6f}, that of {PLAIN} {losses[PLAIN]:.6f}")
     seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for batch in tqdm(batches[1:], desc=corpus, unit="step"):
+    for batch in batches[1:warm_up]:
+        for step in ways.values():
+            step(batch)
+    for batch in tqdm(batches[warm_up:], desc=corpus, unit="step"):
         for way, step in ways.items():
             begin = time.perf_counter()
             step(batch)  # its loss is a number, so the device has finished

@@ -15,6 +15,7 @@ from nepa3d.ops import attention_kernel
 from nepa3d.ops.attention import DualMask, _scaled, _stirred, dual_mask, pack_edges, remaining_edges
 from nepa3d.ops.attention_kernel import Tiles
 
+pytestmark = pytest.mark.gpu  # without one the kernels are interpreted
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 MASK = DualMask(0.4, 0.1, 9, 2**40 + 5)
 

@@ -22,7 +22,15 @@ from tqdm import tqdm
 from nepa3d import cli
 from nepa3d.analysis.completion_loader import CompletionBatch, completion_batch
 from nepa3d.analysis.completion_sequence import MESH_FILE, Context, QuerySource, SequenceSettings, Target
-from nepa3d.analysis.embedding import Probe, ProbeRequest, Representation, hidden_states, open_probe, shapes_of
+from nepa3d.analysis.embedding import (
+    Precision,
+    Probe,
+    ProbeRequest,
+    Representation,
+    hidden_states,
+    open_probe,
+    shapes_of,
+)
 from nepa3d.analysis.intervals import cell, interval
 from nepa3d.analysis.outcome import conclude
 from nepa3d.analysis.ridge import ERROR_FIGURES, DistanceErrors, RidgeSums, error_metrics, predict
@@ -103,6 +111,8 @@ class Config:
     """Threads that read shapes ahead of their use; 0: none, they are read between the forward passes."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, or cuda."""
+    precision: Precision = "float32"
+    """Of the model's products; bf16 is faster on a GPU and moves figures a little."""
     out_json: str = ""
     """Where to write the figures and settings; empty: nowhere."""
 
@@ -132,7 +142,9 @@ def complete(config: Config) -> dict[str, Any]:
     With several seeds a shape's errors are those of all its draws, and the intervals resample shapes.
     """
     _check(config)
-    probe = open_probe(ProbeRequest(config.ckpt, config.add_eos, config.qa_tokens, device=config.device))
+    precision = config.precision
+    request = ProbeRequest(config.ckpt, config.add_eos, config.qa_tokens, device=config.device, precision=precision)
+    probe = open_probe(request)
     n_points = config.n_query + (0 if config.context == "absent" else config.n_context)
     length = sequence_length(n_points, 0, qa=probe.qa, eos=probe.eos)
     probe.require_length(length, "n_context, n_query, qa_tokens and add_eos")
@@ -325,7 +337,7 @@ def _query_states(probe: Probe, batch: CompletionBatch, representation: Represen
 def _settings_report(config: Config, probe: Probe) -> dict[str, Any]:
     transductive = config.head_train_split == TRANSDUCTIVE
     taken = ("cache_root", "ckpt", "context_backend", "n_context", "n_query", "seed", "n_seeds", "ridge_lambda", "tau")
-    more = ("max_shapes", "head_train_ratio", "head_train_max_shapes", "representation", "mesh_root")
+    more = ("max_shapes", "head_train_ratio", "head_train_max_shapes", "representation", "precision", "mesh_root")
     voxel = ("voxel_grid", "voxel_dilate", "voxel_max_steps")
     return {
         **{name: getattr(config, name) for name in (*taken, *more, *voxel)},

@@ -24,6 +24,7 @@ from nepa3d.token.schema import N_TYPES_QA, TokenType, sequence_length
 from nepa3d.train.checkpoint import build_model, load_checkpoint
 
 Representation = Literal["h", "z_hat"]
+Precision = Literal["float32", "bf16"]
 Pooling = Literal["eos", "mean_a", "mean_q", "mean_zhat", "mean_all"]
 
 QUESTION_TYPES = (TokenType.Q_POINT, TokenType.Q_RAY)
@@ -45,6 +46,7 @@ class Probe:
     n_point: int
     n_ray: int
     device: str
+    precision: Precision = "float32"
 
     @property
     def max_len(self) -> int:
@@ -67,6 +69,9 @@ class ProbeRequest:
     n_point: int = -1
     n_ray: int = -1
     device: str = "auto"
+    precision: Precision = (
+        "float32"  # of the model's products; bf16 is faster where the hardware has it, and other figures
+    )
 
 
 def open_probe(request: ProbeRequest) -> Probe:
@@ -88,6 +93,7 @@ def open_probe(request: ProbeRequest) -> Probe:
         n_point=_override(request.n_point, int(args["n_point"])),
         n_ray=_override(request.n_ray, int(args["n_ray"])),
         device=device,
+        precision=request.precision,
     )
     n_types = model.type_emb.weight.shape[0]
     if probe.qa and n_types < N_TYPES_QA:
@@ -198,9 +204,11 @@ def _states(
     if wanted is not None:
         places, end = torch.from_numpy(wanted).to(probe.device), int(wanted.max()) + 1
         features, types = features[:, :end], types[:, :end]
-    z = probe.model.embed(torch.from_numpy(features).to(probe.device), torch.from_numpy(types).to(probe.device))
-    h = probe.model.backbone(z, None, places)
-    found: torch.Tensor = h if representation == "h" else probe.model.pred_head(h)
+    device = torch.device(probe.device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=probe.precision == "bf16"):
+        z = probe.model.embed(torch.from_numpy(features).to(device), torch.from_numpy(types).to(device))
+        h = probe.model.backbone(z, None, places)
+        found: torch.Tensor = h if representation == "h" else probe.model.pred_head(h)
     return found.float()
 
 

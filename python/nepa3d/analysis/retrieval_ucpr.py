@@ -21,6 +21,7 @@ from nepa3d import cli
 from nepa3d.analysis import ranking
 from nepa3d.analysis.embedding import (
     Pooling,
+    Precision,
     Probe,
     ProbeRequest,
     Representation,
@@ -102,6 +103,8 @@ class Config:
     """Ties share their places, or count as wins (as first published: a collapsed encoder scores 1)."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, or cuda."""
+    precision: Precision = "float32"
+    """Of the model's products; bf16 is faster on a GPU and moves figures a little."""
     out_json: str = ""
     """Where to write the figures and settings; empty: nowhere."""
 
@@ -245,6 +248,7 @@ def probe_request(config: Config) -> ProbeRequest:
         n_point=config.n_point,
         n_ray=config.n_ray,
         device=config.device,
+        precision=config.precision,
     )
 
 
@@ -335,7 +339,7 @@ def _gallery_seed(config: Config) -> int:
 
 def _settings_report(config: Config, probe: Probe) -> dict[str, Any]:
     taken = ("cache_root", "split", "ckpt", "query_backend", "gallery_backend", "mc_k", "eval_seed", "n_seeds")
-    more = ("ablate_point_xyz", "ablate_point_dist", "max_files", "pooling", "representation")
+    more = ("ablate_point_xyz", "ablate_point_dist", "max_files", "pooling", "representation", "precision")
     voxel = ("voxel_grid", "voxel_dilate", "voxel_max_steps")
     return {
         **{name: getattr(config, name) for name in (*taken, *more, *voxel)},

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from nepa3d import cli, ops
 from nepa3d.analysis import completion_cpac_udf as cpac
 from nepa3d.analysis.completion_sequence import SequenceSettings, assemble, cell_centres, query_answers
-from nepa3d.analysis.embedding import Probe, ProbeRequest, hidden_states, open_probe
+from nepa3d.analysis.embedding import Precision, Probe, ProbeRequest, hidden_states, open_probe
 from nepa3d.analysis.intervals import cell
 from nepa3d.analysis.ridge import predict
 from nepa3d.backends import read_answers
@@ -83,6 +83,8 @@ class Config:
     """Sequences a forward pass."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, or cuda."""
+    precision: Precision = "float32"
+    """Of the model's products; bf16 is faster on a GPU and moves figures a little."""
 
     def __post_init__(self) -> None:
         if self.resolution < 4:
@@ -100,7 +102,7 @@ class Config:
     def probe_config(self) -> cpac.Config:
         """The completion probe whose head is used, fitted on cells of the distance grids."""
         names = ("cache_root", "ckpt", "split", "context_backend", "n_context", "n_query", "ridge_lambda", "seed")
-        more = ("head_train_split", "head_train_backend", "head_train_max_shapes", "batch", "device")
+        more = ("head_train_split", "head_train_backend", "head_train_max_shapes", "batch", "device", "precision")
         return cpac.Config(query_source="grid", **{name: getattr(self, name) for name in (*names, *more)})
 
 
@@ -199,7 +201,7 @@ def score(
 def complete_surfaces(config: Config) -> dict[str, Any]:
     """Complete, save and score every shape; returns what scores.json holds."""
     probing = config.probe_config()
-    probe = open_probe(ProbeRequest(config.ckpt, device=config.device))
+    probe = open_probe(ProbeRequest(config.ckpt, device=config.device, precision=config.precision))
     plan = cpac.plan_shapes(probing, probe)
     failed: dict[str, str] = {}
     weights, n_train = cpac.fit_head(probing, probe, plan, failed)

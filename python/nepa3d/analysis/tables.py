@@ -133,7 +133,7 @@ def retrieval_notes(r: dict[str, Any]) -> str:
     notes += [name for name in ("ablate_point_xyz", "ablate_point_dist") if r.get(name)]
     if r.get("mc_k", 1) > 1:
         notes.append(f"mc_k {r['mc_k']}")
-    notes += _unusual(r, {"pooling": "eos", "representation": "h"})
+    notes += _unusual(r, {"pooling": "eos", "representation": "h", "precision": "float32"})
     return "; ".join(notes + _failures(r))
 
 
@@ -162,7 +162,9 @@ def completion_notes(r: dict[str, Any]) -> str:
     """What one must know beside a CPAC result's figures."""
     split = r.get("head_train_split", "-")
     head = "transductive" if r.get("legacy_transductive") else f"head fitted on {split}"
-    return "; ".join([head, *_setting_notes(r), *_unusual(r, {"representation": "h"}), *_failures(r)])
+    return "; ".join(
+        [head, *_setting_notes(r), *_unusual(r, {"representation": "h", "precision": "float32"}), *_failures(r)]
+    )
 
 
 def _setting_notes(r: dict[str, Any]) -> list[str]:

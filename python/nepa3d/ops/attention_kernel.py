@@ -253,13 +253,13 @@ def _constants(q: Tensor, tiles: Tiles) -> dict[str, int | str]:
 
 
 def _forward_tiles(q: Tensor) -> Tiles:
-    return Tiles(32, 32) if q.dtype == torch.float32 else Tiles(64, 64, stages=3)
+    return Tiles(32, 64) if q.dtype == torch.float32 else Tiles(64, 64, stages=3)
 
 
 def _backward_tiles(q: Tensor) -> tuple[Tiles, Tiles]:
     """Of the gradients of keys and values, and of queries."""
     if q.dtype == torch.float32:
-        return Tiles(32, 32), Tiles(32, 32)
+        return Tiles(32, 32), Tiles(32, 64)
     return Tiles(32, 64, stages=3), Tiles(64, 64, stages=3)
 
 

@@ -68,18 +68,9 @@ class Piece:
     positions: Tensor | None
     wanted: Tensor | None
 
-    def to(self, device: torch.device) -> Piece:
-        def moved(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x.to(device, non_blocking=True)
 
-        features, types, parts, counted = (
-            x.to(device, non_blocking=True) for x in (self.features, self.types, self.parts, self.counted)
-        )
-        return Piece(features, types, parts, counted, moved(self.hidden), moved(self.positions), moved(self.wanted))
-
-
-def pieces(batch: Batch, config: StepConfig, step: int) -> list[Piece]:
-    """The batch in ``accumulate`` pieces; without missing rays, where they are skipped, twice as many.
+def pieces(batch: Batch, config: StepConfig, step: int, device: torch.device | str = "cpu") -> list[Piece]:
+    """The batch in ``accumulate`` pieces on ``device``; without missing rays, where they are skipped, twice as many.
 
     Causal attention lets no token see a later one, so leaving out what follows the last target changes no loss: it is
     the same for Q/A sequences, and differs for plain ones in their last target, the closing token.
@@ -89,23 +80,40 @@ def pieces(batch: Batch, config: StepConfig, step: int) -> list[Piece]:
     if config.objective == "mae":
         chosen = choose_masked(types.numpy(), config.mask_ratio, (config.seed, step), batch.first)
         counted = hidden = torch.from_numpy(chosen)
+
+    def moved(x: Tensor | None) -> Tensor | None:
+        return None if x is None else x.to(device, non_blocking=True)
+
+    def predicting(rows: Tensor, columns: Tensor | None) -> Tensor | None:
+        return None if hidden is not None else _predicting(_cut(counted, rows, columns))
+
+    features, kinds, parts, targets = (
+        x.to(device, non_blocking=True) for x in (batch.features, types, batch.parts, counted)
+    )
+    blank = moved(hidden)
     found = []
     for rows in torch.arange(len(types)).split(max(1, -(-len(types) // config.accumulate))):
         for group, columns in _groups(types, rows, skip=bool(config.skip_missing_rays)):
-            chosen_columns = slice(None) if columns is None else columns
-            here = counted[group][:, chosen_columns]
+            # cut where they are used: on the CPU it takes milliseconds
+            taken, places = moved(group if len(group) < len(types) else None), moved(columns)
             found.append(
                 Piece(
-                    batch.features[group][:, chosen_columns],
-                    types[group][:, chosen_columns],
-                    batch.parts[group],
-                    here,
-                    None if hidden is None else hidden[group][:, chosen_columns],
-                    columns,
-                    _predicting(here) if hidden is None else None,
+                    features=_cut(features, taken, places),
+                    types=_cut(kinds, taken, places),
+                    parts=_cut(parts, taken, None),
+                    counted=_cut(targets, taken, places),
+                    hidden=None if blank is None else _cut(blank, taken, places),
+                    positions=places,
+                    wanted=moved(predicting(group, columns)),
                 )
             )
     return found
+
+
+def _cut(x: Tensor, rows: Tensor | None, columns: Tensor | None) -> Tensor:
+    """These rows and columns of (B, T, ...); None for all."""
+    x = x if rows is None else x[rows]
+    return x if columns is None else x[:, columns]
 
 
 def _predicting(counted: Tensor) -> Tensor | None:
@@ -148,15 +156,13 @@ class Trainer:
         ``MemoryError`` saying what to do where the GPU's memory runs out.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        todo = pieces(batch, self.config, number)
-        total = self.world.add(
-            torch.tensor(float(sum(int(piece.counted.sum()) for piece in todo))).to(self.world.device)
-        )
         tally = torch.zeros(2, N_TYPES_QA + self.parts, device=self.world.device)
         masks: dict[int, Tensor | None] = {}
         try:
-            for cut in todo:
-                piece = cut.to(self.world.device)
+            todo = pieces(batch, self.config, number, self.world.device)
+            counts = [piece.counted.sum(dtype=torch.float32) for piece in todo]  # a process may have no share
+            total = self.world.add(torch.stack(counts).sum() if counts else torch.zeros((), device=self.world.device))
+            for piece in todo:
                 length = piece.types.shape[1]
                 if length not in masks:
                     masks[length] = remaining_edges(length, mask, device=self.world.device)
