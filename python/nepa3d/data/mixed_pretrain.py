@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import difflib
-import importlib.resources
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -86,7 +85,7 @@ def resolve_config(path: str | Path) -> Path:
     path = Path(path)
     if path.is_file():
         return path
-    installed = Path(str(importlib.resources.files("nepa3d"))).parent / path
+    installed = Path(__file__).parents[2] / path
     if not path.is_absolute() and installed.is_file():
         return installed
     raise ValueError(f"{path}: there is no such file, here or in the installed package")
