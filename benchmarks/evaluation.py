@@ -339,7 +339,7 @@ def ratio(row: Row, rows: Sequence[Row]) -> float:
 def deviation(row: Row, rows: Sequence[Row]) -> float:
     """The most by which a figure differs from the peer's, relative to it."""
     expected = peer_of(row, rows).figures
-    return max(abs(row.figures[name] / value - 1) for name, value in expected.items())
+    return max(abs(row.figures[name] - value) / (abs(value) or 1.0) for name, value in expected.items())
 
 
 def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:

@@ -1,7 +1,7 @@
 #include "completion_sample.hpp"
 
 #include <algorithm>
-#include <cmath>
+#include <utility>
 #include <vector>
 
 #include "kdtree.hpp"
@@ -10,6 +10,16 @@
 namespace nepa3d {
 
 namespace {
+
+/// What `read` gives; a fault names the file of the context.
+template <class Read>
+auto of_context(const std::string& path, bool own, const Read& read) {
+    try {
+        return read();
+    } catch (const FileFault& fault) {
+        throw FileFault((own ? "" : "context " + path + ": ") + fault.what());
+    }
+}
 
 /// Rows of the pool that the context left, in the order of the pool.
 Rows drawn_beside(EvaluationDraws& draws, std::size_t pool, const Rows& context, std::size_t count) {
@@ -34,13 +44,17 @@ AnsweredPoints grid_points(OpenShape& shape, EvaluationDraws& draws, std::size_t
     const Array grid = shape.file.array("udf_grid");
     const ArrayHeader& header = grid.header();
     const std::size_t side = header.shape[0];
-    if (header.rank != 3 || header.kind != 'f' || header.size() <= 1 || header.shape[1] != side ||
-        header.shape[2] != side)
-        throw FileFault("has no UDF grid to ask for");
+    if (header.rank != 3 || header.kind != 'f' || side <= 1 || header.shape[1] != side || header.shape[2] != side) {
+        std::string shape;
+        for (int axis = 0; axis < header.rank; ++axis)
+            shape += (axis > 0 ? ", " : "") + std::to_string(header.shape[static_cast<std::size_t>(axis)]);
+        throw FileFault("has no UDF grid to ask for, its udf_grid has shape (" + shape + ") and a dtype of kind " +
+                        header.kind);
+    }
     const Rows cells = drawn(draws, side * side * side, count, "n_query");
     Rows places = cells;
     const auto s = static_cast<std::uint32_t>(side);
-    if (header.fortran) {
+    if (header.fortran) {  // where the cells lie in memory
         for (std::uint32_t& cell : places) cell = cell % s * s * s + cell / s % s * s + cell / (s * s);
     }
     std::vector<Vec3> xyz(count);
@@ -49,11 +63,8 @@ AnsweredPoints grid_points(OpenShape& shape, EvaluationDraws& draws, std::size_t
     std::transform(cells.begin(), cells.end(), xyz.begin(), [&](std::uint32_t cell) {
         return Vec3{centre(cell / (s * s)), centre(cell / s % s), centre(cell % s)};
     });
-    std::vector<float> distance(count);
-    // row by row of one number; of a grid stored the other way around, `places` are where its cells lie in memory
-    for (std::size_t i = 0; i < count; ++i) grid.gather({&places[i], 1}, 1, &distance[i]);
     const std::vector<std::int64_t> order = morton_order(xyz);
-    return {in_order(xyz, order), in_order(distance, order)};
+    return {in_order(xyz, order), scalars_of(grid, in_order(places, order))};
 }
 
 AnsweredPoints pool_points(OpenShape& shape, const CompletionSettings& s, const Array& xyz_pool, Rows rows) {
@@ -73,10 +84,12 @@ void read_completion(const std::string& path, const std::string& context_path, c
     constexpr Backend plain = Backend::mesh;  // for which nothing has to be made
     OpenShape shape(path, own_context && s.with_context ? s.backend : plain, s.voxel);
     std::optional<OpenShape> other;
-    if (!own_context) other.emplace(context_path, s.with_context ? s.backend : plain, s.voxel);
+    const auto open_pool = [&] {
+        if (!own_context) other.emplace(context_path, s.with_context ? s.backend : plain, s.voxel);
+        return (other ? *other : shape).pools.vectors("pt_xyz_pool", 'P');
+    };
+    const Array context_pool = of_context(context_path, own_context, open_pool);
     OpenShape& shown = other ? *other : shape;
-
-    const Array context_pool = shown.pools.vectors("pt_xyz_pool", 'P');
     const Rows context_rows = drawn(draws, shown.pools.length('P'), s.n_context, "n_context");
     AnsweredPoints queries;
     if (s.source == QuerySource::grid) {
@@ -93,7 +106,9 @@ void read_completion(const std::string& path, const std::string& context_path, c
     clear_tokens(room.tokens, s.eos);
     std::size_t first = 1;
     if (s.with_context) {
-        const AnsweredPoints context = answered_points(shown, s.backend, context_pool, context_rows);
+        const AnsweredPoints context = of_context(context_path, own_context, [&] {
+            return answered_points(shown, s.backend, context_pool, context_rows);
+        });
         put_points(context, s.qa, room.tokens.queries(first, s.n_context, s.qa));
         first += s.n_context * stride_of(s.qa);
         std::vector<Nearest> nearest(s.n_query);
@@ -105,7 +120,6 @@ void read_completion(const std::string& path, const std::string& context_path, c
     std::fill(queries.distance.begin(), queries.distance.end(), 0.0f);
     put_points(queries, s.qa, room.tokens.queries(first, s.n_query, s.qa));
     require_finite_sample(room.tokens.features);
-    require_finite_sample(room.target);
 }
 
 }  // namespace nepa3d

@@ -1,4 +1,4 @@
-/// The token sequence of the completion probe: a context with its distances, then queries whose distances are asked for.
+/// The token sequence of the completion probe: a context with its distances, then queries whose distances are asked.
 /// python/nepa3d/analysis/completion_sequence.py is its plain twin.
 #pragma once
 
@@ -35,9 +35,9 @@ struct CompletionRoom {
     std::span<float> target, nearest_copy;
 };
 
-/// Reads one sample: BOS, context, queries, optional EOS; both along the Morton curve, the answers of the queries blank.
-/// The queries are of the cache file `path`, the context of `context_path`. Draws first the context's rows, then the
-/// queries'. Throws FileFault on a file that cannot be used.
+/// Reads one sample: BOS, context, queries, optional EOS; both along the Morton curve, the answers of the queries
+/// blank. The queries are of the cache file `path`, the context of `context_path`. Draws first the context's rows, then
+/// the queries'. Throws FileFault on a file that cannot be used; distances in `target` may still not be finite.
 void read_completion(const std::string& path, const std::string& context_path, const CompletionSettings& settings,
                      EvaluationDraws draws, CompletionRoom room);
 

@@ -1,5 +1,6 @@
 #include "pool_view.hpp"
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 

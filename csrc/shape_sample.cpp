@@ -56,7 +56,8 @@ void read(const std::string& path, const SampleSettings& s, Draws& draws, bool r
     if (s.n_point > 0) {
         const Array xyz_pool = shape.pools.vectors("pt_xyz_pool", 'P');
         Rows rows = drawn(draws, shape.pools.length('P'), s.n_point, "n_point");
-        put_points(answered_points(shape, s.backend, xyz_pool, std::move(rows)), s.qa, tokens.queries(1, s.n_point, s.qa));
+        const AnsweredPoints points = answered_points(shape, s.backend, xyz_pool, std::move(rows));
+        put_points(points, s.qa, tokens.queries(1, s.n_point, s.qa));
     }
     const Tokens rays = tokens.queries(1 + s.n_point * stride_of(s.qa), s.n_ray, s.qa);
     if (rays_missing) std::fill(rays.types.begin(), rays.types.end(), static_cast<std::int64_t>(Token::missing_ray));

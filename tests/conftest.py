@@ -20,7 +20,7 @@ GOLDEN = Path(__file__).parent / "fixtures" / "golden"
 
 def pytest_configure(config: pytest.Config) -> None:
     """With ``-m gpu`` a GPU is used, if there is one; all other tests are of the CPU, as the recorded figures are."""
-    if "gpu" not in config.getoption("markexpr"):
+    if config.getoption("markexpr") != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if not torch.cuda.is_available():
         os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is loaded: its kernels then run on the CPU

@@ -109,10 +109,10 @@ def test_the_mask_has_the_cpus_bits(length: int) -> None:
 @pytest.mark.parametrize("ckpt", ["nepa_v1.pt", "nepa_qa.pt", "mae_v1.pt"])
 def test_retrieval_embeds_what_the_cpu_does(golden: Path, ckpt: str) -> None:
     request = ucpr.Config("unpaired", ckpt, "mesh", "udfgrid", eval_seed_gallery=9)
-    ours, theirs = (ucpr.embed_views(replace(request, device=device)) for device in ("cuda", "cpu"))
+    ours, theirs = (ucpr.embed_views(replace(request, device=device), {}) for device in ("cuda", "cpu"))
     np.testing.assert_allclose(ours.queries, theirs.queries, rtol=0, atol=1e-4)
     np.testing.assert_allclose(ours.gallery, theirs.gallery, rtol=0, atol=1e-4)
-    half = ucpr.embed_views(replace(request, device="cuda", precision="bf16"))
+    half = ucpr.embed_views(replace(request, device="cuda", precision="bf16"), {})
     assert (half.queries * theirs.queries).sum(1).min() > 0.99
     assert ucpr.retrieve(replace(request, device="cuda"))["raw_distances"] == ucpr.retrieve(request)["raw_distances"]
 

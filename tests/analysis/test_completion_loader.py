@@ -89,6 +89,20 @@ def test_exact_distances(paths: list[str], tmp_path: Path) -> None:
     require_same(batch, paths[:-1], settings, [None] * 3)
 
 
+def test_what_exact_distances_replace_may_be_damaged(paths: list[str], tmp_path: Path) -> None:
+    arrays = arrays_of(paths[0])
+    path = tmp_path / "class" / "a.npz"
+    target = mesh_path(f"{path}", f"{tmp_path / 'meshes'}")
+    path.parent.mkdir()
+    target.parent.mkdir(parents=True)
+    trimesh.creation.icosphere(1).export(target)
+    np.savez(path, **{**arrays, "pt_dist_pool": np.full_like(arrays["pt_dist_pool"], np.nan)})
+    settings = replace(SETTINGS, target="mesh", mesh_root=f"{tmp_path / 'meshes'}")
+    batch, faults = completion_batch([f"{path}"], settings, 3)
+    assert not faults
+    require_same(batch, [f"{path}"], settings, [None])
+
+
 def test_a_grid_stored_the_other_way_around(paths: list[str], tmp_path: Path) -> None:
     arrays = arrays_of(paths[0])
     grid = np.arange(arrays["udf_grid"].size, dtype=np.float16).reshape(arrays["udf_grid"].shape) / 4096
@@ -123,4 +137,6 @@ def test_what_cannot_be_read_is_left_out_and_said(paths: list[str], tmp_path: Pa
     assert "none is left to ask for" in faults[paths[0]]
     np.savez(tmp_path / "flat.npz", **{**arrays, "udf_grid": np.zeros((1, 1, 1), np.float16)})
     _, faults = completion_batch([f"{tmp_path / 'flat.npz'}"], replace(SETTINGS, query_source="grid"), 3)
-    assert "no UDF grid to ask for" in faults[f"{tmp_path / 'flat.npz'}"]
+    assert "no UDF grid to ask for, its udf_grid has shape (1, 1, 1)" in faults[f"{tmp_path / 'flat.npz'}"]
+    _, faults = completion_batch(paths[:1], replace(SETTINGS, context="mismatched"), 3, bad[:1])
+    assert faults == {paths[0]: f"context {bad[0]}: there is no such file"}

@@ -152,7 +152,12 @@ def test_the_scans_of_an_object_are_compared_together() -> None:
     first = {"items": {"path": paths, "knn": [0.0] * 40}}
     second = {"items": {"path": paths[::-1], "knn": values[::-1]}}
     apart = compare.compare(first, second)[0]
+    for result in (first, second):
+        result["group_by"] = "object"
+    with pytest.raises(ValueError, match="whose scans its files are"):
+        compare.compare(first, second)
     first["items"]["object"] = [i // 4 for i in range(40)]
+    second["items"]["object"] = first["items"]["object"][::-1]
     together = compare.compare(first, second)[0]
     assert apart["difference"] == together["difference"] == pytest.approx(np.mean(values))
     assert together["high"] - together["low"] > 1.5 * (apart["high"] - apart["low"])

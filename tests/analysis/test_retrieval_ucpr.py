@@ -49,7 +49,7 @@ def test_recorded_results_within_float32_rounding(key: str, golden: Path) -> Non
     for name, expected in recorded.items():
         assert name in FIGURES or result[name] == expected, name
 
-    embeddings = embed_views(config)
+    embeddings = embed_views(config, {})
     rng = np.random.default_rng(0)
     draws = []
     for _ in range(2000):

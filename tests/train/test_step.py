@@ -70,10 +70,10 @@ def test_only_predictions_that_count_are_made(golden: Path, monkeypatch: pytest.
     """Of a Q/A sequence half of the last layer; the gradients are those of all of it."""
     settings = config(qa_tokens=1)
     batch = first_batch(settings)
-    (piece,) = pieces(batch, settings, 0)
+    (piece,) = pieces(batch, settings, 0, ALONE.device)
     assert piece.wanted is not None
     assert piece.wanted.tolist() == list(range(1, 1 + 2 * (8 + 4), 2))  # the questions
-    assert pieces(batch, config(objective="mae"), 0)[0].wanted is None
+    assert pieces(batch, config(objective="mae"), 0, ALONE.device)[0].wanted is None
     found = gradients(settings)
     monkeypatch.setattr(step, "_predicting", lambda _: None)
     whole = gradients(settings)
@@ -93,7 +93,7 @@ def test_in_plain_form_missing_rays_change_the_closing_token_only(golden: Path) 
 def test_no_missing_ray_goes_through_the_model(golden: Path) -> None:
     settings = config(skip_missing_rays=1, accumulate=2)
     batch = first_batch(settings)
-    found = pieces(batch, settings, 0)
+    found = pieces(batch, settings, 0, ALONE.device)
     assert sum(len(piece.types) for piece in found) == 16
     assert not any((piece.types == TokenType.MISSING_RAY).any() for piece in found)
     for piece in found:
@@ -106,8 +106,10 @@ def test_no_missing_ray_goes_through_the_model(golden: Path) -> None:
 def test_shares_add_up(golden: Path, objective: str) -> None:
     """Three processes' pieces are the batch's, with the same masks."""
     settings = config(objective=objective)
-    whole = pieces(first_batch(settings), settings, 5)[0]
-    shares = [pieces(first_batch(settings, World(rank, 3, ALONE.device)), settings, 5) for rank in range(3)]
+    whole = pieces(first_batch(settings), settings, 5, ALONE.device)[0]
+    shares = [
+        pieces(first_batch(settings, World(rank, 3, ALONE.device)), settings, 5, ALONE.device) for rank in range(3)
+    ]
     for name in ("features", "types", "parts", "counted"):
         parts = [getattr(piece, name) for share in shares for piece in share]
         assert torch.equal(torch.cat(parts), getattr(whole, name))

@@ -19,8 +19,9 @@ from nepa3d.data.files import write_json
 PROTOCOL = (
     *("probe", "tie_rule", "split", "eval_split", "query_backend", "gallery_backend", "context_backend", "target"),
     *("eval_seed", "eval_seed_gallery", "n_seeds", "seed", "mc_k", "query_source", "context", "head_train_split"),
-    *("backend", "fewshot_k", "fewshot_seed", "val_ratio", "val_seed", "group_by"),
+    *("precision", "backend", "fewshot_k", "fewshot_seed", "val_ratio", "val_seed", "group_by"),
 )
+BEFORE = {"precision": "float32"}  # of results that do not say
 FIGURES = ("mAP", "mae", *SETTINGS)  # of single shapes, as the probes write them
 
 
@@ -42,12 +43,13 @@ class Config:
 def compare(first: dict[str, Any], second: dict[str, Any]) -> list[dict[str, Any]]:
     """For each figure the mean difference second - first over the shapes both have, with a paired bootstrap interval.
 
-    Shapes of one object are resampled together where the results name objects.
+    Scans of one object are resampled together where the results are grouped so.
     ``ValueError`` where they are not of one protocol, or share no shape.
     """
-    differing = [name for name in PROTOCOL if first.get(name) != second.get(name)]
-    if differing:
-        told = "; ".join(f"{name} {first.get(name)} and {second.get(name)}" for name in differing)
+    settings = [BEFORE | result for result in (first, second)]
+    mine, theirs = ({name: found.get(name) for name in PROTOCOL} for found in settings)
+    if mine != theirs:
+        told = "; ".join(f"{name} {mine[name]} and {theirs[name]}" for name in PROTOCOL if mine[name] != theirs[name])
         raise ValueError(f"the results are of different protocols: {told}")
     items = [result.get("items", {}) for result in (first, second)]
     figures = [name for name in FIGURES if all(name in found for found in items)]
@@ -58,7 +60,10 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> list[dict[str, Any
     if not shared:
         raise ValueError("items: the results share no shape")
     rows = [[found[path] for path in shared] for found in places]
-    names = items[0].get("object", items[0]["path"])
+    grouped = first.get("group_by") == "object"
+    if grouped and not all("object" in found for found in items):
+        raise ValueError("items: a result does not say whose scans its files are; make it again with --out_json")
+    names = items[0]["object" if grouped else "path"]
     objects = [names[row] for row in rows[0]]
     found = []
     for figure in figures:

@@ -132,14 +132,22 @@ class Plan:
 class Errors:
     """Sums of ``DistanceErrors`` (shapes, 5), of the head and of the nearest-context copy; the latter may be empty."""
 
+    paths: list[str]
     model: NDArray[np.float64]
     copy: NDArray[np.float64]
+
+    def of(self, paths: Sequence[str]) -> Errors:
+        """Those of these shapes."""
+        place = {path: row for row, path in enumerate(self.paths)}
+        rows = [place[path] for path in paths]
+        return Errors([*paths], self.model[rows], self.copy[rows] if len(self.copy) else self.copy)
 
 
 def complete(config: Config) -> dict[str, Any]:
     """Fit the head and score it: figures, settings, what names the protocol. Bad input is ``ValueError``.
 
-    With several seeds a shape's errors are those of all its draws, and the intervals resample shapes.
+    With several seeds a shape's errors are those of all its draws, and the intervals resample shapes. A shape that
+    cannot be read under one of them is left out under all.
     """
     _check(config)
     precision = config.precision
@@ -154,8 +162,11 @@ def complete(config: Config) -> dict[str, Any]:
     for seed in range(config.seed, config.seed + config.n_seeds):
         seeded = replace(config, seed=seed)
         weights, n_train = fit_head(seeded, probe, plan, failed)
-        errors, n_test = _score(seeded, probe, plan, weights, failed)
-        found.append(errors)
+        found.append(_score(seeded, probe, plan, weights, failed))
+    shared = [path for path in found[0].paths if all(path in errors.paths for errors in found)]
+    if not shared:
+        raise ValueError("n_seeds: no shape could be read under every seed")
+    found = [errors.of(shared) for errors in found]
     sums = np.mean([errors.model for errors in found], axis=0)
     copies = np.mean([errors.copy for errors in found], axis=0)
     by_seed = [error_metrics(errors.model) for errors in found]
@@ -166,10 +177,10 @@ def complete(config: Config) -> dict[str, Any]:
         **_settings_report(config, probe),
         "n_shapes_total": plan.n_total,
         "n_shapes_head_train": n_train,
-        "n_shapes_head_test": n_test,
+        "n_shapes_head_test": len(shared),
         **_protocol_report(config),
         "nearest_copy": error_metrics(copies) if len(copies) else None,
-        "items": {"path": [path for path in plan.test if path not in failed], "mae": list(sums[:, 1] / sums[:, 0])},
+        "items": {"path": shared, "mae": list(sums[:, 1] / sums[:, 0])},
         "failed": [{"path": path, "reason": reason} for path, reason in failed.items()],
     }
     for path, reason in failed.items():
@@ -274,13 +285,15 @@ def fit_head(config: Config, probe: Probe, plan: Plan, failed: dict[str, str]) -
     return sums.solve(config.ridge_lambda), n_read
 
 
-def _score(config: Config, probe: Probe, plan: Plan, weights: np.ndarray, failed: dict[str, str]) -> tuple[Errors, int]:
+def _score(config: Config, probe: Probe, plan: Plan, weights: np.ndarray, failed: dict[str, str]) -> Errors:
     shapes = len(plan.test)
     if config.context == "mismatched" and shapes < 2:
         raise ValueError("context 'mismatched' needs at least two shapes to complete")
     model, copy = DistanceErrors(config.tau), DistanceErrors(config.tau)
+    scored: list[str] = []
 
     def take(batch: CompletionBatch) -> None:
+        scored.extend(batch.paths)
         predicted = predict(weights, _query_states(probe, batch, config.representation))
         for distances, target in zip(predicted, batch.target, strict=True):
             model.add(distances, target)
@@ -294,10 +307,9 @@ def _score(config: Config, probe: Probe, plan: Plan, weights: np.ndarray, failed
         seed, threads = config.seed + TEST_SEED_OFFSET, max(1, config.num_workers)
         return completion_batch(paths, plan.test_settings, seed, others, threads=threads)
 
-    n_read = _stream(config, shapes, "complete", read, take, failed)
-    if not n_read:
+    if not _stream(config, shapes, "complete", read, take, failed):
         raise ValueError(f"no shape to complete could be read; first: {next(iter(failed.values()))}")
-    return Errors(model.sums(), copy.sums()), n_read
+    return Errors(scored, model.sums(), copy.sums())
 
 
 def _stream(

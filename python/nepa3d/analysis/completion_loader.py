@@ -24,6 +24,7 @@ from nepa3d.token.tokenizer import evaluation_draw_seed
 class CompletionBatch:
     """Sequences of the same settings, and what is asked of them."""
 
+    paths: list[str]  # of the shapes
     features: NDArray[np.float32]  # (B, T, 15)
     types: NDArray[np.int64]  # (B, T)
     query_tokens: NDArray[np.int64]  # (Q,) where the queries stand in a sequence
@@ -70,10 +71,16 @@ def completion_batch(
     if settings.mesh_root:
         asked = features[:, query_tokens, XYZ]
         faults |= _take_exact_distances(paths, settings, asked, target, faults, threads)
+    faults |= {
+        int(row): "the sample has values that are not finite"
+        for row in np.flatnonzero(~np.isfinite(target).all(1))
+        if row not in faults
+    }
     good = np.setdiff1d(np.arange(shapes), list(faults))
     if len(good) < shapes:
         features, types, target, nearest_copy = (x[good] for x in (features, types, target, nearest_copy))
-    batch = CompletionBatch(features, types, query_tokens, target, nearest_copy if has_context else None)
+    copies = nearest_copy if has_context else None
+    batch = CompletionBatch([paths[row] for row in good], features, types, query_tokens, target, copies)
     return batch, {paths[row]: fault for row, fault in sorted(faults.items())}
 
 

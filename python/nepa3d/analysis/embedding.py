@@ -69,9 +69,7 @@ class ProbeRequest:
     n_point: int = -1
     n_ray: int = -1
     device: str = "auto"
-    precision: Precision = (
-        "float32"  # of the model's products; bf16 is faster where the hardware has it, and other figures
-    )
+    precision: Precision = "float32"  # of the model's products
 
 
 def open_probe(request: ProbeRequest) -> Probe:
@@ -80,7 +78,7 @@ def open_probe(request: ProbeRequest) -> Probe:
         raise ValueError(f"ckpt: expected a checkpoint file, there is none at {request.ckpt!r}")
     device = pick_device(request.device)
     checkpoint = load_checkpoint(request.ckpt, device=device)
-    model = build_model(checkpoint).to(device).eval()
+    model = build_model(checkpoint)
     args = checkpoint.args
     lacking = [name for name in ("n_point", "n_ray") if name not in args]
     if lacking:

@@ -76,18 +76,23 @@ class Config(JobFlags):
     precision: Precision = "float32"
     """Of the models' products; bf16 is faster on a GPU and moves figures a little."""
 
+    def name_of(self, checkpoint: Path) -> str:
+        """What a checkpoint is known by, in tables and files: its folder, and a precision that is not the usual one."""
+        folder = checkpoint.parent.name
+        return folder if self.precision == "float32" else f"{folder}_{self.precision}"
+
+    @property
+    def names(self) -> list[str]:
+        """Of all checkpoints."""
+        return [self.name_of(path) for path in self.ckpts]
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        names = [name_of(path) for path in self.ckpts]
+        names = self.names
         if not names or len(set(names)) < len(names):
             raise ValueError(f"ckpts must lie in folders of different names, got {', '.join(names) or 'none'}")
         if self.n_seeds < 1:
             raise ValueError(f"n_seeds must be at least 1, got {self.n_seeds}")
-
-
-def name_of(checkpoint: Path) -> str:
-    """A checkpoint's name in files and tables: its folder's."""
-    return checkpoint.parent.name
 
 
 def plan(config: Config) -> list[Job]:
@@ -99,7 +104,7 @@ def plan(config: Config) -> list[Job]:
 
 
 def _jobs(config: Config, checkpoint: Path) -> Iterator[Job]:
-    name = name_of(checkpoint)
+    name = config.name_of(checkpoint)
     both = ("--ckpt", f"{checkpoint}", "--n_seeds", f"{config.n_seeds}", "--precision", config.precision)
     common = ("--cache_root", config.cache_root, "--split", config.split, *both)
     sizes = (
@@ -137,7 +142,7 @@ def side_by_side(config: Config) -> str:
 
     What is not done is left out.
     """
-    names = [name_of(path) for path in config.ckpts]
+    names = config.names
     found = {path.stem: read_result(f"{path}") for path in sorted(config.results.glob("*.json"))}
     first = found.get(f"ucpr_{names[0]}_mesh2udf", {})
     rows = []

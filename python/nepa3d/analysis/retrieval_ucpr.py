@@ -120,7 +120,7 @@ class View:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Both views of every readable shape, as unit vectors (N, D) in one order, and what could not be read."""
+    """Both views of every readable shape, as unit vectors (N, D) in one order."""
 
     probe: Probe
     queries: NDArray[np.float64]
@@ -128,16 +128,28 @@ class Embeddings:
     raw_queries: NDArray[np.float64]  # (N, RAW_CELLS^3), the answers themselves, seen by no model
     raw_gallery: NDArray[np.float64]
     paths: list[str]
-    failed: dict[str, str]  # path -> reason
+
+    def without(self, failed: dict[str, str]) -> Embeddings:
+        """Those of the other shapes; ``ValueError`` if there is none."""
+        rows = [row for row, path in enumerate(self.paths) if path not in failed]
+        if not rows:
+            raise ValueError(f"none of {len(self.paths)} shapes could be read; first: {next(iter(failed.values()))}")
+        queries, gallery, raw_queries, raw_gallery = (
+            x[rows] for x in (self.queries, self.gallery, self.raw_queries, self.raw_gallery)
+        )
+        return Embeddings(self.probe, queries, gallery, raw_queries, raw_gallery, [self.paths[row] for row in rows])
 
 
 def retrieve(config: Config) -> dict[str, Any]:
     """Embed, rank and score: figures, settings, and what names the protocol. Bad input is ``ValueError``.
 
-    With several seeds a query's values are means over them, and the intervals resample queries.
+    With several seeds a query's values are means over them, and the intervals resample queries. A shape that cannot be
+    read under one of them is left out under all.
     """
     _check(config)
-    found = [_rank(embed_views(seeded), config) for seeded in _seeded(config)]
+    failed: dict[str, str] = {}
+    embedded = [embed_views(seeded, failed) for seeded in _seeded(config)]
+    found = [_rank(embeddings.without(failed), config) for embeddings in embedded]
     first = found[0].embeddings
     values = {name: np.mean([ranked.values[name] for ranked in found], axis=0) for name in found[0].values}
     by_seed = [{name: float(v.mean()) for name, v in ranked.values.items()} for ranked in found]
@@ -157,7 +169,7 @@ def retrieve(config: Config) -> dict[str, Any]:
         "chance": ranking.chance_metrics(len(first.paths)),
         "raw_distances": {name: float(np.mean([ranked.raw[name] for ranked in found])) for name in found[0].raw},
         "items": {"path": first.paths, "mAP": list(values["mAP"]), **_picture(first, config)},
-        "failed": [{"path": path, "reason": reason} for path, reason in first.failed.items()],
+        "failed": [{"path": path, "reason": reason} for path, reason in failed.items()],
     }
     _warn(result)
     return result
@@ -193,28 +205,25 @@ def _rank(embeddings: Embeddings, config: Config) -> Ranked:
     scored = ranks
     if config.rank_rule == "strict":
         scored = ranking.rank_strictly(queries, gallery, chunk=config.chunk)
-    raw = ranking.rank_true_items(embeddings.raw_queries, embeddings.raw_gallery, chunk=config.chunk)
+    answers = centred(embeddings.raw_queries), centred(embeddings.raw_gallery)
+    raw = ranking.rank_true_items(*answers, chunk=config.chunk)
     tied = ranking.tied_fraction(ranks)
     return Ranked(embeddings, ranking.per_query(scored), tied, ranking.retrieval_metrics(raw))
 
 
-def embed_views(config: Config) -> Embeddings:
-    """Embed every shape of the split through both backends. Bad input is ``ValueError``."""
+def embed_views(config: Config, failed: dict[str, str]) -> Embeddings:
+    """Embed every shape of the split through both backends; those that cannot be read are noted in ``failed``. Bad
+    input is ``ValueError``."""
     probe = open_probe(probe_request(config))
     probe.require_length(sample_length(probe), "n_point, n_ray, qa_tokens and add_eos")
     paths = shapes_of(config.cache_root, config.split, config.max_files)
     settings = sample_settings(config, probe)
-    failed: dict[str, str] = {}
     views = (
         View(config.query_backend, settings, config.eval_seed),
         View(config.gallery_backend, settings, _gallery_seed(config)),
     )
     (queries, raw_queries), (gallery, raw_gallery) = (embed(config, probe, paths, view, failed) for view in views)
-    kept = [i for i, path in enumerate(paths) if path not in failed]
-    if not kept:
-        raise ValueError(f"none of {len(paths)} shapes could be read; first: {next(iter(failed.values()))}")
-    raw = centred(raw_queries[kept]), centred(raw_gallery[kept])
-    return Embeddings(probe, queries[kept], gallery[kept], *raw, [paths[i] for i in kept], failed)
+    return Embeddings(probe, queries, gallery, raw_queries, raw_gallery, paths).without(failed)
 
 
 def command(config: Config) -> int:

@@ -8,6 +8,7 @@ value, found by marching cubes (Lorensen and Cline, 1987). Letters: G grid side,
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,6 +228,7 @@ def complete_surfaces(config: Config) -> dict[str, Any]:
     draw(panels, config.out_root / "surfaces.png")
     result = {
         "ckpt": config.ckpt,
+        "precision": config.precision,
         "level": config.drawn_at,
         "resolution": config.resolution,
         "tau": config.tau,
@@ -235,6 +237,7 @@ def complete_surfaces(config: Config) -> dict[str, Any]:
         "n_shapes_head_train": n_train,
         "mean": {way: _mean([shape["scores"][way] for shape in shapes]) for way in WAYS},
         "shapes": shapes,
+        "failed": [{"path": path, "reason": reason} for path, reason in failed.items()],
     }
     write_json(config.out_root / "scores.json", result)
     return result
@@ -278,8 +281,8 @@ def draw(shapes: Sequence[tuple[Completed, dict[str, trimesh.Trimesh | None]]], 
         figure.savefig(file, format="png", dpi=110)
 
 
-def command(config: Config) -> None:
-    """Complete, print the table."""
+def command(config: Config) -> int:
+    """Complete, print the table; 3 if a shape for the head could not be read, else 0."""
     result = complete_surfaces(config)
     rows = [
         [way, *(cell(found[name]) for name in FIGURES), str(found["without_surface"])]
@@ -288,6 +291,9 @@ def command(config: Config) -> None:
     heads = [f"{len(result['shapes'])} shapes", "Chamfer", f"F@{config.tau:g}", "normals", "without a surface"]
     print(tabulate(rows, heads, colalign=("left", *4 * ("right",)), disable_numparse=True))
     print(f"surfaces, scores.json and surfaces.png: {config.out_root}")
+    for failure in result["failed"]:
+        print(f"failed: {failure['path']}: {failure['reason']}", file=sys.stderr)
+    return cli.EXIT_SOME_FAILED if result["failed"] else cli.EXIT_OK
 
 
 def main(argv: Sequence[str] | None = None) -> int:

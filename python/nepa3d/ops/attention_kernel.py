@@ -5,10 +5,10 @@ maximum and used at once; the backward pass makes them again. Letters: B batch, 
 of 32 edges in a row of the mask. No edge ahead of the diagonal's tile is looked up, so a mask must be causal; it must
 keep the diagonal. Scores are scaled by log2(e), as the hardware has powers of 2.
 
-The mask is packed once a step, not hashed where it is used: compiled for sm_90 (bfloat16, D = 64, tiles of 128 x 64) the
-loops take 11, 17 and 14 instructions a score (forward, keys, queries); with the hash in them it is 39, 39 and 40. Tiles
-are the fastest of those tried on an H100 (benchmarks/results): small ones, of which more run at a time. Products of
-float32 are three of TF32, as exact and three times as fast as plain ones there.
+The mask is packed once a step: hashing it where it is used would take 22 to 28 instructions more a score, of 11 to 17
+(sm_90, bfloat16, D = 64). Tiles are within a tenth of the fastest tried on an H100 for heads of 32 to 128
+(benchmarks/results): small ones, of which more run at a time. Products of float32 are three of TF32, as exact and three
+times as fast as plain ones there.
 """
 
 from __future__ import annotations

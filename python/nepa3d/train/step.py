@@ -69,7 +69,7 @@ class Piece:
     wanted: Tensor | None
 
 
-def pieces(batch: Batch, config: StepConfig, step: int, device: torch.device | str = "cpu") -> list[Piece]:
+def pieces(batch: Batch, config: StepConfig, step: int, device: torch.device) -> list[Piece]:
     """The batch in ``accumulate`` pieces on ``device``; without missing rays, where they are skipped, twice as many.
 
     Causal attention lets no token see a later one, so leaving out what follows the last target changes no loss: it is
@@ -90,7 +90,6 @@ def pieces(batch: Batch, config: StepConfig, step: int, device: torch.device | s
     features, kinds, parts, targets = (
         x.to(device, non_blocking=True) for x in (batch.features, types, batch.parts, counted)
     )
-    blank = moved(hidden)
     found = []
     for rows in torch.arange(len(types)).split(max(1, -(-len(types) // config.accumulate))):
         for group, columns in _groups(types, rows, skip=bool(config.skip_missing_rays)):
@@ -102,7 +101,7 @@ def pieces(batch: Batch, config: StepConfig, step: int, device: torch.device | s
                     types=_cut(kinds, taken, places),
                     parts=_cut(parts, taken, None),
                     counted=_cut(targets, taken, places),
-                    hidden=None if blank is None else _cut(blank, taken, places),
+                    hidden=None if hidden is None else _cut(targets, taken, places),
                     positions=places,
                     wanted=moved(predicting(group, columns)),
                 )
