@@ -45,10 +45,10 @@ AnsweredPoints grid_points(OpenShape& shape, EvaluationDraws& draws, std::size_t
     const ArrayHeader& header = grid.header();
     const std::size_t side = header.shape[0];
     if (header.rank != 3 || header.kind != 'f' || side <= 1 || header.shape[1] != side || header.shape[2] != side) {
-        std::string shape;
+        std::string sizes;
         for (int axis = 0; axis < header.rank; ++axis)
-            shape += (axis > 0 ? ", " : "") + std::to_string(header.shape[static_cast<std::size_t>(axis)]);
-        throw FileFault("has no UDF grid to ask for, its udf_grid has shape (" + shape + ") and a dtype of kind " +
+            sizes += (axis > 0 ? ", " : "") + std::to_string(header.shape[static_cast<std::size_t>(axis)]);
+        throw FileFault("has no UDF grid to ask for, its udf_grid has shape (" + sizes + ") and a dtype of kind " +
                         header.kind);
     }
     const Rows cells = drawn(draws, side * side * side, count, "n_query");
@@ -70,10 +70,8 @@ AnsweredPoints grid_points(OpenShape& shape, EvaluationDraws& draws, std::size_t
 AnsweredPoints pool_points(OpenShape& shape, const CompletionSettings& s, const Array& xyz_pool, Rows rows) {
     const char* const key = s.mesh_target ? "pt_dist_pool" : "pt_dist_udf_pool";
     const Array stored = shape.pools.scalars(key, 'P');  // none stands in for it
-    std::vector<Vec3> xyz = vectors_of(xyz_pool, rows);
-    require_finite(xyz, "pt_xyz_pool");
-    const std::vector<std::int64_t> order = morton_order(xyz);
-    return {in_order(xyz, order), scalars_of(stored, in_order(rows, order))};
+    std::vector<Vec3> xyz = along_the_curve(xyz_pool, rows);
+    return {std::move(xyz), scalars_of(stored, rows)};
 }
 
 }  // namespace

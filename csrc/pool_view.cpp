@@ -137,11 +137,16 @@ OpenShape::OpenShape(const std::string& path, Backend backend, const VoxelGrid& 
     if (backend == Backend::voxel) voxel.emplace(pools, grid);
 }
 
-AnsweredPoints answered_points(OpenShape& shape, Backend backend, const Array& xyz_pool, Rows rows) {
+std::vector<Vec3> along_the_curve(const Array& xyz_pool, Rows& rows) {
     std::vector<Vec3> xyz = vectors_of(xyz_pool, rows);
     require_finite(xyz, "pt_xyz_pool");
     const std::vector<std::int64_t> order = morton_order(xyz);
-    rows = in_order(rows, order), xyz = in_order(xyz, order);
+    rows = in_order(rows, order);
+    return in_order(xyz, order);
+}
+
+AnsweredPoints answered_points(OpenShape& shape, Backend backend, const Array& xyz_pool, Rows rows) {
+    std::vector<Vec3> xyz = along_the_curve(xyz_pool, rows);
     std::vector<float> distance = distances(shape.pools, backend, shape.voxel ? &*shape.voxel : nullptr, rows, xyz);
     return {std::move(xyz), std::move(distance)};
 }

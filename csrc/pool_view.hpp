@@ -82,6 +82,9 @@ struct AnsweredPoints {
     std::vector<float> distance;
 };
 
+/// Rows `rows` of pt_xyz_pool in Morton order, which `rows` is put into, too.
+std::vector<Vec3> along_the_curve(const Array& xyz_pool, Rows& rows);
+
 /// Rows `rows` of the pool of point queries, which is `xyz_pool`, pt_xyz_pool of the shape.
 AnsweredPoints answered_points(OpenShape& shape, Backend backend, const Array& xyz_pool, Rows rows);
 

@@ -144,7 +144,7 @@ def test_surfaces_are_of_the_cpus_fields(golden: Path, tmp_path: Path) -> None:
     assert all(np.array_equal(fields[0][way], fields[1][way]) for way in no_model)
 
 
-def test_fine_tuning_ends_and_goes_on(golden: Path, tmp_path: Path) -> None:
+def test_fine_tuning_ends(golden: Path, tmp_path: Path) -> None:
     def run(epochs: int) -> dict[str, Any]:
         flags = ["--cache_root", "cache", "--ckpt", "nepa_v1.pt", "--save_dir", f"{tmp_path / str(epochs)}"]
         flags += ["--batch", "8", "--val_ratio", "0.25", "--epochs", f"{epochs}", "--num_workers", "2"]

@@ -106,7 +106,8 @@ def test_a_row_without_edges_in_a_tile() -> None:
     _, words = edges_and_words(100, DualMask(1.0, 1.0, 1, 0))
     out, dq, dk, dv = kernels(tensors, words, Tiles(32, 32))
     torch.testing.assert_close(out, tensors[2])
-    torch.testing.assert_close(dv, tensors[3], rtol=1e-3, atol=1e-3)  # scores of 600 have steps of 6e-5
+    # a GPU's forward and backward sum in different orders, and scores of 600 have steps of 6e-5
+    torch.testing.assert_close(dv, tensors[3], **({"rtol": 1e-3, "atol": 1e-3} if DEVICE == "cuda" else {}))
     assert dq.abs().max() < 1e-4
     assert dk.abs().max() < 1e-2
 
