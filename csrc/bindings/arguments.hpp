@@ -53,6 +53,22 @@ private:
 
 using FaceRows = Rows<Face, std::int64_t>;
 
+/// An (N,) array of integers.
+class Integers {
+public:
+    Integers(const py::array& array, const char* name, const char* letter) {
+        if (array.ndim() != 1 || (array.dtype().kind() != 'i' && array.dtype().kind() != 'u'))
+            throw py::value_error(std::string(name) + " must be integers of shape (" + letter + ",), got " +
+                                  py::str(array.dtype()).cast<std::string>() + " of shape " + shape_of(array));
+        array_ = Array<std::int64_t>(array);
+    }
+
+    std::span<const std::int64_t> span() const { return {array_.data(), static_cast<std::size_t>(array_.size())}; }
+
+private:
+    Array<std::int64_t> array_;
+};
+
 /// (N, 3) float32 rows, all finite.
 class PointRows : public Rows<Vec3, float> {
 public:
@@ -109,6 +125,16 @@ py::array_t<T> to_numpy(std::vector<T>&& values, std::vector<py::ssize_t> shape)
     auto* kept = new std::vector<T>(std::move(values));
     const py::capsule owner(kept, [](void* p) { delete static_cast<std::vector<T>*>(p); });
     return py::array_t<T>(std::move(shape), kept->data(), owner);
+}
+
+/// Hands rows of three Scalars over to NumPy as an (N, 3) array, without copying them.
+template <class Scalar, class Row>
+py::array_t<Scalar> rows_to_numpy(std::vector<Row>&& rows) {
+    static_assert(sizeof(Row) == 3 * sizeof(Scalar));
+    auto* kept = new std::vector<Row>(std::move(rows));
+    const py::capsule owner(kept, [](void* p) { delete static_cast<std::vector<Row>*>(p); });
+    return py::array_t<Scalar>({static_cast<py::ssize_t>(kept->size()), py::ssize_t{3}},
+                               reinterpret_cast<const Scalar*>(kept->data()), owner);
 }
 
 }  // namespace nepa3d::bindings

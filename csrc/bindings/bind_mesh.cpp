@@ -3,6 +3,7 @@
 #include "arguments.hpp"
 #include "mesh.hpp"
 #include "mesh_io.hpp"
+#include "polygons.hpp"
 #include "sampling.hpp"
 
 namespace nepa3d::bindings {
@@ -14,30 +15,62 @@ struct MeshArrays {
     py::array_t<std::int64_t> faces;
 };
 
-MeshArrays to_arrays(const Mesh& mesh) {
-    py::array_t<double> vertices({static_cast<py::ssize_t>(mesh.vertices.size()), py::ssize_t{3}});
-    py::array_t<std::int64_t> faces({static_cast<py::ssize_t>(mesh.faces.size()), py::ssize_t{3}});
-    std::copy(mesh.vertices.begin(), mesh.vertices.end(), reinterpret_cast<Vec3d*>(vertices.mutable_data()));
-    std::copy(mesh.faces.begin(), mesh.faces.end(), reinterpret_cast<Face*>(faces.mutable_data()));
-    return {vertices, faces};
+MeshArrays to_arrays(Mesh&& mesh) {
+    return {rows_to_numpy<double>(std::move(mesh.vertices)), rows_to_numpy<std::int64_t>(std::move(mesh.faces))};
+}
+
+template <auto parse>
+auto parse_unlocked(const py::bytes& content) {
+    const auto view = static_cast<std::string_view>(content);
+    const py::gil_scoped_release unlocked;
+    return parse(view);
 }
 
 template <Mesh (*parse)(std::string_view)>
 auto parsed(const py::bytes& text) {
-    const auto view = static_cast<std::string_view>(text);
-    const Mesh mesh = [&] {
-        const py::gil_scoped_release unlocked;
-        return parse(view);
-    }();
-    const MeshArrays arrays = to_arrays(mesh);
+    const MeshArrays arrays = to_arrays(parse_unlocked<parse>(text));
     return py::make_tuple(arrays.vertices, arrays.faces);
+}
+
+template <MeshFile (*parse)(std::string_view)>
+auto parsed_file(const py::bytes& content) {
+    MeshFile file = parse_unlocked<parse>(content);
+    const MeshArrays arrays = to_arrays(std::move(file.mesh));
+    return py::make_tuple(arrays.vertices, arrays.faces, py::str(file.repaired));
+}
+
+py::array_t<std::int64_t> triangulate(const py::array& vertices, const py::array& corners, const py::array& sizes) {
+    const Rows<Vec3d, double> points(vertices, "vertices", "V");
+    const Integers all(corners, "corners", "C"), counts(sizes, "sizes", "P");
+    for (const std::int64_t corner : all.span()) corner_of(points.span(), corner, "corners");
+    std::size_t total = 0, triangles = 0;
+    for (const std::int64_t count : counts.span()) {
+        if (count < 3) throw py::value_error("sizes must be at least 3, got " + std::to_string(count));
+        if (static_cast<std::size_t>(count) > all.span().size() - total)
+            throw py::value_error("sizes must add up to the number of corners, " + std::to_string(all.span().size()));
+        total += static_cast<std::size_t>(count), triangles += static_cast<std::size_t>(count) - 2;
+    }
+    if (total != all.span().size())
+        throw py::value_error("sizes must add up to the number of corners, " + std::to_string(all.span().size()));
+    std::vector<Face> faces(triangles);
+    {
+        const py::gil_scoped_release unlocked;
+        std::size_t from = 0;
+        Face* out = faces.data();
+        for (const std::int64_t count : counts.span()) {
+            const auto size = static_cast<std::size_t>(count);
+            triangulate_polygon(points.span(), all.span().subspan(from, size), out);
+            from += size, out += size - 2;
+        }
+    }
+    return rows_to_numpy<std::int64_t>(std::move(faces));
 }
 
 auto clean(const py::array& vertices, const py::array& faces) {
     const Rows<Vec3d, double> points(vertices, "vertices", "V");
     const FaceRows triangles(faces, "faces", "F");
     Dropped dropped;
-    const Mesh mesh = [&] {
+    Mesh mesh = [&] {
         const py::gil_scoped_release unlocked;
         return clean_mesh(points.span(), triangles.span(), dropped);
     }();
@@ -47,7 +80,7 @@ auto clean(const py::array& vertices, const py::array& faces) {
     counts["degenerate_faces"] = dropped.degenerate_faces;
     counts["duplicate_faces"] = dropped.duplicate_faces;
     counts["unreferenced_vertices"] = dropped.unreferenced_vertices;
-    const MeshArrays arrays = to_arrays(mesh);
+    const MeshArrays arrays = to_arrays(std::move(mesh));
     return py::make_tuple(arrays.vertices, arrays.faces, counts);
 }
 
@@ -81,6 +114,9 @@ auto sample(const py::array& vertices, const py::array& faces, const py::array& 
 void bind_mesh(py::module_& module) {
     module.def("parse_obj", &parsed<parse_obj>, py::arg("text"));
     module.def("parse_off", &parsed<parse_off>, py::arg("text"));
+    module.def("parse_ply", &parsed_file<parse_ply>, py::arg("content"));
+    module.def("parse_stl", &parsed_file<parse_stl>, py::arg("content"));
+    module.def("triangulate_polygons", &triangulate, py::arg("vertices"), py::arg("corners"), py::arg("sizes"));
     module.def("clean_mesh", &clean, py::arg("vertices"), py::arg("faces"));
     module.def("sample_surface", &sample, py::arg("vertices"), py::arg("faces"), py::arg("uniforms"));
 }

@@ -39,7 +39,7 @@ def test_other_formats_by_trimesh(tmp_path: Path, suffix: str) -> None:
     trimesh = pytest.importorskip("trimesh")
     box = trimesh.creation.box()
     box.export(tmp_path / f"box{suffix}")
-    vertices, faces = read_mesh(tmp_path / f"box{suffix}")
+    vertices, faces, _ = read_mesh(tmp_path / f"box{suffix}")
     assert len(faces) == 12
     np.testing.assert_allclose(vertices.min(0), [-0.5] * 3)
     np.testing.assert_allclose(vertices.max(0), [0.5] * 3)

@@ -27,7 +27,7 @@ def read_any_bytes(data: bytes) -> None:
     """One input; whatever else is raised is a finding."""
     INPUT.write_bytes(data)
     try:
-        vertices, faces = read_mesh(INPUT)
+        vertices, faces, _ = read_mesh(INPUT)
     except BadShapeError:
         return
     if len(faces):

@@ -106,7 +106,7 @@ def test_off_forms(text: bytes) -> None:
     [
         (b"", "the file is empty"),
         (b"PLY\n", "line 1: the header must be OFF"),
-        (b"OFF\n3 1\n", "the header must give the numbers"),
+        (b"OFF\n3\n", "the header must give the numbers"),
         (b"OFF\n-3 1 0\n", "the header must give the numbers"),
         (b"OFF\n1000000000 1000000000 0\n0 0 0\n", "more than the file can hold"),
         (b"OFF\n2 0 0\n0 0 0\n", "vertex 1 is missing"),

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import logging
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d import ops
 
-NATIVE = {"obj": ops.parse_obj, "off": ops.parse_off}
-FOREIGN = ("ply", "stl", "glb")  # by trimesh
 MAX_FACES = 20_000_000  # of a mesh, unless more are asked for
 MAX_FILE_BYTES = 4 << 30
 
@@ -64,13 +64,34 @@ class BadShapeError(ValueError):
         return type(self), (self.path, self.reason, self.detail)
 
 
+class MeshFile(NamedTuple):
+    """What a mesh file holds, and what was wrong in it but could be read; "" if nothing was."""
+
+    vertices: NDArray[np.float64]  # (V, 3)
+    faces: NDArray[np.int64]  # (F, 3)
+    repaired: str
+
+
 @dataclass(frozen=True)
 class Mesh:
-    """Triangles in the unit sphere: ``vertices`` (V, 3) float32, ``faces`` (F, 3) int64, and what cleaning dropped."""
+    """Triangles in the unit sphere: ``vertices`` (V, 3) float32, ``faces`` (F, 3) int64, what cleaning dropped, and what
+    was wrong in the file but could be read."""
 
     vertices: NDArray[np.float32]
     faces: NDArray[np.int64]
     dropped: dict[str, int]
+    file_repaired: str = ""
+
+    @property
+    def repaired(self) -> str:
+        """What had to be repaired, in words; "" if nothing had."""
+        dropped = [f"{count} {what.replace('_', ' ')}" for what, count in self.dropped.items() if count]
+        return ", ".join([*dropped, self.file_repaired] if self.file_repaired else dropped)
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether most triangles of the file had no area, as happens where indices or positions were read wrongly."""
+        return self.dropped.get("degenerate_faces", 0) > len(self.faces)
 
     def face_normals(self, of: NDArray[np.int64]) -> NDArray[np.float32]:
         """Unit normals (N, 3) of the faces ``of`` (N,), by their winding."""
@@ -81,10 +102,10 @@ class Mesh:
         return np.divide(normal, length, out=np.zeros_like(normal), where=length > 0).astype(np.float32)
 
 
-def read_mesh(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def read_mesh(path: str | os.PathLike[str]) -> MeshFile:
     """Vertices (V, 3) float64 and faces (F, 3) of all parts of a mesh file, merged, as they stand in it.
 
-    OBJ and OFF are read natively, PLY, STL and GLB by trimesh; no other file is opened. Raises ``BadShapeError``.
+    OBJ, OFF, PLY, STL and GLB are read; no other file is opened. Raises ``BadShapeError``.
     """
     path = Path(path)
     if not path.is_file():
@@ -97,21 +118,22 @@ def read_mesh(path: str | os.PathLike[str]) -> tuple[NDArray[np.float64], NDArra
     if size > MAX_FILE_BYTES:
         raise BadShapeError(path, Reason.TOO_LARGE, f"{size} bytes, at most {MAX_FILE_BYTES} are read")
     kind = path.suffix.lower().removeprefix(".")
-    if kind in FOREIGN:
-        return _read_with_trimesh(path, kind)
-    if kind not in NATIVE:
-        known = ", ".join([*NATIVE, *FOREIGN])
+    if kind == "glb":
+        return MeshFile(*_read_with_trimesh(path, kind), "")
+    if kind not in READERS:
+        known = ", ".join([*READERS, "glb"])
         raise BadShapeError(path, Reason.UNSUPPORTED, f"no reader for {path.suffix or 'no suffix'}, only {known}")
     try:
-        return NATIVE[kind](path.read_bytes())
+        return READERS[kind](path.read_bytes())
     except ValueError as error:
-        reason = Reason.INDEX_OUT_OF_RANGE if "is out of range" in str(error) else Reason.UNREADABLE
-        raise BadShapeError(path, reason, str(error)) from error
+        detail = str(error)
+        unsupported = Reason.UNSUPPORTED if "not supported" in detail else Reason.UNREADABLE
+        raise BadShapeError(path, Reason.INDEX_OUT_OF_RANGE if "is out of range" in detail else unsupported, detail) from error
 
 
 def load_mesh(path: str | os.PathLike[str], *, max_faces: int = MAX_FACES) -> Mesh:
     """Read a mesh file and ``normalize`` it. Raises ``BadShapeError``."""
-    vertices, faces = read_mesh(path)
+    vertices, faces, repaired = read_mesh(path)
     if len(faces) > max_faces:
         raise BadShapeError(path, Reason.TOO_LARGE, f"{len(faces)} triangles, at most {max_faces} are wanted")
     if len(faces) == 0:
@@ -120,7 +142,7 @@ def load_mesh(path: str | os.PathLike[str], *, max_faces: int = MAX_FACES) -> Me
     if len(faces) == 0:
         reason = Reason.ALL_DEGENERATE if dropped["degenerate_faces"] else Reason.NONFINITE_VERTICES
         raise BadShapeError(path, reason, "no face has an area and finite corners")
-    return Mesh(normalize(vertices), faces, dropped)
+    return Mesh(normalize(vertices), faces, dropped, repaired)
 
 
 def normalize(vertices: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -133,6 +155,60 @@ def normalize(vertices: NDArray[np.float64]) -> NDArray[np.float32]:
     centred /= np.abs(centred).max()  # first, so that no square over- or underflows
     x, y, z = (centred**2).T  # np.linalg.norm takes ten times as long for rows of three
     return (centred / np.sqrt((x + y + z).max())).astype(np.float32)
+
+
+def as_utf8(content: bytes) -> bytes:
+    """Text in any encoding that editors write (UTF-8, UTF-16, UTF-32, else Latin-1) as UTF-8 with the blanks and line
+    ends of ASCII. ASCII, which nearly all files are, is returned as it is."""
+    mark, encoding = next(((mark, name) for mark, name in _MARKS if content.startswith(mark)), (b"", ""))
+    if not encoding and content.isascii() and b"\0" not in content[:2]:
+        return content
+    if not encoding and b"\0" in content[:2]:
+        encoding = "utf-16-le" if content[1] == 0 else "utf-16-be"
+    if encoding:
+        text = content[len(mark) :].decode(encoding)
+    else:
+        try:
+            text = content.decode()
+        except UnicodeDecodeError:
+            text = content.decode("latin-1")
+    return text.translate(_BLANKS).encode()
+
+
+_MARKS = (  # in this order, as UTF-32's begins with UTF-16's
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_BLANKS = {code: " " for code in range(0x80, 0x3001) if chr(code).isspace()} | dict.fromkeys((0x85, 0x2028, 0x2029), "\n")
+
+
+def _read_obj(content: bytes) -> MeshFile:
+    return MeshFile(*ops.parse_obj(as_utf8(content)), "")
+
+
+def _read_off(content: bytes) -> MeshFile:
+    return MeshFile(*ops.parse_off(as_utf8(content)), "")
+
+
+def _read_ply(content: bytes) -> MeshFile:
+    return MeshFile(*ops.parse_ply(content if content.startswith(b"ply") else as_utf8(content)))
+
+
+def _read_stl(content: bytes) -> MeshFile:
+    text = content.startswith((codecs.BOM_UTF8, *_UTF16_SOLID))
+    return MeshFile(*ops.parse_stl(as_utf8(content) if text else content))
+
+
+_UTF16_SOLID = tuple(mark + "solid".encode(name) for mark, name in _MARKS if name.startswith("utf-16"))
+READERS: dict[str, Callable[[bytes], MeshFile]] = {
+    "obj": _read_obj,
+    "off": _read_off,
+    "ply": _read_ply,
+    "stl": _read_stl,
+}
 
 
 def _read_with_trimesh(path: Path, kind: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -53,8 +53,7 @@ def compute_shape(job: ShapeJob) -> Unwritten:
     """The cache file of one mesh, to be written, and what cleaning the mesh dropped."""
     mesh = load_mesh(job.mesh, max_faces=job.max_faces)
     pools = build_pools(mesh, job.settings, job.seed, job.key)
-    repaired = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in mesh.dropped.items() if count)
-    return Unwritten(repaired, partial(write_npz, job.out, pools))
+    return Unwritten(mesh.repaired, partial(write_npz, job.out, pools), mesh.suspicious)
 
 
 def shape_jobs(flags: MeshFlags, out_root: Path, split: str, meshes: Mapping[str, Path]) -> list[ShapeJob]:

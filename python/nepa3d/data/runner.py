@@ -16,15 +16,17 @@ from tqdm import tqdm
 from nepa3d.data.cache import CacheError
 from nepa3d.data.mesh import BadShapeError
 
-State = Literal["ok", "ok_repaired", "skipped", "bad_input", "timeout", "crash", "oom", "io_error", "error"]
-GOOD: tuple[State, ...] = ("ok", "ok_repaired", "skipped")
+State = Literal[
+    "ok", "ok_repaired", "suspicious", "skipped", "bad_input", "timeout", "crash", "oom", "io_error", "error"
+]
+GOOD: tuple[State, ...] = ("ok", "ok_repaired", "suspicious", "skipped")
 
 Job = TypeVar("Job")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a shape; ``reason`` says why it failed or what was repaired."""
+    """What became of a shape; ``reason`` says why it failed, what was repaired, or what is suspicious."""
 
     key: str
     state: State
@@ -59,6 +61,7 @@ class Unwritten:
 
     repaired: str
     write: Callable[[], None]
+    suspicious: bool = False  # more had to be repaired than a sound file needs
 
 
 @dataclass(frozen=True)
@@ -88,19 +91,23 @@ class Report:
         """Shapes without a result, by key."""
         return sorted((o for o in self.outcomes if o.state not in GOOD), key=lambda o: o.key)
 
+    def of_state(self, state: State) -> list[Outcome]:
+        """Shapes of one state, by key."""
+        return sorted((o for o in self.outcomes if o.state == state), key=lambda o: o.key)
+
     def to_json(self) -> dict[str, Any]:
-        """Counts, failures and repairs as plain values."""
-        repaired = sorted((o for o in self.outcomes if o.state == "ok_repaired"), key=lambda o: o.key)
+        """Counts, failures, repairs and what is suspicious as plain values."""
         return {
             "counts": self.counts(),
             "failures": [asdict(outcome) for outcome in self.failures()],
-            "repaired": [asdict(outcome) for outcome in repaired],
+            "repaired": [asdict(outcome) for outcome in self.of_state("ok_repaired")],
+            "suspicious": [asdict(outcome) for outcome in self.of_state("suspicious")],
         }
 
     def print_summary(self, label: str) -> None:
-        """One line of counts, then a line a failure."""
+        """One line of counts, then a line for each failure and each suspicious shape."""
         print(f"{label}: " + (", ".join(f"{n} {state}" for state, n in self.counts().items()) or "nothing to do"))
-        for failure in self.failures():
+        for failure in [*self.failures(), *self.of_state("suspicious")]:
             print(f"  {failure.key}: {failure.state}: {failure.reason}")
 
 
@@ -225,6 +232,8 @@ def _write(key: str, computed: str | Unwritten | Outcome) -> Outcome:
             computed.write()
         except (ValueError, OSError, MemoryError) as error:
             return _outcome(key, error)
+        if computed.suspicious:
+            return Outcome(key, "suspicious", f"most triangles of the file have no area: {computed.repaired}")
         computed = computed.repaired
     return Outcome(key, "ok_repaired" if computed else "ok", computed)
 

@@ -125,14 +125,45 @@ def clean_mesh(vertices: ArrayLike, faces: ArrayLike) -> tuple[NDArray[np.float6
     return _core.clean_mesh(np.asarray(vertices), np.asarray(faces))
 
 
-def parse_obj(text: bytes) -> tuple[NDArray[np.float64], Int]:
-    """Vertices (V, 3) float64 and faces (F, 3) of Wavefront OBJ text; polygons become fans, materials are ignored.
+def triangulate_polygons(vertices: ArrayLike, corners: ArrayLike, sizes: ArrayLike) -> Int:
+    """Triangles (F, 3) of P polygons, each of ``sizes`` (P,) many of the ``corners`` (C,), which index ``vertices``.
 
-    Raises ``ValueError`` naming the line on a malformed vertex or an index that names no vertex.
+    A polygon of n corners gives n - 2 triangles with its winding. It is seen along its Newell normal. The fan around its
+    first corner is taken if none of its triangles is turned over, as in every convex polygon; else, of four corners, the
+    fan around the second; else ears are clipped (Meisters, 1975). Where edges cross, so that no ear is left, the first
+    corner that is not reflex is cut. A polygon without area, or with a corner that is not finite, keeps its fan.
+    """
+    return _core.triangulate_polygons(np.asarray(vertices), np.asarray(corners), np.asarray(sizes))
+
+
+def parse_obj(text: bytes) -> tuple[NDArray[np.float64], Int]:
+    """Vertices (V, 3) float64 and triangles (F, 3) of Wavefront OBJ text; materials are ignored.
+
+    Raises ``ValueError`` naming the line and what stood there on a malformed vertex or face, and on an index that names
+    no vertex.
     """
     return _core.parse_obj(text)
 
 
 def parse_off(text: bytes) -> tuple[NDArray[np.float64], Int]:
-    """Vertices (V, 3) float64 and faces (F, 3) of ASCII OFF text; polygons become fans, colours are ignored."""
+    """Vertices (V, 3) float64 and triangles (F, 3) of OFF text, with or without the prefixes ST, C, N and 4.
+
+    Raises ``ValueError`` naming the line and what stood there.
+    """
     return _core.parse_off(text)
+
+
+def parse_ply(content: bytes) -> tuple[NDArray[np.float64], Int, str]:
+    """Vertices (V, 3) float64 and triangles (F, 3) of PLY text or binary, and what was wrong in it but could be read.
+
+    Faces and triangle strips are read. Raises ``ValueError`` naming the line or byte and the fault.
+    """
+    return _core.parse_ply(content)
+
+
+def parse_stl(content: bytes) -> tuple[NDArray[np.float64], Int, str]:
+    """Vertices (3 F, 3) float64 and triangles (F, 3) of STL text or binary, and what was wrong but could be read.
+
+    Raises ``ValueError`` naming the line and the fault.
+    """
+    return _core.parse_stl(content)
