@@ -71,13 +71,13 @@ sanitize: env
 	@LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
 		PYTHONPATH=$(SANITIZED)/site $(BIN)/python -m pytest tests/ops/test_geometry.py tests/ops/test_instruction_sets.py tests/ops/test_mesh_readers.py tests/data/test_loader.py tests/analysis/test_completion_loader.py
 
-# The native readers under libFuzzer with both sanitizers; needs clang. For PLY, STL and GLB see tests/fuzz/fuzz_readers.py.
+# The native readers under libFuzzer with both sanitizers; needs clang. For GLB see tests/fuzz/fuzz_readers.py.
 fuzz: env
 	@echo "== fuzzing: $(FUZZ_RUNS) inputs a format"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt cmake
 	@$(BIN)/cmake -S tests/fuzz -B build/fuzz -DCMAKE_CXX_COMPILER=$$(command -v clang++ || command -v clang++-14) >/dev/null
 	@$(BIN)/cmake --build build/fuzz -j2 >/dev/null
-	@for format in obj off npz; do mkdir -p build/fuzz/corpus_$$format; \
+	@for format in obj off ply stl npz; do mkdir -p build/fuzz/corpus_$$format; \
 		build/fuzz/fuzz_$$format -runs=$(FUZZ_RUNS) -max_len=6000 -timeout=5 -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1 \
 			-artifact_prefix=build/fuzz/ build/fuzz/corpus_$$format tests/fuzz/corpus/$$format 2>&1 | grep -v '# Uses' || exit 1; done
 

@@ -97,12 +97,12 @@ public:
             next_[before] = after;
             previous_[after] = before;
             next_[tip] = REMOVED;
-            first_ = std::min(before, after);
             --left_;
             to_look_at_.push_back(after);
             to_look_at_.push_back(before);
         }
-        *faces = face_at(first_);
+        const std::size_t a = first();
+        *faces = {corners_[a], corners_[next_[a]], corners_[previous_[a]]};
     }
 
 private:
@@ -153,12 +153,18 @@ private:
         }
     }
 
-    std::size_t without_ear() const {
-        std::size_t i = first_;
+    std::size_t without_ear() {
+        std::size_t i = first();
         for (std::size_t k = 0; k < left_; ++k, i = next_[i]) {
             if (turn_at(i) > 0) return i;
         }
         return i;
+    }
+
+    /// The first corner that is left.
+    std::size_t first() {
+        while (next_[first_] == REMOVED) ++first_;
+        return first_;
     }
 
     static constexpr std::size_t REMOVED = std::numeric_limits<std::size_t>::max();

@@ -243,3 +243,100 @@ def _walk(occupancy: NDArray[np.uint8], origin: np.ndarray, direction: np.ndarra
         if not 0 <= cell[nearest] < grid:
             return None
     return None
+
+
+def triangulate_polygons(vertices: NDArray[np.float64], corners: Int, sizes: Int) -> Int:
+    """Triangles (F, 3) of polygons, one after the other; see ``nepa3d.ops.triangulate_polygons`` for the rules."""
+    triangles = []
+    for polygon in np.split(np.asarray(corners), np.cumsum(sizes)[:-1]):
+        triangles += _triangulate(np.asarray(vertices, np.float64)[polygon], polygon.tolist())
+    return np.array(triangles, np.int64).reshape(-1, 3)
+
+
+_ROUNDING = 64 * np.finfo(np.float64).eps  # of twice the area of a triangle in a polygon that fits [-1, 1]^3
+
+
+def _triangulate(xyz: NDArray[np.float64], corners: list[int]) -> list[list[int]]:
+    """One polygon: its corners (n, 3) in space, and their numbers."""
+
+    def fan(hub: int) -> list[list[int]]:
+        order = [*range(hub, len(corners)), *range(hub)]
+        return [[order[0], a, b] for a, b in itertools.pairwise(order[1:])]
+
+    def numbered(triangles: list[list[int]]) -> list[list[int]]:
+        return [[corners[i] for i in triangle] for triangle in triangles]
+
+    flat = _along_normal(xyz)
+    if len(corners) == 3 or flat is None:
+        return numbered(fan(0))
+
+    def turn(a: int, b: int, c: int) -> float:
+        (ax, ay), (bx, by), (cx, cy) = flat[a], flat[b], flat[c]
+        return float((bx - ax) * (cy - ay) - (by - ay) * (cx - ax))
+
+    for hub in range(2 if len(corners) == 4 else 1):
+        if all(turn(*triangle) >= -_ROUNDING for triangle in fan(hub)):
+            return numbered(fan(hub))
+    if len(corners) == 4:
+        return numbered(fan(0))
+
+    ring = list(range(len(corners)))  # what is left of the polygon
+
+    def beside(i: int) -> tuple[int, int, int]:
+        place = ring.index(i)
+        return ring[place - 1], i, ring[(place + 1) % len(ring)]
+
+    def is_ear(i: int) -> bool:
+        a, b, c = beside(i)
+        if abs(turn(a, b, c)) <= _ROUNDING:
+            return True
+        if turn(a, b, c) < 0:
+            return False
+        return not any(
+            turn(*beside(p)) <= _ROUNDING
+            and turn(a, b, p) >= 0
+            and turn(b, c, p) >= 0
+            and turn(c, a, p) >= 0
+            and tuple(flat[p]) not in (tuple(flat[a]), tuple(flat[c]))
+            for p in ring
+            if p in reflex_at_first and p not in (a, b, c)
+        )
+
+    # in a simple polygon no cut makes a convex corner reflex
+    reflex_at_first = [i for i in ring if turn(*beside(i)) <= _ROUNDING]
+
+    triangles, waiting, looks = [], list(ring), 64
+    while len(ring) > 3:
+        tip = next((i for i in waiting if i in ring and is_ear(i)), None)
+        if tip is None and looks:  # corners that touch may have become ears since
+            looks -= 1
+            tip = next((i for i in ring if is_ear(i)), None)
+            waiting = ring[ring.index(tip) :] if tip is not None else []
+        if tip is None:  # edges cross
+            looks = 0
+            tip = next((i for i in ring if turn(*beside(i)) > 0), ring[0])
+            waiting = [tip]
+        a, _, c = beside(tip)
+        triangles.append([a, tip, c])
+        ring.remove(tip)
+        waiting = [a, c, *waiting[waiting.index(tip) + 1 :]]
+    return numbered([*triangles, ring])
+
+
+def _along_normal(xyz: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Corners (n, 2) of a polygon as seen along its Newell normal, scaled to fit [-1, 1]; None if it has no normal."""
+    offset = xyz - xyz[0]
+    extent = np.abs(offset).max()
+    if not (np.finfo(np.float64).tiny <= extent < np.inf) or not np.isfinite(1 / extent):
+        return None
+    offset *= 1 / extent
+    normal = np.cross(np.roll(offset, 1, axis=0), offset).sum(0)
+    length = np.linalg.norm(normal)
+    if not length > _ROUNDING:
+        return None
+    normal /= length
+    axis = np.abs(normal).argmax()
+    right = np.roll(np.eye(3)[0], axis + 1)
+    right -= right @ normal * normal
+    right /= np.linalg.norm(right)
+    return offset @ np.column_stack([right, np.cross(normal, right)])
