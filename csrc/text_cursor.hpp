@@ -64,6 +64,7 @@ struct Cursor {
     /// -1.#IND, are infinite and NaN.
     template <class Number>
     bool read_number(Number& value) {
+        if (at == end) return false;
         const char* from = at + (at + 1 < end && *at == '+' && at[1] != '-');
         const auto [stop, error] = std::from_chars(from, end, value);
         if (error == std::errc::result_out_of_range) value = out_of_range(from, stop, value);
