@@ -288,7 +288,7 @@ def ridge_memory(shapes: int, queries: int = 256, width: int = 384, batch: int =
 
 def peak_memory() -> int:
     """The most bytes this process has had resident, as Linux counts them."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 

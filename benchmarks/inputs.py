@@ -122,7 +122,7 @@ def usual_mesh(files: list[MeshFile]) -> MeshFile:
 
 def count_faces(corpus: Path, cache: Path) -> dict[Path, int]:
     """Triangles after cleaning of each OBJ file below ``corpus``; files of known path and size are not read again."""
-    known = json.loads(cache.read_text()) if cache.exists() else {}
+    known = json.loads(cache.read_text(encoding="utf-8")) if cache.exists() else {}
     counts = {}
     for path in tqdm(sorted(corpus.rglob("*.obj")), desc="counting faces", unit="mesh", leave=False, disable=None):
         size = path.stat().st_size

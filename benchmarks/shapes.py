@@ -135,7 +135,7 @@ def watch_memory(meshes: Sequence[Path], out: Path, count: int) -> list[tuple[in
     for index, job in enumerate(tqdm(jobs(meshes, out, count), total=count, desc="memory", unit="shape"), start=1):
         build_and_write(job)
         if index % MEMORY_STEP == 0 or index == count:
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
             seen.append((index, pages * os.sysconf("SC_PAGESIZE")))
     return seen
 

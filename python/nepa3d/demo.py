@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import yaml
 from tabulate import tabulate
 
 from nepa3d import cli
-from nepa3d.data.files import write_json, write_text
+from nepa3d.data.files import read_json, write_json, write_text
 from nepa3d.data.import_sweethome3d import fetch_furniture, find_furniture
 
 PAIRS = (("mesh", "udfgrid"), ("mesh", "pointcloud_noray"), ("pointcloud_noray", "udfgrid"))
@@ -321,7 +320,7 @@ def demo(config: Config) -> None:
 
 def _write_timings(path: Path, seconds: dict[str, float]) -> None:
     """Keep a stage's time when it was skipped now because it was done before."""
-    before = json.loads(path.read_text()) if path.exists() else {}
+    before = read_json(path) if path.exists() else {}
     write_json(path, {name: round(took, 2) if took else before.get(name, 0.0) for name, took in seconds.items()})
 
 

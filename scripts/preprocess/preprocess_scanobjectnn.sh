@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# ScanObjectNN's h5 files to caches.
+# ScanObjectNN's h5 files to caches. Of the variants in main_split, VARIANT chooses one: plain, augmented25_norot,
+# augmented25rot, augmentedrot, augmentedrot_scale75.
 # Variables named as its flags in upper case change them, here and under `qsub -v NAME=value`; flags may follow too.
 set -euo pipefail
 set -a

@@ -68,6 +68,8 @@ def test_layout_and_provenance(scans: Path, tmp_path: Path) -> None:
         "ray_pool=16",
         "pt_surface_ratio=0.5",
         "pt_surface_sigma=0.02",
+        "variant=plain",
+        "h5_folder=main_split",
         "h5_count=1",
         f"{scans / 'training_objectdataset.h5'}",
     ]
@@ -222,3 +224,126 @@ def test_a_root_without_scans_is_refused(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "scans").mkdir()
     assert run(tmp_path / "scans", tmp_path / "cache") == cli.EXIT_USAGE
     assert "'train' in its or its folder's name" in capsys.readouterr().err
+
+
+VARIANTS = ("plain", "augmented25_norot", "augmented25rot", "augmentedrot", "augmentedrot_scale75")
+
+
+@pytest.fixture
+def distributed(tmp_path: Path) -> Path:
+    """A folder as ScanObjectNN's archive has it: five variants, each of a training and a test file."""
+    root = tmp_path / "h5_files" / "main_split"
+    for seed, variant in enumerate(VARIANTS):
+        end = "" if variant == "plain" else f"_{variant}"
+        write_scans(root / f"training_objectdataset{end}.h5", data=clouds(2, seed=seed), label=np.array([0, 1]))
+        write_scans(root / f"test_objectdataset{end}.h5", data=clouds(1, seed=seed + 9), label=np.array([1]))
+    return root
+
+
+def stems(out: Path) -> set[str]:
+    return {path.stem.rpartition("_")[0] for path in out.glob("*/*/*.npz")}
+
+
+@pytest.mark.parametrize("split", ["all", "train"])
+def test_several_variants_are_not_mixed(
+    distributed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str
+) -> None:
+    assert run(distributed, tmp_path / "cache", "--split", split) == cli.EXIT_USAGE
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--variant" in error
+    assert all(variant in error for variant in VARIANTS)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_training_file_of_one_variant_and_a_test_file_of_another(
+    scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (scans / "test_objectdataset.h5").rename(scans / "test_objectdataset_augmentedrot.h5")
+    assert run(scans, tmp_path / "cache") == cli.EXIT_USAGE
+    assert "2 variants of ScanObjectNN (plain, augmentedrot)" in capsys.readouterr().err
+    assert run(scans, tmp_path / "cache", "--variant", "plain") == cli.EXIT_USAGE
+    assert "no *.h5 of the variant plain" in capsys.readouterr().err
+    assert run(scans, tmp_path / "cache", "--variant", "augmented25rot") == cli.EXIT_USAGE
+    assert "only plain, augmentedrot" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_one_variant_is_chosen_and_noted(distributed: Path, tmp_path: Path, variant: str) -> None:
+    out = tmp_path / "cache"
+    assert run(distributed, out, "--variant", variant) == cli.EXIT_OK
+    end = "" if variant == "plain" else f"_{variant}"
+    assert stems(out) == {f"training_objectdataset{end}", f"test_objectdataset{end}"}
+    settings = json.loads((out / "_meta" / "preprocess_settings_train.json").read_text())
+    assert settings["variant"] == variant
+    assert f"variant={variant}\n" in (out / "_meta" / "scanobjectnn_test_source.txt").read_text()
+
+
+def test_a_cache_of_another_variant_is_refused(
+    distributed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "cache"
+    assert run(distributed, out, "--variant", "plain", "--split", "train") == cli.EXIT_OK
+    listed = (out / "_meta" / "scanobjectnn_train_source.txt").read_text()
+    for more in (["--split", "train"], ["--split", "test"], ["--overwrite"]):
+        assert run(distributed, out, "--variant", "augmentedrot", *more) == cli.EXIT_USAGE
+        assert "variant (plain -> augmentedrot): choose another out_root" in capsys.readouterr().err
+    assert (out / "_meta" / "scanobjectnn_train_source.txt").read_text() == listed
+    assert stems(out) == {"training_objectdataset"}
+
+
+def test_with_and_without_background_are_not_mixed(
+    scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "cache"
+    assert run(scans, out) == cli.EXIT_OK
+    without = scans.rename(tmp_path / "main_split_nobg")
+    assert run(without, out) == cli.EXIT_USAGE
+    assert "h5_folder main_split -> main_split_nobg" in capsys.readouterr().err
+    (tmp_path / "both" / "main_split").mkdir(parents=True)
+    (without / "test_objectdataset.h5").rename(tmp_path / "both" / "main_split" / "test_objectdataset.h5")
+    without.rename(tmp_path / "both" / "main_split_nobg")
+    assert run(tmp_path / "both", tmp_path / "other") == cli.EXIT_USAGE
+    assert "several folders of ScanObjectNN (main_split, main_split_nobg)" in capsys.readouterr().err
+
+
+def test_a_cache_from_before_variants_were_noted_goes_on(
+    distributed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "cache"
+    assert run(distributed, out, "--variant", "augmentedrot") == cli.EXIT_OK
+    for split in ("train", "test"):
+        path = out / "_meta" / f"preprocess_settings_{split}.json"
+        settings = json.loads(path.read_text())
+        path.write_text(json.dumps({key: settings[key] for key in settings.keys() - {"variant", "h5_folder"}}))
+    assert run(distributed, out, "--variant", "plain") == cli.EXIT_USAGE
+    assert "variant (augmentedrot -> plain)" in capsys.readouterr().err
+    assert run(distributed, out, "--variant", "augmentedrot") == cli.EXIT_OK
+    assert "3 skipped" in capsys.readouterr().out
+
+
+def test_what_is_neither_train_nor_test_is_named(
+    scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = {"data": clouds(1, seed=5), "label": np.array([0])}
+    left_out = [write_scans(scans / name, **one) for name in ("val.h5", "train/objects_val.h5", "other.h5")]
+    upper = write_scans(scans / "TRAIN_MORE.H5", **one)
+    (scans / "._training_objectdataset.h5").write_bytes(b"\0\5\x16\7")
+    assert run(scans, tmp_path / "cache") == cli.EXIT_OK
+    error = capsys.readouterr().err
+    for path in left_out:
+        assert f"left out {path}: neither 'train' nor 'test'" in error
+    assert "._training" not in error
+    assert stems(tmp_path / "cache") == {"training_objectdataset", "test_objectdataset", upper.stem}
+    assert run(scans, tmp_path / "chosen", "--variant", "plain") == cli.EXIT_OK
+    assert f"left out {upper}: its name tells no variant" in capsys.readouterr().err
+
+
+def test_labels_in_a_column_are_labels(scans: Path, tmp_path: Path) -> None:
+    write_scans(scans / "training_objectdataset.h5", data=clouds(3), label=np.array([[3], [1], [3]]))
+    assert run(scans, tmp_path / "cache", "--split", "train") == cli.EXIT_OK
+    assert sorted(path.parent.name for path in (tmp_path / "cache").glob("train/*/*.npz")) == [
+        "class_001",
+        "class_003",
+        "class_003",
+    ]

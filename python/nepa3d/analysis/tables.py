@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from tabulate import tabulate
 
 from nepa3d import cli
 from nepa3d.analysis.ranking import chance_metrics
-from nepa3d.data.files import write_text
+from nepa3d.data.files import read_json, write_text
 
 UCPR_HEADS = ("Tag", "CKPT", "Query -> Gallery", "Split", "max_files", "R@1", "R@5", "R@10", "mAP", "Note")
 CPAC_HEADS = ("Tag", "CKPT", "Context -> Target", "Split", "max_shapes", "MAE", "RMSE", "IoU@tau", "Note")
@@ -74,13 +73,7 @@ def collect(paths: Sequence[str]) -> list[Table]:
 
 def read_result(path: str) -> dict[str, Any]:
     """One result file; ``ValueError`` naming it when it is not a JSON object."""
-    try:
-        result = json.loads(Path(path).read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected a JSON result, got {error}") from error
-    if not isinstance(result, dict):
-        raise ValueError(f"{path}: expected a JSON object, got a {type(result).__name__}")
-    return result
+    return read_json(path)
 
 
 def probe_of(result: dict[str, Any]) -> str | None:

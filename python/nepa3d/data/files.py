@@ -82,6 +82,22 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def read_json(path: str | os.PathLike[str], expected: str = "a JSON object") -> dict[str, Any]:
+    """The JSON object a file holds; ``ValueError`` naming a file that is truncated, or holds something else."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected {expected}, got a {type(value).__name__}")
+    return value
+
+
+def is_macos_metadata(path: Path) -> bool:
+    """Whether a file only accompanies another, as "._<name>" does <name> where macOS copied or packed it."""
+    return path.name.startswith("._")
+
+
 def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], *, deflate: bool = False) -> None:
     """Write ``arrays`` as one ``.npz`` that ``numpy.load`` reads, whole or not at all.
 
@@ -165,4 +181,4 @@ def _lives(process: int) -> bool:
     except PermissionError:  # somebody else's
         return True
     status = Path(f"/proc/{process}/stat")  # on Linux
-    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] in "ZX")
+    return not (status.exists() and status.read_bytes().rpartition(b")")[2].split()[0] in b"ZX")

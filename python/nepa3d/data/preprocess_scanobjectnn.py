@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -15,15 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d import cli, ops
-from nepa3d.data.files import write_npz, write_text
+from nepa3d.data import scan_variants
+from nepa3d.data.files import is_macos_metadata, read_json, write_json, write_npz, write_text
 from nepa3d.data.mesh import BadShapeError, Reason
 from nepa3d.data.objects import write_objects
-from nepa3d.data.preprocessing import RunFlags, exit_status, preprocess
+from nepa3d.data.preprocessing import RunFlags, claim, exit_status, preprocess, settings_file
 from nepa3d.data.query_pools import PoolSettings, point_queries, random_stream
 from nepa3d.data.runner import Report, Unwritten
 
 SPLITS = ("train", "test")
 MAX_LABEL = 999  # class_XXX
+
+_VALIDATION = re.compile(r"(?:^|[^a-z])val(?:id|idation)?(?:[^a-z]|$)")  # in a name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,20 +36,25 @@ class Config(RunFlags):
     """Turn the scans of <scan_root>/**/*.h5 into <out_root>/<split>/class_<label>/<h5 stem>_<index>.npz.
 
     Files with "train" in their own or else their folder's name are the train split, those with "test" the test split.
+    Of the five variants that a folder of ScanObjectNN holds as distributed, --variant chooses one.
     What exists is skipped. Scans that fail are listed at the end and in <out_root>/_meta/preprocess_<split>.json; the
     exit status is then 3. Which files were read is kept in <out_root>/_meta/scanobjectnn_<split>_source.txt, and in
     objects_<split>.json beside it which scans are of one object, where the files have a dataset "object" of names.
 
     Example: python -m nepa3d.data.preprocess_scanobjectnn --scan_root data/ScanObjectNN/h5_files/main_split
-    --out_root data/scanobjectnn_main_split_v2 --split all --pt_pool 4000 --ray_pool 256
+    --variant plain --out_root data/scanobjectnn_main_split_v2 --split all --pt_pool 4000 --ray_pool 256
     """
 
     scan_root: Path
-    """Folder of the h5 files, of one variant of the data set."""
+    """Folder of the h5 files: ScanObjectNN's main_split, main_split_nobg, ..., or any other."""
     out_root: Path
     """Folder of the caches."""
     split: Literal["train", "test", "all"] = "all"
     """Which part to build."""
+    variant: scan_variants.Variant | None = None
+    """Which of the folder's variants, by their files' names: plain is {training,test}_objectdataset.h5 (OBJ_BG, in a
+    folder without background OBJ_ONLY), the others have _<variant> there (augmentedrot_scale75: PB_T50_RS). Left out:
+    all files, which must not be of several variants."""
     pt_pool: int = 2000
     """Point queries of a scan."""
     ray_pool: int = 1000
@@ -125,7 +135,7 @@ def scan_pools(points: NDArray[np.float32], settings: PoolSettings, seed: int, k
 
 
 def open_scans(file: Path) -> h5py.File:
-    """An h5 file with ``data`` (S, N, 3) and ``label`` (S,), or ``ValueError`` naming the file and the fault."""
+    """An h5 file with ``data`` (S, N, 3) and ``label`` (S,) or (S, 1). ``ValueError`` naming the file and its fault."""
     if file.stat().st_size == 0:
         raise ValueError(f"{file}: the file has 0 bytes")
     try:
@@ -136,7 +146,8 @@ def open_scans(file: Path) -> h5py.File:
         dataset = opened.get(name)
         if not isinstance(dataset, h5py.Dataset):
             raise ValueError(f"{file}: has no dataset {name!r}, only {', '.join(opened) or 'nothing'}")
-        if dataset.dtype.kind not in kinds or len(dataset.shape) != rank:
+        column = name == "label" and dataset.shape[1:] == (1,)
+        if dataset.dtype.kind not in kinds or not (len(dataset.shape) == rank or column):
             raise ValueError(f"{file}: {name} must have {rank} axes of numbers, got {dataset.dtype} {dataset.shape}")
     data, label = opened["data"].shape, opened["label"].shape
     if data[0] != label[0]:
@@ -150,7 +161,7 @@ def read_labels(file: Path) -> NDArray[np.int64]:
     """The class (S,) of each scan. ``ValueError`` if one is no whole number of 0..999."""
     with open_scans(file) as opened:
         try:
-            labels = opened["label"][:]
+            labels = opened["label"][:].reshape(-1)
         except OSError as error:
             raise ValueError(f"{file}: label cannot be read: {error}") from error
     wrong = ~np.isfinite(labels) | (labels != np.floor(labels)) | (labels < 0) | (labels > MAX_LABEL)
@@ -190,19 +201,23 @@ def _opened(file: Path, process: int) -> h5py.File:
 
 
 def split_of(file: Path) -> str | None:
-    """The split a file's name tells, or else its folder's; ``None`` if neither does."""
+    """The split a file's name tells, or else its folder's; ``None`` if neither does, or it is a validation set."""
     for name in (file.name.lower(), file.parent.name.lower()):
         told = [split for split in SPLITS if split in name]
         if len(told) == 1:
             return told[0]
+        if not told and _VALIDATION.search(name):
+            return None
     return None
 
 
 def find_scans(config: Config) -> dict[str, list[Path]]:
-    """The h5 files of each chosen split, sorted. ``ValueError`` if one has none, or if two have one name."""
-    if not config.scan_root.is_dir():
-        raise ValueError(f"scan_root: {config.scan_root} is not a folder")
-    files = sorted(config.scan_root.rglob("*.h5"))
+    """The h5 files of each chosen split, sorted.
+
+    ``ValueError`` if one has none, if two have one name, or if there are several variants and none was chosen.
+    """
+    found_files = h5_files(config.scan_root)
+    files = [f for f in found_files if config.variant in (None, scan_variants.variant_of(f))]
     stems = Counter(file.stem for file in files)
     twice = [f"{file}" for file in files if stems[file.stem] > 1]
     if twice and not config.allow_duplicate_stems:
@@ -210,12 +225,44 @@ def find_scans(config: Config) -> dict[str, list[Path]]:
             f"scan_root: several h5 files of one name ({', '.join(twice)}), their scans would be mixed up: "
             "name the folder of one variant, or --allow_duplicate_stems"
         )
+    files = scan_variants.choose(config.scan_root, found_files, config.variant)
+    folders = scan_variants.folders(files)
+    if len(folders) > 1 and not config.allow_duplicate_stems:
+        raise ValueError(
+            f"scan_root: {config.scan_root} holds files of several folders of ScanObjectNN ({', '.join(folders)}), "
+            "which must not be mixed in one cache: name one of them"
+        )
     wanted = SPLITS if config.split == "all" else (config.split,)
     found = {split: [file for file in files if split_of(file) == split] for split in wanted}
     for split, of_split in found.items():
         if not of_split:
-            raise ValueError(f"scan_root: no *.h5 below {config.scan_root} has {split!r} in its or its folder's name")
+            of_variant = f" of the variant {config.variant}" if config.variant else ""
+            raise ValueError(
+                f"scan_root: no *.h5{of_variant} below {config.scan_root} has {split!r} in its or its folder's name"
+            )
     return found
+
+
+def h5_files(root: Path) -> list[Path]:
+    """Every h5 file below ``root``, sorted."""
+    if not root.is_dir():
+        raise ValueError(f"scan_root: {root} is not a folder")
+    return sorted(path for path in root.rglob("*") if is_h5(path.name) and not is_macos_metadata(path))
+
+
+def is_h5(name: str) -> bool:
+    """Whether a file's name is that of an h5 file."""
+    return name.lower().endswith(".h5")
+
+
+def name_left_out(config: Config) -> None:
+    """Say which h5 files no split takes."""
+    for file in h5_files(config.scan_root):
+        variant = scan_variants.variant_of(file)
+        if split_of(file) is None:
+            print(f"left out {file}: neither 'train' nor 'test' in its or its folder's name", file=sys.stderr)
+        elif config.variant and variant is None:
+            print(f"left out {file}: its name tells no variant of ScanObjectNN", file=sys.stderr)
 
 
 def plan(config: Config, split: str, files: Sequence[Path]) -> list[ScanJob]:
@@ -234,13 +281,42 @@ def plan(config: Config, split: str, files: Sequence[Path]) -> list[ScanJob]:
     return sorted(jobs, key=lambda job: job.key)
 
 
+def source_list(out_root: Path, split: str) -> Path:
+    """Where it is kept which files a split was made of."""
+    return out_root / "_meta" / f"scanobjectnn_{split}_source.txt"
+
+
 def write_provenance(config: Config, split: str, files: Sequence[Path]) -> None:
     """Say which files a split was made of, and how."""
     settings = [f"{name}={value}" for name, value in config.content().items() if name != "seed"]
+    settings += [f"{name}={value}" for name, value in scan_variants.source_of(files).items() if value]
     lines = [f"scan_root={config.scan_root.resolve()}", f"split={split}", f"seed={config.seed}", *settings]
     lines += [f"h5_count={len(files)}", *(f"{file.resolve()}" for file in files)]
-    path = config.out_root / "_meta" / f"scanobjectnn_{split}_source.txt"
-    write_text(path, "".join(f"{line}\n" for line in lines))
+    write_text(source_list(config.out_root, split), "".join(f"{line}\n" for line in lines))
+
+
+def require_one_source(config: Config, source: Mapping[str, str | None]) -> None:
+    """Refuse a cache that has scans of another variant, which --overwrite would leave beside the new ones.
+
+    So is one whose other split is of another folder. Settings from before these were noted get theirs.
+    """
+    for split in SPLITS:
+        path = settings_file(config.out_root, split)
+        if not path.exists():
+            continue
+        before = read_json(path)
+        listed = source_list(config.out_root, split)
+        if listed.exists() and not source.keys() <= before.keys():
+            lines = listed.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+            before = {**source, **scan_variants.source_of(Path(line) for line in lines[1:] if is_h5(line)), **before}
+            write_json(path, before)
+        stays = config.split not in ("all", split)
+        for name, value in source.items():
+            if before.get(name) != value and name in before and (stays or name == "variant"):
+                raise ValueError(
+                    f"{config.out_root / split} holds scans of another {name} ({before[name]} -> {value}): "
+                    "choose another out_root"
+                )
 
 
 def write_object_list(config: Config, split: str, jobs: Sequence[ScanJob]) -> None:
@@ -255,10 +331,15 @@ def preprocess_scans(config: Config) -> Report:
     """Build every missing cache file of the chosen splits; see ``Config``."""
     files = find_scans(config)
     splits = {split: plan(config, split, of_split) for split, of_split in files.items()}
+    source = scan_variants.source_of(file for of_split in files.values() for file in of_split)
+    settings = config.content() | source
+    require_one_source(config, source)
+    claim(config, config.out_root, splits, settings)
+    name_left_out(config)
     for split, of_split in files.items():
         write_provenance(config, split, of_split)
         write_object_list(config, split, splits[split])
-    return preprocess(config, config.out_root, splits, compute_scan, config.content(), f"preprocess_{config.split}")
+    return preprocess(config, config.out_root, splits, compute_scan, settings, f"preprocess_{config.split}")
 
 
 def command(config: Config) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -15,7 +14,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from nepa3d import cli
-from nepa3d.data.files import remove_temporaries, temporary_prefix, write_json
+from nepa3d.data.files import read_json, remove_temporaries, temporary_prefix, write_json
 from nepa3d.data.shapenet_unpaired_split import EVALUATION, PARTS
 
 LinkMode = Literal["symlink", "hardlink", "copy"]
@@ -55,12 +54,10 @@ class Record:
 def read_records(path: Path) -> list[Record]:
     """The records of an assignment file; ``ValueError`` naming the file and the record on anything unsound."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, "an object with a list `records`")
     except FileNotFoundError as error:
         raise ValueError(f"{path}: there is no such file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as JSON: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("records"), list):
+    if not isinstance(content.get("records"), list):
         raise ValueError(f"{path}: expected an object with a list `records`")
     return [_record(path, index, entry) for index, entry in enumerate(content["records"])]
 

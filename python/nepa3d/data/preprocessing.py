@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from nepa3d import cli
-from nepa3d.data.files import remove_temporaries, write_json
+from nepa3d.data.files import read_json, remove_temporaries, write_json
 from nepa3d.data.progress import ShardProgress
 from nepa3d.data.runner import Outcome, Pool, Report, Task, Work, run_tasks
 from nepa3d.data.sharding import ArrayKind, Shard, choose_shard
@@ -78,8 +77,7 @@ def preprocess(
     """
     begin = time.perf_counter()
     shard = flags.shard()
-    for split in splits:
-        _claim(out_root, split, settings, flags.overwrite, shard)
+    claim(flags, out_root, splits, settings)
     remove_temporaries(out_root)
     jobs = shard.select([job for of_split in splits.values() for job in of_split])
     missing = [job for job in jobs if flags.overwrite or not job.out.exists()]
@@ -99,6 +97,12 @@ def preprocess(
     return report
 
 
+def claim(flags: RunFlags, out_root: Path, splits: Iterable[str], settings: Mapping[str, Any]) -> None:
+    """Note the settings of each split, or refuse them: ``ValueError`` where shapes of other settings are there."""
+    for split in splits:
+        _claim(out_root, split, settings, flags.overwrite, flags.shard())
+
+
 def exit_status(report: Report) -> int:
     """74 if reading or writing failed, 3 if other shapes did, else 0."""
     failures = report.failures()
@@ -107,17 +111,18 @@ def exit_status(report: Report) -> int:
     return cli.EXIT_SOME_FAILED if failures else cli.EXIT_OK
 
 
-def _settings_file(out_root: Path, split: str) -> Path:
+def settings_file(out_root: Path, split: str) -> Path:
+    """Where the settings of a split's shapes are kept."""
     return out_root / "_meta" / f"preprocess_settings_{split}.json"
 
 
 def _claim(out_root: Path, split: str, settings: Mapping[str, Any], overwrite: bool, shard: Shard) -> None:
     """Refuse to mix shapes of different settings in a split, or to pass over half an exchange of them."""
-    path = _settings_file(out_root, split)
+    path = settings_file(out_root, split)
     if not path.exists():
         write_json(path, settings)
         return
-    before = json.loads(path.read_text())
+    before = read_json(path)
     differing = [f"{k} {before.get(k)} -> {v}" for k, v in settings.items() if before.get(k) != v]
     if before.get("exchanged") and not overwrite:
         raise ValueError(f"{path}: shapes of other settings are half exchanged here: run it with --overwrite again")
@@ -142,4 +147,4 @@ def _settle(
     failed = {failure.key for failure in report.failures()}
     for split, of_split in splits.items():
         if not any(job.key in failed and job.out.exists() for job in of_split):
-            write_json(_settings_file(out_root, split), settings)
+            write_json(settings_file(out_root, split), settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from nepa3d import cli
-from nepa3d.data.files import write_json
+from nepa3d.data.files import read_json, write_json
 from nepa3d.data.runner import Report
 from nepa3d.data.sharding import Shard
 
@@ -80,11 +79,18 @@ def status_folder(out_root: Path) -> Path:
 def read_statuses(out_root: Path, name: str = "*") -> list[Status]:
     """The statuses of the shards that have begun, those of the latest number of shards."""
     paths = status_folder(out_root).glob(f"{name}_shard*of*.json")
-    statuses = [Status(**json.loads(path.read_text())) for path in paths]
+    statuses = [_read(path) for path in paths]
     if not statuses:
         return []
     shards = max(statuses, key=lambda status: status.updated).shards
     return sorted((status for status in statuses if status.shards == shards), key=lambda status: status.shard)
+
+
+def _read(path: Path) -> Status:
+    try:
+        return Status(**read_json(path))
+    except TypeError as error:
+        raise ValueError(f"{path}: not the status of a shard: {error}") from error
 
 
 def summary(statuses: Sequence[Status]) -> str:

@@ -100,7 +100,7 @@ def fetch_furniture(folder: Path) -> Path:
 
 
 def _run(command: list[str], folder: Path) -> None:
-    done = subprocess.run(command, cwd=folder, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
+    done = subprocess.run(command, cwd=folder, stderr=subprocess.PIPE, encoding="utf-8", errors="replace", check=False)
     if done.returncode != 0:
         said = " ".join(done.stderr.split()) or "no message"
         raise OSError(f"{' '.join(command)} ended with status {done.returncode}: {said}")

@@ -31,7 +31,7 @@ def read_diagnostics(run: Path) -> list[Diagnosis]:
         return []
     names = [field.name for field in fields(Diagnosis)]
     found = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             record = json.loads(line)
             found.append(Diagnosis(**{name: record.get(name, math.nan) for name in names}))

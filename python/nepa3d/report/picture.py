@@ -144,7 +144,7 @@ def read_losses(run: str) -> Curve:
     if not path.is_file():
         raise ValueError(f"runs: expected a loss log at {str(path)!r}, there is none")
     losses: dict[int, float] = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             record = json.loads(line)
             losses[int(record["step"])] = float(record["loss"])

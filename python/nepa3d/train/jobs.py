@@ -129,11 +129,11 @@ def run_job(job: Job, device: str, processes: Processes) -> Finished:
     pid = job.log.with_suffix(PIDS)
     command = [sys.executable, "-u", "-m", job.module, *job.flags]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "" if device == "cpu" else device}
-    with job.log.open("a") as log:
+    with job.log.open("a", encoding="utf-8", errors="surrogateescape") as log:
         log.write(f"$ {shlex.join(command[2:])}\n")
         log.flush()
         process = processes.start(command, log, environment)
-        pid.write_text(f"{process.pid}\n")
+        pid.write_text(f"{process.pid}\n", encoding="utf-8")
         try:
             status = processes.wait(process)
         finally:
@@ -182,7 +182,7 @@ def running(folder: Path) -> list[tuple[Path, int, bool]]:
     """The pid files below ``folder``: each with its process, and whether that lives."""
     found = []
     for path in sorted(folder.rglob(f"*{PIDS}")):
-        text = path.read_text().strip()
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
         number = int(text) if text.isdecimal() else 0
         found.append((path, number, number > 0 and Path(f"/proc/{number}").exists()))
     return found

@@ -15,7 +15,7 @@ NAMES = ("loss.jsonl", "diagnostics.jsonl")
 
 def append_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
     """Write lines, each with its ``step``, and sync them."""
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
         file.flush()
         os.fsync(file.fileno())
@@ -29,7 +29,7 @@ def keep_steps(folder: Path, steps: int) -> None:
     for path in (folder / name for name in NAMES):
         if not path.exists():
             continue
-        lines = path.read_text().splitlines(keepends=True)
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         try:
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < steps]
         except (ValueError, LookupError, TypeError) as error:
