@@ -13,6 +13,7 @@ from nepa3d.commands import COMMANDS
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command named first."""
+    cli.settle_encodings(argv)
     name, *flags = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
         print("usage: nepa3d NAME [FLAGS], nepa3d NAME --help\n")

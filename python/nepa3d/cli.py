@@ -40,6 +40,20 @@ class Interrupted(Exception):  # noqa: N818 (no error: the work is kept)
     """A command ended early because it was asked to, and can go on."""
 
 
+def settle_encodings(argv: Sequence[str] | None) -> None:
+    """See that names of files are UTF-8 whatever the locale, and that any can be printed.
+
+    In every file that is written here names are UTF-8. A process whose locale has it read them otherwise, started and
+    not called (``argv`` is None), begins anew in Python's UTF-8 mode, which is the usual one from Python 3.15 on.
+    """
+    if argv is None and sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"  # also for the processes started from here
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be anything
+
+
 def parse(config_type: type[Config], argv: Sequence[str] | None = None) -> Config:
     """Parse ``argv`` (default: the process's) into ``config_type``; its docstrings are the help text.
 
@@ -80,9 +94,7 @@ def run(
 
     The flag ``output`` names the file or folder the command writes; its configuration is saved beside that.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names of files may be anything
+    settle_encodings(argv)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # so that workers are stopped too
     try:

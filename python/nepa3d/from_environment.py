@@ -8,6 +8,7 @@ name come last and win. The command is printed before it runs.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import importlib
 import os
 import shlex
@@ -16,7 +17,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nepa3d import cli
+from nepa3d import cli, commands
 
 SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -40,14 +41,31 @@ def flags_from(config_type: type[Any], environment: Mapping[str, str]) -> list[s
     return flags
 
 
+def command_module(name: str) -> Any:
+    """The module of a command. ``ValueError`` if there is none of that name."""
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):  # of what it imports
+            raise ValueError(f"{name} cannot be loaded: {error}") from error
+        known = [of_command for of_command, _ in commands.COMMANDS.values()]
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]}?" if near else "nepa3d --help lists the commands"
+        raise ValueError(f"there is no module {name}, {hint}") from error
+    if not (hasattr(module, "Config") and hasattr(module, "main")):
+        raise ValueError(f"{name} is no command, expected a module such as nepa3d.data.preprocess_shapenet")
+    return module
+
+
 def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
     """Run the module named first."""
+    cli.settle_encodings(argv)
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or not arguments[0].startswith("nepa3d."):
         print("error: name a module of nepa3d first, such as nepa3d.data.preprocess_shapenet", file=sys.stderr)
         return cli.EXIT_USAGE
-    module = importlib.import_module(arguments[0])
     try:
+        module = command_module(arguments[0])
         flags = [*flags_from(module.Config, environment), *arguments[1:]]
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

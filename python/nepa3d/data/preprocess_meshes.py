@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nepa3d.data.files import write_npz, write_text
+from nepa3d.data.files import write_json, write_npz, write_text
 from nepa3d.data.mesh import MAX_FACES, load_mesh
 from nepa3d.data.preprocessing import RunFlags, preprocess
 from nepa3d.data.query_pools import PoolSettings, build_pools
@@ -68,12 +68,21 @@ def shape_jobs(flags: MeshFlags, out_root: Path, split: str, meshes: Mapping[str
 def preprocess_meshes(
     flags: MeshFlags, out_root: Path, splits: Mapping[str, Sequence[ShapeJob]], settings: Mapping[str, Any], name: str
 ) -> Report:
-    """``preprocess`` the meshes of each split, and write lists of them to ``<out_root>/_splits/<split>.txt``."""
+    """``preprocess`` the meshes of each split, and write lists of them to ``<out_root>/_splits/<split>.txt``.
+
+    The shapes' keys are beside these, as only the command knows which parts of a path they are.
+    """
     report = preprocess(flags, out_root, splits, compute_shape, settings, name)
     for split, of_split in splits.items():
         manifest = "".join(sorted(f"{job.mesh}\n" for job in of_split))
         write_text(out_root / "_splits" / f"{split}.txt", manifest)
+        write_json(keys_path(out_root, split), {"keys": [job.key for job in of_split]})
     return report
+
+
+def keys_path(out_root: Path, split: str) -> Path:
+    """Where the keys of the shapes of a split are listed, also of those that could not be made."""
+    return out_root / "_splits" / f"{split}_keys.json"
 
 
 def by_key(keyed: Sequence[tuple[str, Path]]) -> dict[str, Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from nepa3d import cli
+from nepa3d.data.files import is_macos_metadata
 from nepa3d.data.preprocess_meshes import MeshFlags, ShapeJob, by_key, preprocess_meshes, shape_jobs
 from nepa3d.data.preprocessing import exit_status
 from nepa3d.data.runner import Report
@@ -39,7 +40,8 @@ def plan(config: Config) -> list[ShapeJob]:
     root, split = config.modelnet_root, config.split
     if not root.is_dir():
         raise ValueError(f"modelnet_root: {root} is not a folder")
-    paths = sorted(path for path in root.glob(f"*/{split}/*") if path.suffix.lower() == ".off")
+    found = root.glob(f"*/{split}/*")
+    paths = sorted(path for path in found if path.suffix.lower() == ".off" and not is_macos_metadata(path))
     if not paths:
         raise ValueError(f"no mesh matches */{split}/*.off below {root}")
     meshes = by_key([(f"{path.parts[-3]}/{path.stem}", path) for path in paths])

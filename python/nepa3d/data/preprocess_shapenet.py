@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from nepa3d import cli
+from nepa3d.data.files import is_macos_metadata
 from nepa3d.data.preprocess_meshes import MeshFlags, ShapeJob, by_key, preprocess_meshes, shape_jobs
 from nepa3d.data.preprocessing import exit_status
 from nepa3d.data.runner import Report
@@ -56,7 +57,14 @@ def find_meshes(root: Path, mesh_glob: str) -> dict[str, Path]:
     """The meshes below ``root`` by key. ``ValueError`` if there are none."""
     if not root.is_dir():
         raise ValueError(f"shapenet_root: {root} is not a folder")
-    meshes = by_key([(shape_key(path, root), path) for path in sorted(root.glob(mesh_glob))])
+    pattern = PurePath(mesh_glob)
+    if pattern.is_absolute() or ".." in pattern.parts or not pattern.parts:
+        raise ValueError(f"mesh_glob must be a pattern below {root}, got {mesh_glob!r}")
+    try:
+        paths = sorted(path for path in root.glob(mesh_glob) if not is_macos_metadata(path))
+    except ValueError as error:
+        raise ValueError(f"mesh_glob: {mesh_glob!r} is no pattern: {error}") from error
+    meshes = by_key([(shape_key(path, root), path) for path in paths])
     if not meshes:
         raise ValueError(f"no mesh matches {mesh_glob} below {root}")
     return meshes

@@ -42,7 +42,7 @@ class RunFlags:
     time_limit: float = 600.0
     """Seconds a shape may take."""
     num_shards: int = 1
-    """Parts the work is cut into, for several machines."""
+    """Parts the work is cut into, for several machines. Of a Slurm array: as many as it has tasks, unless given."""
     shard_index: int = 0
     """The part to do, counted from 0."""
     shard_array: ArrayKind = "none"

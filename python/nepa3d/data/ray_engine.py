@@ -15,12 +15,14 @@ from dataclasses import replace
 from typing import Any
 
 from nepa3d.data.runner import Chunk, Chunks, LocalEngine, Outcome, Pool, Results, Work, run_chunks
+from nepa3d.data.sockets import socket_folder
 
 try:
     import ray
 except ImportError as error:
     raise ValueError("engine: ray is not installed: pip install 'nepa3d[ray]'") from error
 
+SOCKET_ROOM = len("/ray/session_2000-01-01_00-00-00_123456_1234567/sockets/plasma_store.1")  # below a temporary folder
 MAX_LOSSES = 3  # of workers or nodes that held a chunk, before it is given up
 
 
@@ -52,6 +54,7 @@ def ray_cluster(address: str, cpus: int, gpus: int = 0) -> Iterator[Callable[[It
             include_dashboard=False,
             log_to_driver=False,
             _node_ip_address="127.0.0.1",
+            _temp_dir=None if "RAY_TMPDIR" in os.environ else f"{socket_folder(SOCKET_ROOM)}/ray",
         )
     try:
         if main:

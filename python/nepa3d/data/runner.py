@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from nepa3d.data.cache import CacheError
 from nepa3d.data.mesh import BadShapeError
+from nepa3d.data.sockets import shorten_socket_paths
 
 State = Literal[
     "ok", "ok_repaired", "suspicious", "skipped", "bad_input", "timeout", "crash", "oom", "io_error", "error"
@@ -124,6 +125,7 @@ class LocalEngine:
     """Processes of this machine, forked from a clean server. One that dies, or overruns a shape, is replaced."""
 
     def __init__(self, pool: Pool) -> None:
+        shorten_socket_paths()
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["nepa3d.data.query_pools"])
         self._time_limit = pool.time_limit

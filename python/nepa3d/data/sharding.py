@@ -37,7 +37,8 @@ class Shard:
 def choose_shard(index: int, count: int, array: ArrayKind, environment: Mapping[str, str] = os.environ) -> Shard:
     """The shard of the flags, or that of the PBS or Slurm array job this process is part of.
 
-    PBS tells an index only, so ``count`` must be given; indices may count from 0 or from 1. Slurm tells both.
+    PBS tells an index only, so ``count`` must be given; indices may count from 0 or from 1. Slurm tells both, of an
+    array without gaps; a ``count`` that is given wins, so that tasks of a run can be run again by their indices.
     """
     if array == "none":
         return Shard(index, count)
@@ -45,21 +46,37 @@ def choose_shard(index: int, count: int, array: ArrayKind, environment: Mapping[
         number = _number(environment, "PBS_ARRAY_INDEX", "PBS_ARRAYID")
         if count < 2:
             raise ValueError("num_shards must be given, as PBS does not tell how many tasks its array has")
-        if not 0 <= number <= count:
-            raise ValueError(f"the PBS array index must lie in 0..{count}, for num_shards {count}, got {number}")
-        return Shard(number % count, count)
-    first, step = _number(environment, "SLURM_ARRAY_TASK_MIN"), int(environment.get("SLURM_ARRAY_TASK_STEP", "1"))
-    tasks = _number(environment, "SLURM_ARRAY_TASK_COUNT")
-    if count not in (1, tasks):
-        raise ValueError(f"num_shards is {count}, but the Slurm array has {tasks} tasks: leave it out")
-    return Shard((_number(environment, "SLURM_ARRAY_TASK_ID") - first) // step, tasks)
+        return _by_index(number, count, "PBS")
+    number, tasks = _number(environment, "SLURM_ARRAY_TASK_ID"), _number(environment, "SLURM_ARRAY_TASK_COUNT")
+    first = _number(environment, "SLURM_ARRAY_TASK_MIN")
+    step = _number(environment, "SLURM_ARRAY_TASK_STEP", default=1)
+    last = _number(environment, "SLURM_ARRAY_TASK_MAX", default=first + (tasks - 1) * step)
+    whole = last - first == (tasks - 1) * step and first <= number <= last and (tasks > 1 or number <= 1)
+    if count not in (1, tasks) or (count > 1 and not whole):
+        return _by_index(number, count, "Slurm")
+    if not whole:
+        raise ValueError(
+            f"tasks {first} to {last} of this Slurm array are {tasks} in number: no whole array, but some tasks of one "
+            "that are run again: pass --num_shards with the number of tasks of the whole"
+        )
+    return Shard(number % tasks if step == 1 else (number - first) // step, tasks)
 
 
-def _number(environment: Mapping[str, str], *names: str) -> int:
+def _by_index(number: int, count: int, scheduler: str) -> Shard:
+    """The shard of a task by its index alone, which counts from 0 or from 1."""
+    if not 0 <= number <= count:
+        raise ValueError(f"the {scheduler} array index must lie in 0..{count}, for num_shards {count}, got {number}")
+    return Shard(number % count, count)
+
+
+def _number(environment: Mapping[str, str], *names: str, default: int | None = None) -> int:
+    """The first of the variables that is set and not empty."""
     for name in names:
         text = environment.get(name, "")
         if text.isdecimal():
             return int(text)
         if text:
             raise ValueError(f"{name} must be a whole number, got {text!r}")
-    raise ValueError(f"shard_array: {names[0]} is not set, so this is no array job")
+    if default is None:
+        raise ValueError(f"shard_array: {names[0]} is not set, so this is no array job")
+    return default

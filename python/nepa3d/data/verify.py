@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated
 
 import numpy as np
@@ -16,7 +17,10 @@ from tabulate import tabulate
 
 from nepa3d import cli, ops
 from nepa3d.data.cache import KEYS, POOLS, CacheError, ShapeCache, needs_distances
-from nepa3d.data.files import TEMPORARY_PREFIX, write_json, write_text
+from nepa3d.data.files import TEMPORARY_PREFIX, read_json, write_json, write_text
+from nepa3d.data.preprocess_meshes import keys_path
+from nepa3d.data.preprocess_shapenet import shape_key
+from nepa3d.data.preprocessing import settings_file
 from nepa3d.data.query_pools import random_stream
 from nepa3d.data.runner import Pool, Task, run_tasks
 from nepa3d.data.shape_list import list_shapes
@@ -32,8 +36,9 @@ HALF = 1e-3  # of a distance field stored in half precision, relative to its lar
 class Config:
     """Check every cache file below ROOT: readable, complete, finite, in range, distances those of its cloud.
 
-    Writes <ROOT>/_meta/verify.json. The exit status is 4 if something is wrong; --delete removes the files that are,
-    so that the command that made them makes them anew.
+    Also which shapes are not there, though meshes for them are; those that their preprocessing reported as bad input
+    are counted, but not to be rebuilt. Writes <ROOT>/_meta/verify.json. The exit status is 4 if something is wrong;
+    --delete removes the files that are, so that the command that made them makes them anew.
 
     Example: nepa3d verify data/shapenet_cache_v0 --workers 4
     """
@@ -150,6 +155,7 @@ class Findings:
     faults: dict[str, str]
     temporaries: list[str]
     absent: list[str]
+    bad_input: list[str]  # not there either, as their meshes are no shapes
 
     @property
     def clean(self) -> bool:
@@ -165,28 +171,53 @@ def verify(config: Config) -> Findings:
     splits = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(("_", ".")))
     if not splits:
         raise ValueError(f"root: {root} holds no splits")
-    paths = [path for split in splits for path in list_shapes(root, split)]
+    paths = [f"{Path(path)}" for split in splits for path in list_shapes(root, split)]
     tasks = [Task(path, FileJob(path, config.sample)) for path in paths]
     outcomes = run_tasks(check_file, tasks, Pool(config.workers, chunk_size=16), "verify")
     faults = {o.key: o.reason.removeprefix(f"{o.key}: ") for o in sorted(outcomes, key=lambda o: o.key) if o.reason}
     temporaries = sorted(f"{path}" for path in root.rglob(f"{TEMPORARY_PREFIX}*"))
-    return Findings(len(paths), faults, temporaries, _absent(root, splits))
+    absent = {path: key for key, path in _promised(root) if not path.exists()}
+    known = {split: _bad_input(root, split) for split in {path.relative_to(root).parts[0] for path in absent}}
+    bad = {path for path, key in absent.items() if key in known[path.relative_to(root).parts[0]]}
+    lists = [sorted(f"{path}" for path in chosen) for chosen in (absent.keys() - bad, bad)]
+    return Findings(len(paths), faults, temporaries, *lists)
 
 
-def _absent(root: Path, splits: Sequence[str]) -> list[str]:
-    """Cache files that a list of meshes promises: synset and model are the folders above its models folder."""
-    found = []
-    for split in splits:
-        manifest = root / "_splits" / f"{split}.txt"
-        if not manifest.is_file():
-            continue
-        for line in manifest.read_text().splitlines():
-            mesh = Path(line)
-            parts = mesh.parts[-4:-2] if mesh.parent.name == "models" else (mesh.parts[-3], mesh.stem)
-            path = root / split / Path(*parts[:-1]) / f"{parts[-1]}.npz"
-            if not path.exists():
-                found.append(f"{path}")
-    return found
+def _promised(root: Path) -> Iterator[tuple[str, Path]]:
+    """ "class/id" and cache file of each shape that a mesh was found for, whatever its layout."""
+    for manifest in sorted((root / "_splits").glob("*.txt")):
+        split = manifest.stem
+        listed = keys_path(root, split)
+        for key in read_json(listed)["keys"] if listed.is_file() else _keys_of(root, manifest):
+            yield key, root / split / f"{key}.npz"
+
+
+def _keys_of(root: Path, manifest: Path) -> Iterator[str]:
+    """The shapes of a list of meshes that was written without their keys: by mesh_glob, or in ModelNet40's layout."""
+    settings = settings_file(root, manifest.stem)
+    mesh_glob = read_json(settings).get("mesh_glob", "") if settings.is_file() else ""
+    depth = 0 if "**" in mesh_glob else len(PurePath(mesh_glob).parts)
+    for line in manifest.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        mesh = Path(line)
+        if depth:
+            yield shape_key(Path(*mesh.parts[-depth:]), Path())
+        elif mesh.parent.name == "models":
+            yield "/".join(mesh.parts[-4:-2])
+        elif len(mesh.parts) >= 3:
+            yield f"{mesh.parts[-3]}/{mesh.stem}"
+
+
+def _bad_input(root: Path, split: str) -> set[str]:
+    """The shapes of a split that the latest run of its preprocessing could make nothing of."""
+    runs: dict[str, list[Path]] = {}
+    for name in (split, "all"):
+        for path in (root / "_meta").glob(f"preprocess_{name}*.json"):
+            run = re.fullmatch(rf"preprocess_{re.escape(name)}(?:_shard\d+(of\d+))?", path.stem)
+            if run:
+                runs.setdefault(f"{name}{run[1]}", []).append(path)
+    latest = max(runs.values(), key=lambda paths: max(path.stat().st_mtime_ns for path in paths), default=[])
+    failures = [failure for path in latest for failure in read_json(path).get("failures", [])]
+    return {failure["key"] for failure in failures if failure["state"] == "bad_input"}
 
 
 def command(config: Config) -> int:
@@ -194,6 +225,7 @@ def command(config: Config) -> int:
     findings = verify(config)
     kinds = Counter(fault.partition(":")[0] for text in findings.faults.values() for fault in text.split("; "))
     kinds["absent, though a mesh list has it"] += len(findings.absent)
+    kinds["known bad input (not to be rebuilt)"] += len(findings.bad_input)
     kinds["left by a killed writer (harmless)"] += len(findings.temporaries)
     rows = [(kind, count) for kind, count in kinds.most_common() if count]
     if rows:
@@ -203,6 +235,7 @@ def command(config: Config) -> int:
     meta = config.root / "_meta" / "verify.json"
     if os.access(meta.parent if meta.parent.exists() else config.root, os.W_OK):
         report = {"files": findings.files, "faults": findings.faults, "absent": findings.absent}
+        report["bad_input"] = findings.bad_input
         write_json(meta, report | {"temporaries": findings.temporaries})
         print(f"report: {meta}")
     if config.list_file:

@@ -15,6 +15,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+TORCHRUN = ("WORLD_SIZE", "RANK", "LOCAL_RANK")  # the numbers it gives each process
+MASTER = ("MASTER_ADDR", "MASTER_PORT")  # where they meet
+TRANSPORTS = ("TORCH_NCCL_", "NCCL_", "GLOO_")  # what their settings begin with
+
 
 @dataclass(frozen=True)
 class World:
@@ -69,23 +73,53 @@ class World:
         return bool(self.add(torch.tensor(float(said), device=self.device)) > 0)
 
 
+def local_rank() -> int | None:
+    """This process's number on its machine as torchrun gave it; ``None`` where the run is this process alone.
+
+    Variables that are empty, as `qsub -v` may leave them, are taken away: they count as not set. ``ValueError`` where
+    others of several processes are missing, as torchrun did not start them.
+    """
+    for name, value in list(os.environ.items()):
+        if not value.strip() and (name in (*TORCHRUN, *MASTER) or name.startswith(TRANSPORTS)):
+            del os.environ[name]
+    numbers = {}
+    for name in (*TORCHRUN, "MASTER_PORT"):
+        text = os.environ.get(name, "0")
+        if not text.strip().isdecimal():
+            raise ValueError(f"{name} must be a whole number, got {text!r}")
+        numbers[name] = int(text)
+    size, missing = numbers["WORLD_SIZE"], [name for name in (*TORCHRUN, *MASTER) if name not in os.environ]
+    if "WORLD_SIZE" in missing or (missing and size == 1):
+        return None
+    if missing:
+        raise ValueError(f"WORLD_SIZE is {size}, but not set: {', '.join(missing)}: start with torchrun, or unset it")
+    for name, end in (("RANK", size), ("MASTER_PORT", 65536)):
+        if numbers[name] >= end:
+            raise ValueError(f"{name} must lie in 0..{end - 1}, for WORLD_SIZE {size}, got {numbers[name]}")
+    return numbers["LOCAL_RANK"]
+
+
 @contextmanager
 def world() -> Iterator[World]:
     """The processes that torchrun has started with this one; a GPU for each where there are any.
 
-    ``ValueError`` if there are fewer GPUs here than processes.
+    ``ValueError`` if there are fewer GPUs here than processes, or only some of torchrun's variables are set.
     """
     cuda = torch.cuda.is_available()
-    if "WORLD_SIZE" not in os.environ:
+    local = local_rank()
+    if local is None:
         yield World(0, 1, torch.device("cuda" if cuda else "cpu"))
         return
-    local = int(os.environ["LOCAL_RANK"])
     if cuda and local >= torch.cuda.device_count():
         raise ValueError(f"torchrun: process {local} here has no GPU of its own, there are {torch.cuda.device_count()}")
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        dist.init_process_group("nccl" if cuda else "gloo")
+    except RuntimeError as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise OSError(f"the processes of this run do not meet at {place}: {str(error).splitlines()[0]}") from error
     try:
         yield World(dist.get_rank(), dist.get_world_size(), device)
     finally:
