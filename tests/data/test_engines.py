@@ -108,8 +108,8 @@ class TestShards:
             (
                 5,
                 "slurm",
-                {"SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_ID": "0"},
-                "leave it out",
+                {"SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_ID": "6"},
+                r"0\.\.5",
             ),
         ],
     )

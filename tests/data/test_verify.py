@@ -11,7 +11,7 @@ import pytest
 from nepa3d import cli
 from nepa3d.data import preprocess_shapenet, verify
 from nepa3d.data.files import write_npz
-from tests.data.corpus import SMALL, make_corpus
+from tests.data.corpus import SMALL, TETRAHEDRON, make_corpus, write_mesh
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +120,87 @@ def test_folders_without_caches_are_refused(tmp_path: Path, capsys: pytest.Captu
     assert check(tmp_path / "nowhere") == cli.EXIT_USAGE
     assert check(tmp_path) == cli.EXIT_USAGE
     assert "holds no splits" in capsys.readouterr().err
+
+
+LAYOUTS = {
+    "*/*/models/model_normalized.obj": "{}/{}/models/model_normalized.obj",
+    "*/*/model.obj": "{}/{}/model.obj",
+    "*/*.obj": "{}/{}.obj",
+    "**/*.obj": "{}/{}/some/where/mesh.obj",
+    "*/*/*.[op]*": "{}/{}/mesh.off.obj",
+}
+
+
+@pytest.mark.parametrize("mesh_glob", LAYOUTS)
+@pytest.mark.parametrize("with_keys", [True, False])
+def test_every_layout_of_meshes_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mesh_glob: str, with_keys: bool
+) -> None:
+    """Also from within its folders, and of caches from before keys were listed where the pattern tells them."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(2):
+        path = tmp_path / "meshes" / LAYOUTS[mesh_glob].format("chair", f"m{number}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(TETRAHEDRON.format(1 + number), encoding="utf-8")
+    (tmp_path / "cache").mkdir()
+    monkeypatch.chdir(tmp_path / "meshes")
+    command = ["--shapenet_root", ".", "--out_root", "../cache", "--mesh_glob", mesh_glob, *SMALL, "--workers", "1"]
+    assert preprocess_shapenet.main(command) == cli.EXIT_OK
+    monkeypatch.chdir(tmp_path / "cache")
+    if not with_keys:
+        for path in Path("_splits").glob("*_keys.json"):
+            path.unlink()
+        if "**" in mesh_glob:
+            pytest.skip("such a list of meshes does not tell where their root is")
+    assert verify.main([".", "--workers", "1"]) == cli.EXIT_OK
+    gone = sorted(Path("train").glob("*/*.npz"))[0]
+    gone.unlink()
+    assert verify.main([".", "--workers", "1"]) == cli.EXIT_INTEGRITY
+    assert json.loads(Path("_meta/verify.json").read_text())["absent"] == [f"{gone}"]
+
+
+def test_a_split_that_is_gone_is_missed(tree: Path, made: Path) -> None:
+    command = ["--shapenet_root", f"{made}/meshes", "--out_root", f"{tree}", *SMALL, "--workers", "1"]
+    path = sorted(tree.glob("train/*/*.npz"))[0]
+    (tree / "other" / "chair").mkdir(parents=True)
+    path.rename(tree / "other" / "chair" / "x.npz")
+    for rest in tree.glob("train/*/*.npz"):
+        rest.unlink()
+    (tree / "train" / "chair").rmdir()
+    (tree / "train").rmdir()
+    assert check(tree) == cli.EXIT_INTEGRITY
+    assert len(json.loads((tree / "_meta" / "verify.json").read_text())["absent"]) == 4
+    assert preprocess_shapenet.main(command) == cli.EXIT_OK
+    assert check(tree) == cli.EXIT_OK
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_bad_input_is_known_and_not_to_be_rebuilt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], shards: int
+) -> None:
+    make_corpus(tmp_path / "meshes", chair=3)
+    bad = write_mesh(tmp_path / "meshes", "chair/bad", "")
+    cache = tmp_path / "cache"
+    command = ["--shapenet_root", f"{tmp_path}/meshes", "--out_root", f"{cache}", *SMALL, "--workers", "1"]
+
+    def build() -> list[int]:
+        parts = [["--num_shards", f"{shards}", "--shard_index", f"{index}"] for index in range(shards)]
+        return [preprocess_shapenet.main([*command, *part]) for part in parts]
+
+    assert cli.EXIT_SOME_FAILED in build()
+    listed = tmp_path / "list.txt"
+    assert check(cache, "--list_file", f"{listed}") == cli.EXIT_OK
+    said = capsys.readouterr().out
+    assert "known bad input (not to be rebuilt)" in said
+    assert "3 files, all good" in said
+    report = json.loads((cache / "_meta" / "verify.json").read_text())
+    assert (report["absent"], report["bad_input"]) == ([], [f"{cache}/train/chair/bad.npz"])
+    assert listed.read_text() == ""
+    gone = cache / "train" / "chair" / "m01.npz"
+    gone.unlink()
+    assert check(cache, "--list_file", f"{listed}") == cli.EXIT_INTEGRITY
+    assert listed.read_text() == f"{gone}\n"
+    bad.write_text(TETRAHEDRON.format(2), encoding="utf-8")
+    assert set(build()) == {cli.EXIT_OK}
+    (cache / "train" / "chair" / "bad.npz").unlink()
+    assert check(cache) == cli.EXIT_INTEGRITY
