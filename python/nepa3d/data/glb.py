@@ -25,7 +25,7 @@ from nepa3d.data.gltf_document import (
     UnsupportedError,
 )
 from nepa3d.data.gltf_draco import DracoPrimitive, is_draco
-from nepa3d.data.gltf_nodes import instance_count, instances, nodes_of_scene, world_matrices
+from nepa3d.data.gltf_nodes import Nodes, instance_count, instances
 
 __all__ = ["OutOfRangeError", "TooLargeError", "UnsupportedError", "parse_glb"]
 
@@ -45,16 +45,16 @@ def parse_glb(content: bytes, *, max_faces: int) -> tuple[NDArray[np.float64], N
     """
     with np.errstate(all="ignore"):  # by positions and matrices that are not finite
         document = Document(content)
-        world = world_matrices(document)
-        shapes = _shapes(document)
+        nodes = Nodes(document)
+        shapes = _shapes(document, nodes)
         total = _total_faces(document, shapes)
         if total > max_faces:
             raise TooLargeError(f"{total} triangles, at most {max_faces} are wanted")
         faces = np.empty((total, 3), np.int64)
         vertices: list[NDArray[np.float64]] = []
         at = vertex_count = 0
-        for shape, nodes in shapes.items():
-            for points, triangles in _placed(document, shape, nodes, world):
+        for shape, shown_by in shapes.items():
+            for points, triangles in _placed(document, shape, shown_by, nodes.world):
                 np.add(triangles, vertex_count, out=faces[at : at + len(triangles)])
                 at, vertex_count = at + len(triangles), vertex_count + len(points)
                 vertices.append(points)
@@ -72,10 +72,10 @@ class _Shape:
     skin: int | None
 
 
-def _shapes(document: Document) -> dict[_Shape, list[int]]:
+def _shapes(document: Document, nodes: Nodes) -> dict[_Shape, list[int]]:
     """What the scene shows, and by which nodes."""
     shapes: dict[_Shape, list[int]] = {}
-    for index in nodes_of_scene(document):
+    for index in nodes.of_scene():
         node = document.at("nodes", index)
         if not node.has("mesh"):
             continue
@@ -119,7 +119,7 @@ def _face_count(document: Document, primitive: Item) -> int:
 
 
 def _placed(
-    document: Document, shape: _Shape, nodes: list[int], world: list[NDArray[np.float64]]
+    document: Document, shape: _Shape, nodes: list[int], world: NDArray[np.float64]
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
     """The shape's vertices and triangles in world coordinates, at each node."""
     joints = None if shape.skin is None else _joint_matrices(document, shape.skin, world)
@@ -273,13 +273,13 @@ def _used(corners: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64] | N
     return np.flatnonzero(used), (np.cumsum(used) - 1)[corners]
 
 
-def _joint_matrices(document: Document, skin: int, world: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+def _joint_matrices(document: Document, skin: int, world: NDArray[np.float64]) -> NDArray[np.float64]:
     """What the joints of a skin do to a vertex (J, 4, 4)."""
     item = document.at("skins", skin)
     nodes = item.indices("joints", document.count("nodes"))
     if not nodes:
         item.fail("joints", "a list of nodes")
-    matrices = np.stack([world[node] for node in nodes])
+    matrices = world[nodes]
     if not item.has("inverseBindMatrices"):
         return matrices
     accessor = document.accessor(item, "inverseBindMatrices", "MAT4", FLOATS)

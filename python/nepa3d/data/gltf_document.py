@@ -256,7 +256,7 @@ class Document:
             raise ValueError(f"{item.where} ends at byte {end} of a view of {len(data)}")
         if not count:
             return np.zeros((0, width), dtype)
-        return np.ndarray((count, width), dtype, data, offset, (stride, dtype.itemsize))  # type: ignore[arg-type]
+        return np.ndarray((count, width), dtype, data, offset, (stride, dtype.itemsize))
 
     def _sparse(self, sparse: Item, count: int, width: int, dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         changed, where, what = sparse.integer("count"), sparse.item("indices"), sparse.item("values")

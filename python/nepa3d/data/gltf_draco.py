@@ -122,6 +122,7 @@ def _check_bounds(positions: Accessor, declared: Item) -> None:
     low, high = declared.numbers("min", 3), declared.numbers("max", 3)
     stored: NDArray[np.float64] = positions.stored(None).astype(np.float64)
     slack = _BOUNDS_TOLERANCE * np.abs(high - low).max()
-    if (stored.min(0) < low - slack).any() or (stored.max(0) > high + slack).any():
-        found = f"{shown(stored.min(0).tolist())} to {shown(stored.max(0).tolist())}"
-        raise ValueError(f"{declared.where}: positions of the Draco stream are not between min and max but {found}")
+    if (np.abs([stored.min(0) - low, stored.max(0) - high]) > slack).any():
+        found = f"{stored.min(0).round(3).tolist()} to {stored.max(0).round(3).tolist()}"
+        declares = f"{declared.where} declares positions from {low.round(3).tolist()} to {high.round(3).tolist()}"
+        raise ValueError(f"{declares}, the Draco stream holds {found}")

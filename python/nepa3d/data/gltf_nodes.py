@@ -11,48 +11,52 @@ _ROTATIONS = (5120, 5122, 5126)
 _AFFINE_TOLERANCE = 1e-3
 
 
-def world_matrices(document: Document) -> list[NDArray[np.float64]]:
-    """The transform (4, 4) of each node with those above it. Refuses nodes that are not trees."""
-    count = document.count("nodes")
-    parents = _parents(document)
-    world = [np.eye(4)] * count
-    open_nodes = [node for node in range(count) if parents[node] is None]
-    done = 0
-    while open_nodes:
-        index = open_nodes.pop()
-        done += 1
-        node, parent = document.at("nodes", index), parents[index]
-        above = np.eye(4) if parent is None else world[parent]
-        local = _local(node)
-        world[index] = above if local is None else above @ local
-        open_nodes += node.indices("children", count)
-    if done < count:
-        raise ValueError("the nodes are no trees: some are below themselves")
-    return world
+class Nodes:
+    """The nodes of a document as trees. ``world`` is the transform (4, 4) of each, with those above it."""
 
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        nodes = [document.at("nodes", index) for index in range(document.count("nodes"))]
+        self._children = [node.indices("children", len(nodes)) for node in nodes]
+        self._parents: list[int | None] = [None] * len(nodes)
+        for index, children in enumerate(self._children):
+            for child in children:
+                if self._parents[child] is not None:
+                    raise ValueError(f"node {child} is a child of node {self._parents[child]} and of node {index}")
+                self._parents[child] = index
+        self.world = _locals(nodes)
+        order = self._below([node for node, parent in enumerate(self._parents) if parent is None])
+        if len(order) < len(nodes):
+            raise ValueError("the nodes are no trees: some are below themselves")
+        for index in order:
+            parent = self._parents[index]
+            if parent is not None:
+                self.world[index] = self.world[parent] @ self.world[index]
 
-def nodes_of_scene(document: Document) -> list[int]:
-    """The visible nodes of the default scene, else of the first, else, without scenes, of all trees."""
-    parents = _parents(document)
-    if document.count("scenes"):
+    def of_scene(self) -> list[int]:
+        """The visible nodes of the default scene, else of the first, else, without scenes, of all trees."""
+        document = self._document
+        if not document.count("scenes"):
+            return self._below([node for node, parent in enumerate(self._parents) if parent is None], hidden=False)
         named = document.root.has("scene")
         scene = document.entry("scenes", document.root, "scene") if named else document.at("scenes", 0)
-        roots = list(dict.fromkeys(scene.indices("nodes", document.count("nodes"))))
+        roots = list(dict.fromkeys(scene.indices("nodes", len(self._parents))))
         for root in roots:
-            if parents[root] is not None:
-                raise ValueError(f"{scene.where} names node {root}, which is a child of node {parents[root]}")
-    else:
-        roots = [node for node, parent in enumerate(parents) if parent is None]
-    found = []
-    open_nodes = roots[::-1]
-    while open_nodes:
-        index = open_nodes.pop()
-        node = document.at("nodes", index)
-        visibility = node.extension(VISIBILITY)
-        if visibility is None or visibility.flag("visible", True):
-            found.append(index)
-            open_nodes += node.indices("children", document.count("nodes"))[::-1]
-    return found
+            if self._parents[root] is not None:
+                raise ValueError(f"{scene.where} names node {root}, which is a child of node {self._parents[root]}")
+        return self._below(roots, hidden=False)
+
+    def _below(self, roots: list[int], *, hidden: bool = True) -> list[int]:
+        """``roots`` and what is below them, each after its parent; without what is ``hidden`` by an extension."""
+        found = []
+        open_nodes = roots[::-1]
+        while open_nodes:
+            index = open_nodes.pop()
+            visibility = None if hidden else self._document.at("nodes", index).extension(VISIBILITY)
+            if visibility is None or visibility.flag("visible", True):
+                found.append(index)
+                open_nodes += self._children[index][::-1]
+        return found
 
 
 def instance_count(document: Document, node: Item) -> int:
@@ -86,40 +90,31 @@ def instances(document: Document, node: Item, world: NDArray[np.float64]) -> NDA
     return world @ _composed(translation, rotation, scale)
 
 
-def _parents(document: Document) -> list[int | None]:
-    count = document.count("nodes")
-    parents: list[int | None] = [None] * count
-    for index in range(count):
-        for child in document.at("nodes", index).indices("children", count):
-            if parents[child] is not None:
-                raise ValueError(f"node {child} is a child of node {parents[child]} and of node {index}")
-            parents[child] = index
-    return parents
-
-
-def _local(node: Item) -> NDArray[np.float64] | None:
-    """The transform (4, 4) of a node alone, ``None`` where it has none."""
-    parts = {"translation": 3, "rotation": 4, "scale": 3}
-    if node.has("matrix"):
+def _locals(nodes: list[Item]) -> NDArray[np.float64]:
+    """The transform (N, 4, 4) of each node alone."""
+    defaults = {"translation": [0.0, 0, 0], "rotation": [0.0, 0, 0, 1], "scale": [1.0, 1, 1]}
+    parts = {part: np.tile(default, (len(nodes), 1)) for part, default in defaults.items()}
+    for index, node in enumerate(nodes):
+        for part, values in parts.items():
+            if node.has(part):
+                values[index] = node.numbers(part, values.shape[1])
+    matrices = _composed(**parts)
+    for index, node in enumerate(nodes):
+        if not node.has("matrix"):
+            continue
         if any(node.has(part) for part in parts):
             raise ValueError(f"{node.where} has both a matrix and a translation, rotation or scale")
         matrix = node.numbers("matrix", 16).reshape(4, 4).T
         if np.abs(matrix[3] - (0, 0, 0, 1)).max() > _AFFINE_TOLERANCE:
             node.fail("matrix", "affine")
-        return np.vstack([matrix[:3], (0, 0, 0, 1)])
-    if not any(node.has(part) for part in parts):
-        return None
-    defaults = {"translation": [0.0, 0, 0], "rotation": [0.0, 0, 0, 1], "scale": [1.0, 1, 1]}
-    translation, rotation, scale = (
-        node.numbers(part, size) if node.has(part) else np.array(defaults[part]) for part, size in parts.items()
-    )
-    return _composed(translation[None], rotation[None], scale[None])[0]
+        matrices[index, :3] = matrix[:3]
+    return matrices
 
 
 def _composed(
     translation: NDArray[np.float64], rotation: NDArray[np.float64], scale: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Transforms (N, 4, 4): first the scale (N, 3), then the quaternion (N, 4), x, y, z, w, then the translation (N, 3).
+    """Transforms (N, 4, 4): the scale (N, 3), then the quaternion x, y, z, w (N, 4), then the translation (N, 3).
 
     Quaternions are brought to length 1; one of length 0 turns nothing.
     """
