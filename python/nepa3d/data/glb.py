@@ -50,17 +50,10 @@ def parse_glb(content: bytes, *, max_faces: int) -> tuple[NDArray[np.float64], N
         total = _total_faces(document, shapes)
         if total > max_faces:
             raise TooLargeError(f"{total} triangles, at most {max_faces} are wanted")
-        faces = np.empty((total, 3), np.int64)
-        vertices: list[NDArray[np.float64]] = []
-        at = vertex_count = 0
-        for shape, shown_by in shapes.items():
-            for points, triangles in _placed(document, shape, shown_by, nodes.world):
-                np.add(triangles, vertex_count, out=faces[at : at + len(triangles)])
-                at, vertex_count = at + len(triangles), vertex_count + len(points)
-                vertices.append(points)
-    if not vertices:
-        return np.zeros((0, 3)), faces
-    return vertices[0] if len(vertices) == 1 else np.concatenate(vertices), faces
+        vertices, faces = _merged(
+            placed for shape, shown_by in shapes.items() for placed in _placed(document, shape, shown_by, nodes.world)
+        )
+    return vertices, np.ascontiguousarray(faces)
 
 
 @dataclass(frozen=True)
@@ -158,8 +151,10 @@ def _merged(
     vertices, triangles, count = [], [], 0
     for points, faces in parts:
         vertices.append(points)
-        triangles.append(faces + count)
+        triangles.append(faces + count if count else faces)
         count += len(points)
+    if not vertices:
+        return np.zeros((0, 3)), np.zeros((0, 3), np.int64)
     return (vertices[0], triangles[0]) if len(vertices) == 1 else (np.concatenate(vertices), np.concatenate(triangles))
 
 
