@@ -98,6 +98,8 @@ def test_draco_with_a_plain_fallback_needs_no_decoder(monkeypatch: pytest.Monkey
         (lambda s: extension_of(s).update(attributes={}), "POSITION is None"),
         (lambda s: s.document["bufferViews"][0].update(byteLength=60), "the Draco stream cannot be read"),
         (lambda s: s.document["bufferViews"][0].update(byteLength=10), "no header"),
+        # DracoPy answers with a point cloud
+        (lambda s: setattr(s, "binary", b"DRACO\2\2\1" + bytes(len(s.binary) - 8)), "holds no mesh"),
     ],
 )
 def test_draco_that_is_not_as_declared(change: Callable[[Scene], None], said: str) -> None:

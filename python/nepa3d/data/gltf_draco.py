@@ -81,9 +81,12 @@ def _decode(stream: bytes, where: str) -> Any:
     except ImportError as error:
         raise UnsupportedError(f"{where} needs DracoPy to be read: pip install nepa3d[draco]") from error
     try:
-        return DracoPy.decode(stream)
+        mesh = DracoPy.decode(stream)
     except (DracoPy.FileTypeException, ValueError, RuntimeError) as error:
         raise ValueError(f"{where}: the Draco stream cannot be read: {error}") from error
+    if not isinstance(mesh, DracoPy.DracoMesh):  # as it answers for some damaged streams of meshes
+        raise ValueError(f"{where}: the Draco stream holds no mesh")
+    return mesh
 
 
 def _check_header(stream: bytes, where: str, vertices: int, corners: int) -> None:
