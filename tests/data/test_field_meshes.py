@@ -14,12 +14,15 @@ from nepa3d.data.mesh import BadShapeError, as_utf8, load_mesh, read_mesh
 FIELD = Path(__file__).parents[1] / "fixtures" / "field"
 EXPECTED = json.loads((FIELD / "expected.json").read_text(encoding="utf-8"))
 REFUSED = {
+    "glb_external.glb": "unsupported: .*'side.bin': only buffers inside the GLB file are read",
+    "glb_meshopt.glb": "unsupported: the extension EXT_meshopt_compression is needed",
     "obj_comma_z.obj": "unreadable: line 1: a vertex must have 3 numbers, not '0,25'",
     "obj_face_commas_tight.obj": "unreadable: line 9: a face must have indices of the form .*, not ',3,2'",
     "ply_ascii_pts.ply": "no_faces: 8 vertices and no face",
 }
 REPAIRED = {"stl_bin_trailing.stl": "17 bytes after the last triangle", "obj_msvc_nan.obj": "2 nonfinite vertices"}
-FILES = sorted(path.name for path in FIELD.iterdir() if path.suffix != ".json")
+FILES = sorted(path.name for path in FIELD.iterdir() if path.suffix not in (".json", ".md"))
+TOLERANCE = {"glb_draco_box.glb": 1e-3}  # it is stored rounded
 
 CORNERS = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
 FACES = ((0, 2, 1), (0, 1, 3), (0, 3, 2), (1, 2, 3))
@@ -31,10 +34,10 @@ def test_its_surface_is_the_true_one(name: str) -> None:
     vertices, faces, _ = read_mesh(FIELD / name)
     vertices, faces, _ = ops.clean_mesh(vertices, faces)
     a, b, c = (vertices[faces[:, k]] for k in range(3))
-    expected = EXPECTED[name]
+    expected, tolerance = EXPECTED[name], TOLERANCE.get(name, 1e-6)
     area = np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2
-    assert (area, len(faces)) == (pytest.approx(expected["area"], rel=1e-6), expected["triangles"])
-    np.testing.assert_allclose([vertices.min(0), vertices.max(0)], [expected["low"], expected["high"]], rtol=1e-6)
+    assert (area, len(faces)) == (pytest.approx(expected["area"], rel=tolerance), expected["triangles"])
+    np.testing.assert_allclose([vertices.min(0), vertices.max(0)], [expected["low"], expected["high"]], rtol=tolerance)
     assert load_mesh(FIELD / name).repaired == REPAIRED.get(name, "")
 
 
@@ -61,8 +64,6 @@ def test_it_is_refused_by_its_true_name(name: str) -> None:
         b"# St\xfchle\n" + OBJ.encode(),
         OBJ.upper().encode(),
     ],
-    ids=["utf16", "utf16le", "utf16be", "utf16be-mark", "utf32", "utf8-mark", "cr", "crlf", "u2028", "nbsp-latin1"]
-    + ["u3000", "latin1", "capitals"],
 )
 def test_text_in_any_encoding(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.obj"

@@ -225,10 +225,10 @@ class Document:
             raise ValueError(f"{item.where} is of the type {shown(item.string('type'))}, {of.where}.{key} of {kind}")
         width, dtype, count = _WIDTHS[kind], _component(item, components), item.integer("count")
         base = places = values = None
+        if count > self._file_bytes and not empty:  # each element that is stored takes a byte at least
+            raise TooLargeError(f"{item.where} declares {count} elements, the file has {self._file_bytes} bytes")
         if item.has("bufferView") and not empty:
             base = self._elements(item, count, width, dtype, strided=key != "indices")
-        elif count > self._file_bytes and not empty:  # each element that is stored takes a byte at least
-            raise TooLargeError(f"{item.where} declares {count} elements, the file has {self._file_bytes} bytes")
         if item.has("sparse") and not empty:
             places, values = self._sparse(item.item("sparse"), count, width, dtype)
         return Accessor(item.where, count, width, dtype, item.flag("normalized", False), base, places, values)

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import codecs
-import io
-import json
-import logging
 import os
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -18,25 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d import ops
+from nepa3d.data import glb
 
 MAX_FACES = 20_000_000  # of a mesh, unless more are asked for
 MAX_FILE_BYTES = 4 << 30
-
-
-# what trimesh's readers were seen to raise on damaged files (tests/fuzz)
-_TRIMESH_RAISES = (
-    ValueError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    NameError,
-    AssertionError,
-    ArithmeticError,
-    RuntimeError,
-    OSError,
-    ImportError,
-    struct.error,
-)
 
 
 class Reason(str, Enum):
@@ -74,8 +55,8 @@ class MeshFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Mesh:
-    """Triangles in the unit sphere: ``vertices`` (V, 3) float32, ``faces`` (F, 3) int64, what cleaning dropped, and what
-    was wrong in the file but could be read."""
+    """Triangles in the unit sphere: ``vertices`` (V, 3) float32, ``faces`` (F, 3) int64, what cleaning dropped, and
+    what was wrong in the file but could be read."""
 
     vertices: NDArray[np.float32]
     faces: NDArray[np.int64]
@@ -102,10 +83,11 @@ class Mesh:
         return np.divide(normal, length, out=np.zeros_like(normal), where=length > 0).astype(np.float32)
 
 
-def read_mesh(path: str | os.PathLike[str]) -> MeshFile:
+def read_mesh(path: str | os.PathLike[str], *, max_faces: int = MAX_FACES) -> MeshFile:
     """Vertices (V, 3) float64 and faces (F, 3) of all parts of a mesh file, merged, as they stand in it.
 
-    OBJ, OFF, PLY, STL and GLB are read; no other file is opened. Raises ``BadShapeError``.
+    OBJ, OFF, PLY, STL and GLB are read; no other file is opened. A GLB of more than ``max_faces`` triangles is refused
+    before they are made, as a few bytes can place a part many times. Raises ``BadShapeError``.
     """
     path = Path(path)
     if not path.is_file():
@@ -118,22 +100,29 @@ def read_mesh(path: str | os.PathLike[str]) -> MeshFile:
     if size > MAX_FILE_BYTES:
         raise BadShapeError(path, Reason.TOO_LARGE, f"{size} bytes, at most {MAX_FILE_BYTES} are read")
     kind = path.suffix.lower().removeprefix(".")
-    if kind == "glb":
-        return MeshFile(*_read_with_trimesh(path, kind), "")
     if kind not in READERS:
-        known = ", ".join([*READERS, "glb"])
+        known = ", ".join(READERS)
         raise BadShapeError(path, Reason.UNSUPPORTED, f"no reader for {path.suffix or 'no suffix'}, only {known}")
     try:
-        return READERS[kind](path.read_bytes())
+        return READERS[kind](path.read_bytes(), max_faces)
     except ValueError as error:
-        detail = str(error)
-        unsupported = Reason.UNSUPPORTED if "not supported" in detail else Reason.UNREADABLE
-        raise BadShapeError(path, Reason.INDEX_OUT_OF_RANGE if "is out of range" in detail else unsupported, detail) from error
+        raise BadShapeError(path, _reason(error), str(error)) from error
+
+
+def _reason(error: ValueError) -> Reason:
+    """The kind of a reader's error: by its type, or, of the compiled readers, by the words their contract names."""
+    if isinstance(error, glb.UnsupportedError) or "not supported" in str(error):
+        return Reason.UNSUPPORTED
+    if isinstance(error, glb.TooLargeError):
+        return Reason.TOO_LARGE
+    if isinstance(error, glb.OutOfRangeError) or "is out of range" in str(error):
+        return Reason.INDEX_OUT_OF_RANGE
+    return Reason.UNREADABLE
 
 
 def load_mesh(path: str | os.PathLike[str], *, max_faces: int = MAX_FACES) -> Mesh:
     """Read a mesh file and ``normalize`` it. Raises ``BadShapeError``."""
-    vertices, faces, repaired = read_mesh(path)
+    vertices, faces, repaired = read_mesh(path, max_faces=max_faces)
     if len(faces) > max_faces:
         raise BadShapeError(path, Reason.TOO_LARGE, f"{len(faces)} triangles, at most {max_faces} are wanted")
     if len(faces) == 0:
@@ -182,66 +171,37 @@ _MARKS = (  # in this order, as UTF-32's begins with UTF-16's
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_BLANKS = {code: " " for code in range(0x80, 0x3001) if chr(code).isspace()} | dict.fromkeys((0x85, 0x2028, 0x2029), "\n")
+_BLANKS = {code: " " for code in range(0x80, 0x3001) if chr(code).isspace()} | dict.fromkeys(
+    (0x85, 0x2028, 0x2029), "\n"
+)
 
 
-def _read_obj(content: bytes) -> MeshFile:
+def _read_obj(content: bytes, max_faces: int) -> MeshFile:
     return MeshFile(*ops.parse_obj(as_utf8(content)), "")
 
 
-def _read_off(content: bytes) -> MeshFile:
+def _read_off(content: bytes, max_faces: int) -> MeshFile:
     return MeshFile(*ops.parse_off(as_utf8(content)), "")
 
 
-def _read_ply(content: bytes) -> MeshFile:
+def _read_ply(content: bytes, max_faces: int) -> MeshFile:
     return MeshFile(*ops.parse_ply(content if content.startswith(b"ply") else as_utf8(content)))
 
 
-def _read_stl(content: bytes) -> MeshFile:
+def _read_stl(content: bytes, max_faces: int) -> MeshFile:
     text = content.startswith((codecs.BOM_UTF8, *_UTF16_SOLID))
     return MeshFile(*ops.parse_stl(as_utf8(content) if text else content))
 
 
+def _read_glb(content: bytes, max_faces: int) -> MeshFile:
+    return MeshFile(*glb.parse_glb(content, max_faces=max_faces), "")
+
+
 _UTF16_SOLID = tuple(mark + "solid".encode(name) for mark, name in _MARKS if name.startswith("utf-16"))
-READERS: dict[str, Callable[[bytes], MeshFile]] = {
+READERS: dict[str, Callable[[bytes, int], MeshFile]] = {
     "obj": _read_obj,
     "off": _read_off,
     "ply": _read_ply,
     "stl": _read_stl,
+    "glb": _read_glb,
 }
-
-
-def _read_with_trimesh(path: Path, kind: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    import trimesh  # here: most corpora need only the native readers
-
-    logging.getLogger("trimesh").addHandler(logging.NullHandler())  # what it says is in the error
-    content = path.read_bytes()
-    options = {} if kind == "stl" else {"skip_materials": True}
-    if kind == "glb":
-        _refuse_bomb(path, content)
-    try:  # from memory, so that no other file is opened
-        mesh = trimesh.load_mesh(io.BytesIO(content), file_type=kind, process=False, **options)
-        vertices = np.asarray(mesh.vertices, np.float64).reshape(-1, 3)
-        faces = np.asarray(getattr(mesh, "faces", ()), np.int64).reshape(-1, 3)
-    except _TRIMESH_RAISES as error:
-        raise BadShapeError(path, Reason.UNREADABLE, f"trimesh: {error}") from error
-    if len(faces) and (faces.min() < 0 or faces.max() >= len(vertices)):
-        index = faces.min() if faces.min() < 0 else faces.max()
-        detail = f"vertex index {index} is out of range, there are {len(vertices)} vertices"
-        raise BadShapeError(path, Reason.INDEX_OUT_OF_RANGE, detail)
-    return vertices, faces
-
-
-def _refuse_bomb(path: Path, content: bytes) -> None:
-    """Refuse a GLB whose accessors say they hold more than the file: trimesh would take the memory first."""
-    if len(content) < 20 or content[:4] != b"glTF":
-        raise BadShapeError(path, Reason.UNREADABLE, "not a GLB file")
-    (length,) = struct.unpack_from("<I", content, 12)
-    try:
-        document = json.loads(content[20 : 20 + length])
-        counts = [accessor["count"] for accessor in document.get("accessors", ())]
-        total = sum(int(count) for count in counts)
-    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
-        raise BadShapeError(path, Reason.UNREADABLE, f"not a GLB file: {error}") from error
-    if total > len(content):  # each element takes a byte at least
-        raise BadShapeError(path, Reason.TOO_LARGE, f"{total} elements are declared, the file has {len(content)} bytes")

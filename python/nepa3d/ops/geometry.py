@@ -128,10 +128,11 @@ def clean_mesh(vertices: ArrayLike, faces: ArrayLike) -> tuple[NDArray[np.float6
 def triangulate_polygons(vertices: ArrayLike, corners: ArrayLike, sizes: ArrayLike) -> Int:
     """Triangles (F, 3) of P polygons, each of ``sizes`` (P,) many of the ``corners`` (C,), which index ``vertices``.
 
-    A polygon of n corners gives n - 2 triangles with its winding. It is seen along its Newell normal. The fan around its
-    first corner is taken if none of its triangles is turned over, as in every convex polygon; else, of four corners, the
-    fan around the second; else ears are clipped (Meisters, 1975). Where edges cross, so that no ear is left, the first
-    corner that is not reflex is cut. A polygon without area, or with a corner that is not finite, keeps its fan.
+    A polygon of n corners gives n - 2 triangles with its winding. It is seen along its Newell normal. The fan around
+    its first corner is taken if none of its triangles is turned over, as in every convex polygon; else, of four
+    corners, the fan around the second; else ears are clipped (Meisters, 1975). Where edges cross, so that no ear is
+    left, the first corner that is not reflex is cut. A polygon without area, or with a corner that is not finite, keeps
+    its fan.
     """
     return _core.triangulate_polygons(np.asarray(vertices), np.asarray(corners), np.asarray(sizes))
 
