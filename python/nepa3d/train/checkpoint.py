@@ -20,11 +20,15 @@ import torch
 from nepa3d.data.files import atomic_open
 from nepa3d.models.query_nepa import QueryNepa
 from nepa3d.token.schema import sequence_length
+from nepa3d.train import plain_values
 
 # the weights that tell the model's sizes, and how many axes they have
 _SIZES = {"pos_emb": 3, "type_emb.weight": 2, "token_mlp.0.weight": 2, "backbone.enc.layers.0.linear1.weight": 2}
-# what zipfile and torch raise on damaged bytes in memory
-_DAMAGE = (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, ValueError, LookupError, EOFError, struct.error)
+# what zipfile and torch raise on damaged bytes in memory, the last three on pickles that nobody wrote in earnest
+_DAMAGE = (
+    *(zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, ValueError, LookupError, EOFError, struct.error),
+    *(TypeError, AttributeError, AssertionError),
+)
 
 
 @dataclass(frozen=True)
@@ -157,14 +161,44 @@ def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> 
 
 
 def read_tensors(path: Path, device: str | torch.device = "cpu") -> Any:
-    """What ``write_tensors`` wrote, its checksums compared; ``ValueError`` naming a file that is damaged or unsafe."""
+    """What ``write_tensors`` wrote, its checksums compared; ``ValueError`` naming a file that is damaged or unsafe.
+
+    Paths, namespaces and NumPy values are read as plain values; ``args`` then holds nothing else.
+    """
     data = path.read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             damaged = archive.testzip()  # torch does not look at the checksums
         if damaged:
             raise ValueError(f"the checksum of {damaged} is wrong")
-        return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+        with torch.serialization.safe_globals(plain_values.SAFE_GLOBALS):
+            unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data))
+            if unsafe:
+                raise plain_values.NotPlainError(f"objects of {', '.join(map(repr, sorted(unsafe)))}")
+            content = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+        if isinstance(content, dict) and "args" in content:
+            content["args"] = plain_values.plain(content["args"])
+        return content
+    except plain_values.NotPlainError as error:
+        raise ValueError(f"{path}: not a readable checkpoint: it holds {error}, {_advice(path)}") from error
     except _DAMAGE as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: not a readable checkpoint: {first_line}") from error
+        raise ValueError(f"{path}: not a readable checkpoint: {_reason(error)}") from error
+
+
+def _advice(path: Path) -> str:
+    """What to do about objects that have no plain value."""
+    name = repr(os.fspath(path))
+    return (
+        "which are not read because that could run code. If you trust the file, save it again where it was made: "
+        f"c = torch.load({name}, weights_only=False); replace those objects (mostly in c['args']) by dicts, lists, "
+        f"numbers and strings; torch.save(c, {name})"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what happened, without torch's advice to read the file unsafely."""
+    told = str(error).rpartition("WeightsUnpickler error:")[2].strip()
+    first_line = told.splitlines()[0] if told else type(error).__name__
+    if first_line.startswith("Unsupported operand"):
+        return f"{first_line}: save it again with the default pickle_protocol of torch.save"
+    return first_line
