@@ -395,3 +395,105 @@ class TestOrders:
         assert ops.morton_code([[-1, -1, -1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]).tolist() == [
             0, 0x09249249, 0x12492492, 0x24924924,
         ]  # fmt: skip
+
+
+FAR = np.array([500_000.0, 4_649_776.25, 0.3])  # a place of UTM
+
+
+class TestFarFromZero:
+    """In float64 a mesh is as exact anywhere as around zero."""
+
+    mesh = icosphere(2)
+
+    def test_distances_and_indices(self) -> None:
+        points, queries = cloud(300).astype(float), cloud(100, 1).astype(float)
+        expected, expected_index = ops.nearest_distance(points, queries)
+        for at in (FAR, -FAR, 1e9 * np.ones(3)):
+            distance, index = ops.nearest_distance(points + at, queries + at)
+            np.testing.assert_allclose(distance, expected, atol=3e-7)
+            np.testing.assert_array_equal(index, expected_index)
+            assert distance.dtype == np.float32
+        tree = ops.KdTree(points + FAR)
+        np.testing.assert_allclose(tree.query(queries + FAR)[0], expected, atol=3e-7)
+        assert len(tree) == 300
+
+    @pytest.mark.parametrize("scale", [1.0, 1e-3, 300.0])
+    def test_closest_points(self, scale: float) -> None:
+        vertices, faces = scale * self.mesh[0].astype(float), self.mesh[1]
+        queries = scale * cloud(100, 1).astype(float)
+        expected, _, expected_point = ops.reference.closest_point(vertices, faces, queries)
+        distance, _, point = ops.closest_point(vertices + FAR, faces, queries + FAR)
+        assert point.dtype == expected_point.dtype == np.float64 and distance.dtype == np.float32
+        np.testing.assert_allclose(distance, expected, atol=1e-6 * scale)
+        np.testing.assert_allclose(np.linalg.norm(point - FAR - queries, axis=1), distance, atol=1e-6 * scale + 2e-9)
+        twin, _, _ = ops.reference.closest_point(vertices + FAR, faces, queries + FAR)
+        np.testing.assert_allclose(distance, twin, atol=1e-6 * scale + 2e-9)
+
+    def test_rays(self) -> None:
+        vertices, faces = self.mesh[0].astype(float), self.mesh[1]
+        origins, directions = cloud(200, 1).astype(float), cloud(200, 2)
+        t, face, barycentric = ops.cast_rays(vertices, faces, origins, directions)
+        far_t, far_face, far_barycentric = ops.cast_rays(vertices + FAR, faces, origins + FAR, directions)
+        assert np.isfinite(t).sum() > 50
+        np.testing.assert_array_equal(far_face, face)
+        np.testing.assert_allclose(far_t, t, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(far_barycentric, barycentric, atol=1e-4)
+
+    def test_samples(self) -> None:
+        vertices, faces = self.mesh[0].astype(float), self.mesh[1]
+        uniforms = np.random.default_rng(0).random((500, 3))
+        points, normals, face = ops.sample_surface(vertices, faces, uniforms)
+        far, far_normals, far_face = ops.sample_surface(vertices + FAR, faces, uniforms)
+        twin, _, _ = ops.reference.sample_surface(vertices + FAR, faces, uniforms)
+        assert points.dtype == far.dtype == twin.dtype == np.float64
+        assert (far_face == face).mean() > 0.99  # areas are equal up to rounding
+        same = far_face == face
+        np.testing.assert_allclose((far - FAR)[same], points[same], atol=1e-6)
+        np.testing.assert_allclose(far_normals[same], normals[same], atol=1e-5)
+        assert np.abs(ops.closest_point(vertices + FAR, faces, far)[0]).max() < 1e-6
+
+    def test_integers_and_wider_floats_are_taken_as_float64(self) -> None:
+        corners = np.array([[0, 0, 0], [3, 0, 0], [0, 4, 0]], np.int64) + 400_000_001
+        distance, _, point = ops.closest_point(corners, [[0, 1, 2]], corners[:1] + np.array([[0, 0, 2]]))
+        assert distance == 2 and point.dtype == np.float64
+        np.testing.assert_array_equal(point, corners[:1])
+        far = corners.astype(np.longdouble)
+        np.testing.assert_array_equal(ops.nearest_distance(far, far + np.array([0, 0, 1]))[0], [1, 1, 1])
+
+    def test_one_point(self) -> None:
+        for point in (FAR, np.array([1e-9, 0, 0]), np.array([1e300, 0, 0])):
+            assert ops.nearest_distance([point], [point])[0] == 0
+
+    def test_float32_is_taken_as_it_is(self) -> None:
+        points, queries = cloud(100) + np.float32(2e5), cloud(30, 1).astype(float) + 2e5
+        distance, _ = ops.nearest_distance(points, queries)
+        np.testing.assert_array_equal(distance, ops.nearest_distance(points, queries.astype(np.float32))[0])
+        vertices = self.mesh[0] + np.float32(2e5)
+        assert ops.closest_point(vertices, self.mesh[1], queries)[2].dtype == np.float32
+        assert ops.sample_surface(vertices, self.mesh[1], np.zeros((1, 3)))[0].dtype == np.float32
+
+    def test_around_zero_the_answers_are_those_of_float32(self) -> None:
+        points, queries = 1 + cloud(500), cloud(100, 1)
+        for found, expected in zip(
+            (
+                *ops.nearest_distance(points.astype(float), queries),
+                *ops.closest_point(points.astype(float), [[0, 1, 2]], queries),
+            ),
+            (*ops.nearest_distance(points, queries), *ops.closest_point(points, [[0, 1, 2]], queries)),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(found, expected)
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_what_is_wrong_is_named(self, bad: float) -> None:
+        points = cloud(5).astype(float) + FAR
+        points[3, 1] = bad
+        with pytest.raises(ValueError, match="points must be finite, row 3 is not"):
+            ops.nearest_distance(points, points[:1])
+        with pytest.raises(ValueError, match="queries must be finite, row 3 is not"):
+            ops.nearest_distance(points[:3], points)
+        for wrong in (np.zeros((2, 1)), np.zeros(3), np.zeros((2, 2))):
+            with pytest.raises(ValueError, match=r"queries must have shape \(M, 3\)"):
+                ops.nearest_distance(points[:3], wrong)
+            with pytest.raises(ValueError, match=r"vertices must have shape \(V, 3\)"):
+                ops.closest_point(wrong, [[0, 1, 2]], points[:3])

@@ -187,7 +187,7 @@ def score(
     if mesh is None:
         return None
     uniforms = np.random.default_rng(seed).random((SAMPLES, 3))
-    found, found_normals, _ = ops.sample_surface(mesh.vertices, mesh.faces, uniforms)
+    found, found_normals, _ = ops.sample_surface(mesh.vertices.astype(np.float32), mesh.faces, uniforms)
     there, to_found = ops.nearest_distance(found, points)
     back, to_true = ops.nearest_distance(points, found)
     precision, recall = float((back <= tau).mean()), float((there <= tau).mean())

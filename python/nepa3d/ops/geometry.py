@@ -6,9 +6,18 @@ the same answer for any number of ``threads`` and on any processor (AVX-512, AVX
 ``instruction_set()`` tells which). Distances are compared by their float32 squares:
 coordinates far beyond 1e18 or all below 1e-18 in size over- or underflow. ``nepa3d.ops.reference`` holds the plain
 twin of each.
+
+The kernels compute in float32. Where points or vertices come in a wider dtype (float64, 32- or 64-bit integers), the
+ops on clouds and meshes count all coordinates from an origin near them before rounding: at 500 km from zero (UTM), say,
+distances are as exact as for the same shape around zero, and positions are returned as float64. Points or vertices in
+float32 are taken as they are, whatever the dtype of queries and rays: at that distance such coordinates are 3 cm apart,
+and what was lost when they were rounded cannot be recovered. Ops on [-1, 1]^3 round all coordinates to float32, which
+moves them by 6e-8 at most.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,18 +26,87 @@ from nepa3d import _core
 
 Float = NDArray[np.float32]
 Int = NDArray[np.int64]
+Positions = NDArray[Any]  # float32, or float64 where points or vertices are wider than float32
 
-KdTree = _core.KdTree
-TriangleBvh = _core.TriangleBvh
 instruction_set = _core.instruction_set
+
+
+class _Origin:
+    """Where the coordinates of a kernel are counted from: zero, or a place near points of a wider dtype than float32.
+
+    It is zero, too, along axes on which such points lie about as near to zero as to each other, and a multiple of a
+    power of two, so that subtracting it is exact.
+    """
+
+    def __init__(self, points: np.ndarray) -> None:
+        self.place: NDArray[np.float64] | None = None
+        if points.dtype.kind not in "iuf" or np.result_type(points, np.float32) == np.float32:
+            return
+        self.place = np.zeros(3)
+        if points.ndim != 2 or points.shape[1] != 3 or len(points) == 0:
+            return  # the kernel says what is wrong
+        low, high = points.min(0).astype(np.float64), points.max(0).astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            extent = (high - low).max()
+        if np.isfinite(extent):
+            centre = low / 2 + high / 2
+            step = np.maximum(np.ldexp(1.0, np.frexp(extent)[1] - 2), np.spacing(np.abs(centre)))
+            self.place = np.where(np.abs(centre) > extent, np.round(centre / step) * step, 0.0)
+
+    def local(self, points: ArrayLike) -> np.ndarray:
+        """``points`` (N, 3) as the kernel takes them."""
+        points = np.asarray(points)
+        if self.place is None or points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "iuf":
+            return points
+        return points - self.place
+
+    def world(self, points: Float) -> Positions:
+        """Points (N, 3) of the kernel as they are returned."""
+        return points if self.place is None else points + self.place
+
+
+class KdTree:
+    """The nearest of ``points`` (N, 3)."""
+
+    def __init__(self, points: ArrayLike) -> None:
+        self._origin = _Origin(np.asarray(points))
+        self._tree = _core.KdTree(self._origin.local(points))
+
+    def __len__(self) -> int:
+        return len(self._tree)
+
+    def query(self, queries: ArrayLike, *, threads: int = 1) -> tuple[Float, Int]:
+        """Distance (M,) and index (M,), see ``nearest_distance``."""
+        return self._tree.query(self._origin.local(queries), threads=threads)
+
+
+class TriangleBvh:
+    """A mesh of ``vertices`` (V, 3) and ``faces`` (F, 3) to cast rays at and to find closest points on."""
+
+    def __init__(self, vertices: ArrayLike, faces: ArrayLike, *, threads: int = 1) -> None:
+        self._origin = _Origin(np.asarray(vertices))
+        self._bvh = _core.TriangleBvh(self._origin.local(vertices), np.asarray(faces), threads=threads)
+
+    def __len__(self) -> int:
+        return len(self._bvh)
+
+    def cast_rays(self, origins: ArrayLike, directions: ArrayLike, *, threads: int = 1) -> tuple[Float, Int, Float]:
+        """t (R,), face (R,) and barycentric weights (R, 3), see ``cast_rays``."""
+        return self._bvh.cast_rays(self._origin.local(origins), np.asarray(directions), threads=threads)
+
+    def closest_point(self, queries: ArrayLike, *, threads: int = 1) -> tuple[Float, Int, Positions]:
+        """Distance (M,), face (M,) and point (M, 3), see ``closest_point``."""
+        distance, face, point = self._bvh.closest_point(self._origin.local(queries), threads=threads)
+        return distance, face, self._origin.world(point)
 
 
 def nearest_distance(points: ArrayLike, queries: ArrayLike, *, threads: int = 1) -> tuple[Float, Int]:
     """Distance (M,) from each query (M, 3) to the nearest of ``points`` (N, 3), and its index (M,).
 
-    Exact, by a kd-tree built for the call (``KdTree`` keeps one). Of equally near points the lowest index.
+    Exact, by a kd-tree built for the call (``KdTree`` keeps one). Of equally near points the lowest index. Points wider
+    than float32 are counted from an origin near them.
     """
-    return _core.KdTree(np.asarray(points)).query(np.asarray(queries), threads=threads)
+    return KdTree(points).query(queries, threads=threads)
 
 
 def cast_rays(
@@ -37,34 +115,40 @@ def cast_rays(
     """First hits of rays (R, 3) on a mesh: t (R,), face (R,), barycentric weights (R, 3).
 
     t counts in lengths of the direction, inf on a miss; face is -1 on a miss. Both sides of a face are hit.
-    Watertight between faces that share an edge. Builds a BVH for the call (``TriangleBvh`` keeps one).
+    Watertight between faces that share an edge. Builds a BVH for the call (``TriangleBvh`` keeps one). With vertices
+    wider than float32, they and the rays' origins are counted from an origin near the mesh.
     """
-    bvh = _core.TriangleBvh(np.asarray(vertices), np.asarray(faces), threads=threads)
-    return bvh.cast_rays(np.asarray(origins), np.asarray(directions), threads=threads)
+    return TriangleBvh(vertices, faces, threads=threads).cast_rays(origins, directions, threads=threads)
 
 
 def closest_point(
     vertices: ArrayLike, faces: ArrayLike, queries: ArrayLike, *, threads: int = 1
-) -> tuple[Float, Int, Float]:
+) -> tuple[Float, Int, Positions]:
     """Nearest point of a mesh to each query (M, 3): distance (M,), face (M,), point (M, 3).
 
-    Exact and unsigned. Builds a BVH for the call (``TriangleBvh`` keeps one).
+    Exact and unsigned. Builds a BVH for the call (``TriangleBvh`` keeps one). With vertices wider than float32, all
+    coordinates are counted from an origin near the mesh, and points are float64.
     """
-    bvh = _core.TriangleBvh(np.asarray(vertices), np.asarray(faces), threads=threads)
-    return bvh.closest_point(np.asarray(queries), threads=threads)
+    return TriangleBvh(vertices, faces, threads=threads).closest_point(queries, threads=threads)
 
 
-def sample_surface(vertices: ArrayLike, faces: ArrayLike, uniforms: ArrayLike) -> tuple[Float, Float, Int]:
+def sample_surface(vertices: ArrayLike, faces: ArrayLike, uniforms: ArrayLike) -> tuple[Positions, Float, Int]:
     """Area-weighted surface samples: points (N, 3), unit face normals (N, 3), faces (N,).
 
-    ``uniforms`` (N, 3) in [0, 1) are all the randomness there is: one number picks the face, two the place in it
-    (square-root parametrisation: Osada et al., 2002).
+    ``uniforms`` (N, 3) in [0, 1] are all the randomness there is: one number picks the face, two the place in it
+    (square-root parametrisation: Osada et al., 2002). With vertices wider than float32 they are counted from an origin
+    near the mesh, and points are float64.
     """
-    return _core.sample_surface(np.asarray(vertices), np.asarray(faces), np.asarray(uniforms))
+    origin = _Origin(np.asarray(vertices))
+    points, normals, face = _core.sample_surface(origin.local(vertices), np.asarray(faces), np.asarray(uniforms))
+    return origin.world(points), normals, face
 
 
 def voxelize(points: ArrayLike, grid: int, dilate: int = 0) -> NDArray[np.uint8]:
-    """Occupancy (G, G, G) of the cells of [-1, 1]^3 holding a point, grown by ``dilate`` rounds of 6-neighbours."""
+    """Occupancy (G, G, G) of the cells of [-1, 1]^3 holding a point, grown by ``dilate`` rounds of 6-neighbours.
+
+    Coordinates are rounded to float32; points beyond the cube count for the cells at its border.
+    """
     return _core.voxelize(np.asarray(points), grid, dilate)
 
 

@@ -1,8 +1,9 @@
 """The slow, obvious twin of every compiled op: same names, arguments and answers, in plain NumPy.
 
 These are the oracles of the tests and the documentation of what the kernels compute. ``threads`` is accepted
-where the compiled op takes it, and changes nothing. Letters: N points, M queries, R rays, V vertices,
-F faces, G grid side.
+where the compiled op takes it, and changes nothing. Ops on clouds and meshes compute in float64, so they need no
+origin near the shape; positions are float64 where vertices are wider than float32, as the compiled ops return them.
+Letters: N points, M queries, R rays, V vertices, F faces, G grid side.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def cast_rays(
     return t, face, barycentric
 
 
-def closest_point(vertices: Float, faces: Int, queries: Float, *, threads: int = 1) -> tuple[Float, Int, Float]:
+def closest_point(vertices: Float, faces: Int, queries: Float, *, threads: int = 1) -> tuple[Float, Int, np.ndarray]:
     """Nearest point of a triangle mesh: distance (M,), face (M,), point (M, 3); compared with every triangle.
 
     The nearest point lies inside the triangle, where the query projects into it, or else on one of its edges.
@@ -73,7 +74,7 @@ def closest_point(vertices: Float, faces: Int, queries: Float, *, threads: int =
     area2 = (normal**2).sum(1)
     distance = np.empty(len(queries), np.float32)
     face = np.empty(len(queries), np.int64)
-    point = np.empty((len(queries), 3), np.float32)
+    point = np.empty((len(queries), 3), np.result_type(vertices, np.float32))
     for row, query in enumerate(queries.astype(np.float64)):
         candidates = [_closest_on_segments(query, corner + a, b) for a, b in _sides(edge1, edge2)]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -90,7 +91,7 @@ def closest_point(vertices: Float, faces: Int, queries: Float, *, threads: int =
     return distance, face, point
 
 
-def sample_surface(vertices: Float, faces: Int, uniforms: Float) -> tuple[Float, Float, Int]:
+def sample_surface(vertices: Float, faces: Int, uniforms: Float) -> tuple[np.ndarray, Float, Int]:
     """Area-weighted surface samples: points (N, 3), unit face normals (N, 3), faces (N,).
 
     ``uniforms`` (N, 3) in [0, 1) choose the face (inverse of the cumulative area) and the place in it
@@ -105,7 +106,8 @@ def sample_surface(vertices: Float, faces: Int, uniforms: Float) -> tuple[Float,
     root, along = np.sqrt(uniforms[:, 1].astype(np.float64)), uniforms[:, 2].astype(np.float64)
     a, b = root * (1 - along), root * along
     point = corner[face] + a[:, None] * edge1[face] + b[:, None] * edge2[face]
-    return point.astype(np.float32), (normal[face] / length[face, None]).astype(np.float32), face.astype(np.int64)
+    point = point.astype(np.result_type(vertices, np.float32))
+    return point, (normal[face] / length[face, None]).astype(np.float32), face.astype(np.int64)
 
 
 def voxelize(points: Float, grid: int, dilate: int = 0) -> NDArray[np.uint8]:
