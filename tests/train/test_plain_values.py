@@ -79,7 +79,6 @@ SCALARS = (
     *("float16", "float32", "float64", "longdouble", "complex128", "bool_"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
 )
-)
 
 
 @pytest.mark.parametrize("name", PLAIN)
