@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nepa3d import commands, configuration
+from nepa3d.data import files
 
 Config = TypeVar("Config")
 
@@ -32,6 +33,8 @@ EXIT_RESUMABLE = 75
 EXIT_INTERRUPTED = 130
 EXIT_PIPE = 128 + signal.SIGPIPE
 EXIT_TERMINATED = 128 + signal.SIGTERM
+
+OUTPUT_FILES = ("out_json", "out_md", "out_png", "out_html", "list_file")  # flags that name a file to write
 
 CONFIG_HELP = "--config FILE takes the flags a run left beside its output; -H explains each flag."
 
@@ -67,13 +70,20 @@ def parse(config_type: type[Config], argv: Sequence[str] | None = None) -> Confi
     return tyro.cli(
         config_type,
         prog=commands.spelled(module),
-        description=f"{inspect.getdoc(config_type)}\n\n{CONFIG_HELP}",
+        description=f"{_purpose(config_type, module)}\n\n{CONFIG_HELP}",
         args=rest,
         default=_over_defaults(config_type, flags) if saved else tyro.MISSING_NONPROP,
         compact_help=True,
         use_underscores=True,
         config=markers(),
     )
+
+
+def _purpose(config_type: type[Any], module: str) -> str:
+    """What a command does: its docstring, or one line where Python was told to leave docstrings out."""
+    if sys.flags.optimize < 2:
+        return inspect.getdoc(config_type) or ""
+    return f"{commands.purpose(module)} (PYTHONOPTIMIZE=2 leaves out the description and the example)"
 
 
 def markers() -> tuple[Any, ...]:
@@ -92,13 +102,15 @@ def run(
 ) -> int:
     """Parse, call ``command`` and return the exit status; bad input and failed I/O end in one line on stderr.
 
-    The flag ``output`` names the file or folder the command writes; its configuration is saved beside that.
+    The flag ``output`` names the file or folder the command writes; its configuration is saved beside that. Files that
+    cannot be written are named before any work.
     """
     settle_encodings(argv)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # so that workers are stopped too
     try:
         config = parse(config_type, argv)
+        _require_writable(config)
         try:
             status = command(config) or EXIT_OK
         except (Interrupted, KeyboardInterrupt, SystemExit):  # what was written so far is as the flags say
@@ -124,6 +136,14 @@ def run(
     except KeyboardInterrupt:
         print("interrupted; finished files are kept, the same command goes on from them", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _require_writable(config: Any) -> None:
+    """``ValueError`` or ``OSError`` if a flag names an output file that cannot be one."""
+    for flag in OUTPUT_FILES:
+        path = getattr(config, flag, None)
+        if path:
+            files.require_writable(path, flag)
 
 
 def _save(config: Any, output: str | None) -> None:

@@ -34,6 +34,11 @@ COMMANDS = {
 }
 
 
+def purpose(module: str) -> str:
+    """What ``module`` does, in one line."""
+    return next((what for known, what in COMMANDS.values() if known == module), module)
+
+
 def spelled(module: str) -> str:
     """How ``module`` is started, as help shows it."""
     names = [name for name, (known, _) in COMMANDS.items() if known == module]

@@ -117,6 +117,13 @@ def test_easy_classes_are_told_apart(forms: str, tmp_path: Path, capsys: pytest.
         assert said in shown
 
 
+def test_classes_with_fewer_shapes_than_shots_are_named(forms: str) -> None:
+    result = probe(forms, fewshot_k=13)
+    assert result["fewshot_short"] == dict.fromkeys(result["classes"], 12)
+    assert any("fewshot_k 13 is more than these classes have" in alarm for alarm in result["alarms"])
+    assert probe(forms, fewshot_k=12)["fewshot_short"] == {}
+
+
 def test_impossible_classes_are_at_chance_and_it_is_said(here: Path) -> None:
     result = probe(make_cache(Path("cache"), train=30, test=18, mixed=True))
     for kind in KINDS:

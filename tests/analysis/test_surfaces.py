@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,3 +106,46 @@ def test_the_command(golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         surfaces.main([*flags, *more, "--resolution", "2"])
     assert stopped.value.code == cli.EXIT_USAGE
     assert "resolution must be at least 4, got 2" in capsys.readouterr().err
+
+
+WRONG = {
+    "n_context": ("0", "n_context: expected at least 1, got 0"),
+    "n_query": ("99", "n_context and n_query make 117 tokens, but mae_v1.pt takes at most 50"),
+    "batch": ("-2", "batch: expected at least 1, got -2"),
+    "ridge_lambda": ("0", "ridge_lambda: expected a positive number, got 0.0"),
+    "context_backend": ("scan", "context_backend must be one of "),
+    "head_train_backend": ("scan", "head_train_backend must be one of "),
+    "head_train_max_shapes": ("-1", "head_train_max_shapes: expected at least 0 (0: all shapes), got -1"),
+    "ckpt": ("none.pt", "ckpt: expected a checkpoint file, there is none at 'none.pt'"),
+    "out_root": ("mae_v1.pt", "out_root: mae_v1.pt/scores.json cannot be written, it lies below "),
+}
+
+
+@pytest.mark.parametrize("flag", WRONG)
+def test_a_wrong_flag_is_named_before_any_work(
+    flag: str, golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """R19: in a line, by the name that this command has for it."""
+    value, told = WRONG[flag]
+    flags = ["--cache_root", "unpaired", "--ckpt", "mae_v1.pt", "--n_context", "16", "--n_query", "16"]
+    assert surfaces.main([*flags, "--out_root", f"{tmp_path}", f"--{flag}", value]) == cli.EXIT_USAGE
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {told}") and said.count("\n") == 1
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(("flag", "value"), [("level", "nan"), ("level", "-1"), ("tau", "0"), ("tau", "inf")])
+def test_level_and_tau_are_named_apart(flag: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"^{flag} must be "):
+        surfaces.Config("unpaired", "mae_v1.pt", Path("out"), **{flag: float(value)})  # type: ignore[arg-type]
+
+
+def test_too_few_shapes_to_take_some_for_the_head(golden: Path, tmp_path: Path) -> None:
+    shapes = sorted(Path("unpaired/eval").glob("*/*.npz"))[:2]
+    for shape in shapes:
+        copy = tmp_path / "eval" / shape.parent.name / shape.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(shape, copy)
+    config = surfaces.Config(f"{tmp_path}", "mae_v1.pt", tmp_path / "out", n_context=16, n_query=16)
+    with pytest.raises(ValueError, match="head_train_split 'none' takes part of the split 'eval', which has too few"):
+        surfaces.complete_surfaces(replace(config, head_train_split="none"))

@@ -419,6 +419,7 @@ class TestFarFromZero:
 
     @pytest.mark.parametrize("scale", [1.0, 1e-3, 300.0])
     def test_closest_points(self, scale: float) -> None:
+        """M24: the mesh and its queries are moved, the distances stay."""
         vertices, faces = scale * self.mesh[0].astype(float), self.mesh[1]
         queries = scale * cloud(100, 1).astype(float)
         expected, _, expected_point = ops.reference.closest_point(vertices, faces, queries)

@@ -79,6 +79,27 @@ def test_workers_do_not_matter_and_seeds_do(golden: Path, tmp_path: Path) -> Non
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
 
 
+def test_classes_with_fewer_shapes_than_shots_are_named(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """T32: on stderr before training, again where the run is done, and in its result."""
+    assert run(tmp_path / "many", "--fewshot_k", "40", epochs=1) == cli.EXIT_OK
+    said = capsys.readouterr().err
+    result = json.loads((tmp_path / "many" / "result.json").read_text(encoding="utf-8"))
+    counts = result["fewshot_short"]
+    assert sorted(counts) == result["classes"] and sum(counts.values()) == result["n_train"]
+    told = ", ".join(f"{name} {count}" for name, count in counts.items())
+    warning = f"warning: fewshot_k 40 is more than these classes have training shapes, all of which are used: {told}\n"
+    assert said.startswith(warning)
+    assert run(tmp_path / "many", "--fewshot_k", "40", epochs=1) == cli.EXIT_OK
+    assert capsys.readouterr().err == warning
+    assert read_tensors(tmp_path / "many" / "last.pt")["fewshot_short"] == counts
+    for name, flags in {"few": ("--fewshot_k", "2"), "all": ()}.items():
+        assert run(tmp_path / name, *flags, epochs=1) == cli.EXIT_OK
+        assert "warning" not in capsys.readouterr().err
+        assert json.loads((tmp_path / name / "result.json").read_text(encoding="utf-8"))["fewshot_short"] == {}
+
+
 def test_an_interrupted_run_ends_bit_equal(golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(tmp_path / "whole", epochs=4) == cli.EXIT_OK
     monkeypatch.setattr(finetune_cls, "KEEP_EVERY", 0.0)

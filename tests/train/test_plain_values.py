@@ -83,6 +83,7 @@ SCALARS = (
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_plain_data_is_read_as_plain_values(name: str, tmp_path: Path) -> None:
+    """T29: on load, whatever class they were of."""
     value, expected = PLAIN[name]
     found = load_checkpoint(save(tmp_path / "a.pt", {"key": value})).args
     assert found == {"key": expected} and type(found["key"]) is type(expected)
@@ -132,6 +133,7 @@ def test_names_of_other_versions(value: Any, now: bytes, other: bytes, tmp_path:
     ],
 )
 def test_other_types_are_named_with_what_to_do(value: Any, named: str, tmp_path: Path) -> None:
+    """T30: in one line without escape codes."""
     path = save(tmp_path / "a.pt", {"key": value})
     with pytest.raises(ValueError) as raised:
         load_checkpoint(path)
@@ -146,6 +148,7 @@ def test_another_pickle_protocol_is_named(tmp_path: Path) -> None:
 
 
 def test_stand_ins_run_no_code_and_set_no_attribute(tmp_path: Path) -> None:
+    """T31: what a file may do with them is to be refused, or to be data."""
     ran = f"{tmp_path / 'ran'}"
     namespace, path, array = argparse.Namespace, pathlib.PosixPath, np.ndarray
     tricks = [

@@ -32,7 +32,7 @@ from nepa3d.data.objects import objects_of
 from nepa3d.data.shape_list import list_shapes
 from nepa3d.data.splits import class_of
 from nepa3d.train.checkpoint import fresh_model, load_checkpoint
-from nepa3d.train.labelled import GroupBy, Sets, split_sets
+from nepa3d.train.labelled import GroupBy, Sets, short_classes, shortage, split_sets
 from nepa3d.train.scores import score
 
 Labels = NDArray[np.int64]
@@ -345,6 +345,7 @@ def _protocol_report(config: Config, sets: Sets, held_out: HeldOut) -> dict[str,
         "classes": held_out.classes,
         "refit_on": "the shots" if config.fewshot_k else "train and validation",
         "n_train": len(sets.train),
+        "fewshot_short": short_classes(sets.train, config.fewshot_k),
         "n_validation": len(sets.validation),
         "n_test": len(held_out.paths),
         "n_train_objects": len(train),
@@ -360,6 +361,8 @@ def _alarms(result: dict[str, Any]) -> list[str]:
         alarms.append(f"collapsed features: all shapes are embedded alike (spread {result['spread']:.1e})")
     if result["n_objects_in_both"]:
         alarms.append(f"{result['n_objects_in_both']} of {result['n_test_objects']} test objects are in train, too")
+    if result["fewshot_short"]:
+        alarms.append(shortage(result["fewshot_k"], result["fewshot_short"]))
     for kind in SETTINGS:
         if result[kind]["collapsed_to"]:
             alarms.append(f"{kind}: nearly all predictions are {result[kind]['collapsed_to']}")

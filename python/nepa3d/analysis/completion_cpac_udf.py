@@ -149,7 +149,7 @@ def complete(config: Config) -> dict[str, Any]:
     With several seeds a shape's errors are those of all its draws, and the intervals resample shapes. A shape that
     cannot be read under one of them is left out under all.
     """
-    _check(config)
+    check(config)
     precision = config.precision
     request = ProbeRequest(config.ckpt, config.add_eos, config.qa_tokens, device=config.device, precision=precision)
     probe = open_probe(request)
@@ -199,7 +199,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.run(Config, command, argv, output="out_json")
 
 
-def _check(config: Config) -> None:
+def check(config: Config) -> None:
+    """``ValueError`` naming a flag that no completion can mean."""
     for flag in ("context_backend", "head_train_backend"):
         require_backend(getattr(config, flag), flag)
     for flag in ("n_context", "n_query", "batch", "n_seeds"):
@@ -232,7 +233,7 @@ def _check_meshes(config: Config) -> None:
 
 def plan_shapes(config: Config, probe: Probe) -> Plan:
     """The shapes of the flags, and how their sequences are made."""
-    shapes = shapes_of(config.cache_root, config.split, config.max_shapes)
+    shapes = shapes_of(config.cache_root, config.split, config.max_shapes, "max_shapes")
     voxel = VoxelSettings(config.voxel_grid, config.voxel_dilate, config.voxel_max_steps)
 
     def settings(backend: str) -> SequenceSettings:
@@ -252,7 +253,8 @@ def plan_shapes(config: Config, probe: Probe) -> Plan:
 
     test_settings = settings(config.context_backend)
     if config.head_train_split != TRANSDUCTIVE:
-        train = shapes_of(config.cache_root, config.head_train_split, config.head_train_max_shapes)
+        limit = config.head_train_max_shapes
+        train = shapes_of(config.cache_root, config.head_train_split, limit, "head_train_max_shapes")
         return Plan(train, shapes, settings(config.head_train_backend), test_settings, len(shapes))
     shuffled = list(shapes)
     np.random.RandomState(config.seed).shuffle(shuffled)

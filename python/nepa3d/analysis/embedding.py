@@ -115,10 +115,11 @@ def pick_device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def shapes_of(cache_root: str, split: str, limit: int = 0) -> list[str]:
-    """Cached shapes of a split, the first ``limit`` by sorted path (0: all); none is a ``ValueError``."""
+def shapes_of(cache_root: str, split: str, limit: int = 0, flag: str = "limit") -> list[str]:
+    """Cached shapes of a split, the first ``limit`` by sorted path (0: all); ``ValueError`` if there is none, or naming
+    the ``flag`` of a limit below 0."""
     if limit < 0:
-        raise ValueError(f"the number of shapes must be at least 0 (0: all), got {limit}")
+        raise ValueError(f"{flag}: expected at least 0 (0: all shapes), got {limit}")
     paths = list_shapes(cache_root, split)
     return paths[:limit] if limit else paths
 

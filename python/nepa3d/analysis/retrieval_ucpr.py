@@ -216,7 +216,7 @@ def embed_views(config: Config, failed: dict[str, str]) -> Embeddings:
     input is ``ValueError``."""
     probe = open_probe(probe_request(config))
     probe.require_length(sample_length(probe), "n_point, n_ray, qa_tokens and add_eos")
-    paths = shapes_of(config.cache_root, config.split, config.max_files)
+    paths = shapes_of(config.cache_root, config.split, config.max_files, "max_files")
     settings = sample_settings(config, probe)
     views = (
         View(config.query_backend, settings, config.eval_seed),

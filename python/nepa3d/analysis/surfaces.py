@@ -23,18 +23,19 @@ from tqdm import tqdm
 from nepa3d import cli, ops
 from nepa3d.analysis import completion_cpac_udf as cpac
 from nepa3d.analysis.completion_sequence import SequenceSettings, assemble, cell_centres, query_answers
-from nepa3d.analysis.embedding import Precision, Probe, ProbeRequest, hidden_states, open_probe
+from nepa3d.analysis.embedding import Precision, Probe, ProbeRequest, hidden_states, open_probe, shapes_of
 from nepa3d.analysis.intervals import cell
 from nepa3d.analysis.ridge import predict
 from nepa3d.backends import read_answers
 from nepa3d.backends.answers import without_rays
 from nepa3d.data.cache import ShapeCache
-from nepa3d.data.files import atomic_open, write_json
-from nepa3d.token.schema import XYZ
+from nepa3d.data.files import atomic_open, require_writable, write_json
+from nepa3d.token.schema import XYZ, sequence_length
 from nepa3d.token.tokenizer import draw_rows, evaluation_rng
 
 Field = NDArray[np.float32]  # (G, G, G) distances at cell centres over [-1, 1]^3
 WAYS = ("model", "nearest copy", "true field")
+FEWEST = 3  # shapes of which a fifth, rounded, is one to fit the head on
 SAMPLES = 10_000  # points on a surface by which it is scored
 FIGURES = ("chamfer", "f_score", "normal_consistency")
 
@@ -61,7 +62,7 @@ class Config:
     n_query: int = 256
     """Cells asked for at a time."""
     head_train_split: str = "train_udf"
-    """Split the head is fitted on."""
+    """Split the head is fitted on; 'none': a fifth of the completed split, the others are completed."""
     head_train_backend: str = "udfgrid"
     """View of the context while it is fitted."""
     head_train_max_shapes: int = 0
@@ -90,8 +91,10 @@ class Config:
     def __post_init__(self) -> None:
         if self.resolution < 4:
             raise ValueError(f"resolution must be at least 4, got {self.resolution}")
-        if self.level < 0 or not self.tau > 0:
-            raise ValueError(f"level and tau must not be negative, tau not 0, got {self.level} and {self.tau}")
+        if not 0 <= self.level < np.inf:
+            raise ValueError(f"level must be a distance, or 0, got {self.level}")
+        if not 0 < self.tau < np.inf:
+            raise ValueError(f"tau must be a distance above 0, got {self.tau}")
         if self.max_shapes < 0:
             raise ValueError(f"max_shapes must be at least 0, got {self.max_shapes}")
 
@@ -202,7 +205,13 @@ def score(
 def complete_surfaces(config: Config) -> dict[str, Any]:
     """Complete, save and score every shape; returns what scores.json holds."""
     probing = config.probe_config()
+    cpac.check(probing)
+    require_writable(config.out_root / "scores.json", "out_root")
     probe = open_probe(ProbeRequest(config.ckpt, device=config.device, precision=config.precision))
+    length = sequence_length(config.n_context + config.n_query, 0, qa=probe.qa, eos=probe.eos)
+    probe.require_length(length, "n_context and n_query")
+    if config.head_train_split == cpac.TRANSDUCTIVE and len(shapes_of(config.cache_root, config.split)) < FEWEST:
+        raise ValueError(f"head_train_split 'none' takes part of the split {config.split!r}, which has too few shapes")
     plan = cpac.plan_shapes(probing, probe)
     failed: dict[str, str] = {}
     weights, n_train = cpac.fit_head(probing, probe, plan, failed)

@@ -57,6 +57,28 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         yield file
 
 
+def require_writable(path: str | os.PathLike[str], flag: str) -> None:
+    """Raise unless the file ``path`` of ``flag`` can be written. Nothing is left behind; folders above it are not made.
+
+    ``ValueError`` where something else than a file is in its place, or than a folder above it; ``OSError`` naming
+    ``path`` where nothing may be written.
+    """
+    if os.fspath(path).endswith(os.sep) or Path(path).is_dir():
+        raise ValueError(f"{flag}: expected a file to write to, got the folder {os.fspath(path)!r}")
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{flag}: expected a file to write to, {path} is a device or the like")
+    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    if not folder.is_dir():
+        raise ValueError(f"{flag}: {path} cannot be written, it lies below {folder}, which is no folder")
+    probe = folder / f"{temporary_prefix()}{secrets.token_hex(8)}"
+    try:
+        probe.touch(exist_ok=False)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, f"{path}") from error
+    probe.unlink()
+
+
 def temporary_prefix() -> str:
     """What the names of this process's temporary files begin with."""
     return f"{TEMPORARY_PREFIX}{socket.gethostname()}-{os.getpid()}-"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +26,16 @@ from nepa3d.models.classifier import Classifier
 from nepa3d.models.query_nepa import QueryNepa
 from nepa3d.token.schema import N_TYPES_QA
 from nepa3d.train.checkpoint import build_model, load_checkpoint, model_for, read_tensors, write_tensors
-from nepa3d.train.labelled import GroupBy, Sets, View, evaluation_batches, split_sets, training_batches
+from nepa3d.train.labelled import (
+    GroupBy,
+    Sets,
+    View,
+    evaluation_batches,
+    short_classes,
+    shortage,
+    split_sets,
+    training_batches,
+)
 from nepa3d.train.scores import Scores, draw_confusion, score
 
 KEEP_EVERY = 60.0  # seconds between two savings of the state to go on from
@@ -77,7 +87,7 @@ class Config:
     group_by: GroupBy = "file"
     """Whether validation is made of files, or of whole objects: scans of one are then never on both sides."""
     fewshot_k: int = 0
-    """Training shapes a class; 0: all."""
+    """Training shapes a class, or as many as it has; 0: all."""
     fewshot_seed: int = 0
     """Which shapes those are."""
     eval_seed: int = 0
@@ -304,6 +314,7 @@ def finetune(config: Config) -> dict[str, Any]:
     if (folder / "last.pt").exists():
         result = read_tensors(folder / "last.pt")
         print(f"{folder / 'last.pt'} is there already: test_acc {result['test_acc']:.4f}")
+        _warn(config, result.get("fewshot_short", {}))  # older runs do not say
         return {name: value for name, value in result.items() if name != "model"}
     folder.mkdir(parents=True, exist_ok=True)
     remove_temporaries(folder)
@@ -311,6 +322,7 @@ def finetune(config: Config) -> dict[str, Any]:
     sets = run.sets
     print(f"{len(sets.train)} training, {len(sets.validation)} validation, {len(sets.test)} test shapes", end=", ")
     print(f"{len(sets.classes)} classes, {run.training.settings.length} tokens, on {run.device}")
+    _warn(config, short_classes(sets.train, config.fewshot_k))
     _train(run, folder)
     best = read_tensors(folder / "best.pt", run.device)
     run.model.load_state_dict(best["model"])
@@ -322,6 +334,12 @@ def finetune(config: Config) -> dict[str, Any]:
     write_tensors(folder / "last.pt", {"model": best["model"], **result})
     (folder / "state.pt").unlink(missing_ok=True)
     return result
+
+
+def _warn(config: Config, short: Mapping[str, int]) -> None:
+    """Say which classes have fewer shapes than shots were asked for."""
+    if short:
+        print(f"warning: {shortage(config.fewshot_k, short)}", file=sys.stderr)
 
 
 def _train(run: Run, folder: Path) -> None:
@@ -356,6 +374,7 @@ def _result(run: Run, tested: Scores) -> dict[str, Any]:
         "best_epoch": run.best_epoch,
         "epoch": run.config.epochs - 1,
         "n_train": len(run.sets.train),
+        "fewshot_short": short_classes(run.sets.train, run.config.fewshot_k),
         "n_val": len(run.sets.validation),
         "n_test": len(run.sets.test),
         "classes": run.sets.classes,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -55,6 +56,18 @@ def split_sets(
     if unknown:
         raise ValueError(f"{cache_root}: test has classes that train has not: {', '.join(unknown)}")
     return Sets(train, validation, test, classes)
+
+
+def short_classes(train: Sequence[str], fewshot_k: int) -> dict[str, int]:
+    """Classes of the training set with less than ``fewshot_k`` shapes, and how many they have."""
+    counts = Counter(map(class_of, train))
+    return {name: counts[name] for name in sorted(counts) if counts[name] < fewshot_k}
+
+
+def shortage(fewshot_k: int, short: Mapping[str, int]) -> str:
+    """What ``short_classes`` found, in a line."""
+    told = ", ".join(f"{name} {count}" for name, count in short.items())
+    return f"fewshot_k {fewshot_k} is more than these classes have training shapes, all of which are used: {told}"
 
 
 @dataclass(frozen=True)
