@@ -1,5 +1,33 @@
-"""3D shape representations learned through one query interface."""
+"""3D shape representations learned through one query interface.
+
+``load`` opens a trained model as an ``Encoder``, ``Shape`` is one shape in memory, ``ops`` are the compiled kernels.
+Importing the package loads none of them: torch is loaded when ``load`` or ``Encoder`` is first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from nepa3d._core import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from nepa3d import ops
+    from nepa3d.encoder import Encoder, load
+    from nepa3d.shape import Shape
+
+__all__ = ["Encoder", "Shape", "__version__", "load", "ops"]
+
+_HOMES = {"Encoder": "nepa3d.encoder", "Shape": "nepa3d.shape", "load": "nepa3d.encoder"}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ops":
+        return importlib.import_module("nepa3d.ops")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'nepa3d' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

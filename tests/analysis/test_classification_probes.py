@@ -21,8 +21,8 @@ from nepa3d.analysis.classifiers import Examples, answer, classify, nearest_neig
 from nepa3d.analysis.embedding import ProbeRequest, open_probe
 from nepa3d.data.files import write_npz
 from nepa3d.data.objects import objects_of, write_objects
-from nepa3d.data.preprocess_scanobjectnn import normalize_scan, scan_pools
 from nepa3d.data.query_pools import PoolSettings
+from nepa3d.data.scans import normalize_scan, scan_pools
 from nepa3d.train.labelled import split_sets
 from tests.conftest import GOLDEN
 

@@ -59,7 +59,7 @@ def test_files_of_a_surface(formats: tuple[str, ...], tmp_path: Path) -> None:
     files = sorted((tmp_path / "chair" / "nr.1").iterdir())
     assert [file.name for file in files] == sorted(f"true_field.{kind}" for kind in formats)
     for file in files:
-        vertices, faces = read_mesh(file)
+        vertices, faces, _ = read_mesh(file)
         np.testing.assert_allclose(vertices[faces], mesh.vertices[mesh.faces], atol=1e-6)
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from nepa3d import ops
 from nepa3d.backends import ShapeAnswers, VoxelSettings, read_answers, view
 from nepa3d.backends.answers import without_rays
-from nepa3d.data.cache import CacheError, ShapeCache
+from nepa3d.data.cache import CacheError, ShapeArrays, ShapeCache
 from nepa3d.data.mesh import load_mesh
 from nepa3d.token.schema import POINT_DISTANCE, XYZ, TokenType
 from nepa3d.token.tokenizer import draw_rows, evaluation_rng, tokenize
@@ -70,17 +70,25 @@ def completion_sample(
     ``context_path`` takes the context from another shape. A cache without what ``settings`` ask for raises
     ``ValueError`` with the path.
     """
-    rng = evaluation_rng(path, seed)
     with ShapeCache(path) as cache:
-        if context_path is None:
-            context = view(cache, settings.context_backend, settings.voxel)
-        else:
+        context = None
+        if context_path is not None:
             context = read_answers(context_path, settings.context_backend, settings.voxel)
-        queries = query_answers(cache, settings)
+        return sample_of_cache(cache, settings, seed, context)
+
+
+def sample_of_cache(
+    cache: ShapeArrays, settings: SequenceSettings, seed: int, context: ShapeAnswers | None = None
+) -> CompletionSample:
+    """``completion_sample`` of a cache at hand, its draws a function of (cache.path, seed) alone."""
+    rng = evaluation_rng(cache.path, seed)
+    if context is None:
+        context = view(cache, settings.context_backend, settings.voxel)
+    queries = query_answers(cache, settings)
     context_rows = draw_rows(len(context.point_xyz), settings.n_context, rng)
     query_rows = _draw_queries(queries, context_rows, settings, rng)
     if settings.mesh_root:
-        queries, query_rows = with_exact_distances(queries, query_rows, path, settings)
+        queries, query_rows = with_exact_distances(queries, query_rows, cache.path, settings)
     if settings.context == "absent":
         context_rows = _NO_ROWS
     return assemble(context, context_rows, queries, query_rows, settings)
@@ -113,7 +121,7 @@ def assemble(
     )
 
 
-def query_answers(cache: ShapeCache, settings: SequenceSettings) -> ShapeAnswers:
+def query_answers(cache: ShapeArrays, settings: SequenceSettings) -> ShapeAnswers:
     """Where distances may be asked, with the true ones in ``point_distance``, unless a mesh is to give them."""
     if settings.query_source == "grid":
         grid = cache["udf_grid"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -21,7 +21,7 @@ from nepa3d.data.cache import CacheError
 from nepa3d.data.shape_list import list_shapes
 from nepa3d.models.query_nepa import QueryNepa
 from nepa3d.token.schema import N_TYPES_QA, TokenType, sequence_length
-from nepa3d.train.checkpoint import build_model, load_checkpoint
+from nepa3d.train.checkpoint import Checkpoint, build_model, load_checkpoint
 
 Representation = Literal["h", "z_hat"]
 Precision = Literal["float32", "bf16"]
@@ -77,26 +77,37 @@ def open_probe(request: ProbeRequest) -> Probe:
     if not Path(request.ckpt).is_file():
         raise ValueError(f"ckpt: expected a checkpoint file, there is none at {request.ckpt!r}")
     device = pick_device(request.device)
-    checkpoint = load_checkpoint(request.ckpt, device=device)
+    probe = probe_of(load_checkpoint(request.ckpt, device=device), device, request.precision)
+    probe = replace(
+        probe,
+        qa=bool(_override(request.qa_tokens, int(probe.qa))),
+        eos=bool(_override(request.add_eos, int(probe.eos))),
+        n_point=_override(request.n_point, probe.n_point),
+        n_ray=_override(request.n_ray, probe.n_ray),
+    )
+    n_types = probe.model.type_emb.weight.shape[0]
+    if probe.qa and n_types < N_TYPES_QA:
+        raise ValueError(f"qa_tokens 1 needs {N_TYPES_QA} token types, but {probe.ckpt} knows {n_types}")
+    return probe
+
+
+def probe_of(checkpoint: Checkpoint, device: str, precision: Precision = "float32") -> Probe:
+    """The model of a checkpoint with the token settings it was trained with. ``ValueError`` naming its file."""
     model = build_model(checkpoint)
     args = checkpoint.args
     lacking = [name for name in ("n_point", "n_ray") if name not in args]
     if lacking:
-        raise ValueError(f"{request.ckpt}: its args lack {', '.join(lacking)}")
-    probe = Probe(
+        raise ValueError(f"{checkpoint.path}: its args lack {', '.join(lacking)}")
+    return Probe(
         model=model,
-        ckpt=request.ckpt,
-        qa=bool(_override(request.qa_tokens, int(args.get("qa_tokens", 0)))),
-        eos=bool(_override(request.add_eos, int(args.get("add_eos", 1)))),
-        n_point=_override(request.n_point, int(args["n_point"])),
-        n_ray=_override(request.n_ray, int(args["n_ray"])),
+        ckpt=checkpoint.path,
+        qa=bool(int(args.get("qa_tokens", 0))),
+        eos=bool(int(args.get("add_eos", 1))),
+        n_point=int(args["n_point"]),
+        n_ray=int(args["n_ray"]),
         device=device,
-        precision=request.precision,
+        precision=precision,
     )
-    n_types = model.type_emb.weight.shape[0]
-    if probe.qa and n_types < N_TYPES_QA:
-        raise ValueError(f"qa_tokens 1 needs {N_TYPES_QA} token types, but {probe.ckpt} knows {n_types}")
-    return probe
 
 
 def sample_length(probe: Probe) -> int:

@@ -22,15 +22,14 @@ from tqdm import tqdm
 
 from nepa3d import cli, ops
 from nepa3d.analysis import completion_cpac_udf as cpac
-from nepa3d.analysis.completion_sequence import SequenceSettings, assemble, cell_centres, query_answers
-from nepa3d.analysis.embedding import Precision, Probe, ProbeRequest, hidden_states, open_probe, shapes_of
+from nepa3d.analysis.completion_sequence import SequenceSettings, cell_centres, query_answers
+from nepa3d.analysis.distances import distances_at
+from nepa3d.analysis.embedding import Precision, Probe, ProbeRequest, open_probe, shapes_of
 from nepa3d.analysis.intervals import cell
-from nepa3d.analysis.ridge import predict
 from nepa3d.backends import read_answers
-from nepa3d.backends.answers import without_rays
 from nepa3d.data.cache import ShapeCache
 from nepa3d.data.files import atomic_open, require_writable, write_json
-from nepa3d.token.schema import XYZ, sequence_length
+from nepa3d.token.schema import sequence_length
 from nepa3d.token.tokenizer import draw_rows, evaluation_rng
 
 Field = NDArray[np.float32]  # (G, G, G) distances at cell centres over [-1, 1]^3
@@ -130,27 +129,7 @@ def fields_of(
     context_rows = draw_rows(len(context.point_xyz), settings.n_context, rng)
     side = config.resolution
     centres = cell_centres(side)
-    cells = without_rays(centres, np.zeros(len(centres), np.float32))
-    chunks = -(-len(centres) // settings.n_query)
-    # every chunk is spread over the whole cube, as the queries of the head's fit were
-    samples = [
-        assemble(context, context_rows, cells, np.arange(first, len(centres), chunks), settings)
-        for first in range(chunks)
-    ]
-    predicted, copied = np.empty(len(centres), np.float32), np.empty(len(centres), np.float32)
-    by_length: dict[int, list[int]] = {}
-    for number, sample in enumerate(samples):
-        by_length.setdefault(len(sample.types), []).append(number)
-    for numbers in by_length.values():
-        for begin in range(0, len(numbers), config.batch):
-            part = [samples[number] for number in numbers[begin : begin + config.batch]]
-            features, types = np.stack([s.features for s in part]), np.stack([s.types for s in part])
-            hidden = hidden_states(probe, features, types, wanted=part[0].query_tokens)
-            for sample, states in zip(part, hidden, strict=True):
-                asked = sample.features[sample.query_tokens, XYZ]
-                place = np.ravel_multi_index(tuple(((asked.T + 1) / 2 * side).astype(np.int64)), 3 * (side,))
-                predicted[place] = predict(weights, states)
-                copied[place] = sample.nearest_copy
+    predicted, copied = distances_at(centres, context, context_rows, probe, weights, settings, config.batch)
     with ShapeCache(path) as cache:
         grid = np.ascontiguousarray(cache["udf_grid"].astype(np.float32))
         points, normals = cache["pc_xyz"], cache["pc_n"]

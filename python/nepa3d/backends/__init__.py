@@ -10,9 +10,9 @@ from nepa3d.backends.mesh_backend import mesh
 from nepa3d.backends.pointcloud_backend import pointcloud, pointcloud_meshray, pointcloud_noray
 from nepa3d.backends.udfgrid_backend import udfgrid
 from nepa3d.backends.voxel_backend import voxel
-from nepa3d.data.cache import CacheError, ShapeCache
+from nepa3d.data.cache import CacheError, ShapeArrays, ShapeCache
 
-_VIEWS: dict[str, Callable[[ShapeCache, VoxelSettings], ShapeAnswers]] = {
+_VIEWS: dict[str, Callable[[ShapeArrays, VoxelSettings], ShapeAnswers]] = {
     "mesh": mesh,
     "pointcloud": pointcloud,
     "pointcloud_meshray": pointcloud_meshray,
@@ -40,7 +40,7 @@ def read_answers(path: str | os.PathLike[str], backend: str, voxel: VoxelSetting
         return view(cache, backend, voxel)
 
 
-def view(cache: ShapeCache, backend: str, voxel: VoxelSettings = _DEFAULT_VOXEL) -> ShapeAnswers:
+def view(cache: ShapeArrays, backend: str, voxel: VoxelSettings = _DEFAULT_VOXEL) -> ShapeAnswers:
     """``read_answers`` of a cache file that is open."""
     answers = _VIEWS[require_backend(backend)]
     try:

@@ -6,11 +6,11 @@ import numpy as np
 
 from nepa3d import ops
 from nepa3d.backends.answers import ShapeAnswers, VoxelSettings
-from nepa3d.data.cache import CacheError, ShapeCache
+from nepa3d.data.cache import CacheError, ShapeArrays
 from nepa3d.data.query_pools import voxel_ray_answers
 
 
-def voxel(cache: ShapeCache, voxel: VoxelSettings) -> ShapeAnswers:
+def voxel(cache: ShapeArrays, voxel: VoxelSettings) -> ShapeAnswers:
     """Distance of each query's cell to the nearest occupied cell, and walks through the cells."""
     points, xyz = cache["pc_xyz"], cache["pt_xyz_pool"]
     occupancy = ops.voxelize(points, voxel.grid, voxel.dilate)

@@ -82,7 +82,13 @@ class CacheError(ValueError):
         return type(self), (self.path, self.fault)
 
 
-class ShapeCache(Mapping[str, NDArray]):
+class ShapeArrays(Mapping[str, NDArray]):
+    """The arrays of one shape by the keys of a cache file, and the path or name that faults of it name."""
+
+    path: str
+
+
+class ShapeCache(ShapeArrays):
     """One cache file, its arrays read and checked when they are asked for. Use it in a ``with`` block.
 
     The arrays are read-only; those of the pools are float32, the grids are as stored. Raises ``CacheError`` on a file

@@ -49,9 +49,15 @@ class SampleSettings:
 
 def evaluation_sample(path: str, backend: str, settings: SampleSettings, eval_seed: int, resample: int = 0) -> Sample:
     """Features (T, 15) and types (T,), a function of the path as spelt, the seed and the resample."""
-    answers = read_answers(path, backend, settings.voxel)
-    rng = evaluation_rng(path, eval_seed, resample)
-    return _sample(path, answers, settings, lambda pool, n: draw_rows(pool, n, rng), settings.force_missing_ray)
+    return sample_of_answers(path, read_answers(path, backend, settings.voxel), settings, eval_seed, resample)
+
+
+def sample_of_answers(
+    name: str, answers: ShapeAnswers, settings: SampleSettings, eval_seed: int, resample: int = 0
+) -> Sample:
+    """``evaluation_sample`` of a view at hand, a function of the shape's ``name``, the seed and the resample."""
+    rng = evaluation_rng(name, eval_seed, resample)
+    return _sample(name, answers, settings, lambda pool, n: draw_rows(pool, n, rng), settings.force_missing_ray)
 
 
 def training_sample(path: str, backend: str, settings: SampleSettings, seed: int, epoch: int, index: int) -> Sample:

@@ -121,17 +121,32 @@ def _reason(error: ValueError) -> Reason:
 
 
 def load_mesh(path: str | os.PathLike[str], *, max_faces: int = MAX_FACES) -> Mesh:
-    """Read a mesh file and ``normalize`` it. Raises ``BadShapeError``."""
+    """Read a mesh file and ``prepare_mesh``. Raises ``BadShapeError``."""
     vertices, faces, repaired = read_mesh(path, max_faces=max_faces)
+    return prepare_mesh(vertices, faces, path, max_faces=max_faces, repaired=repaired)
+
+
+def prepare_mesh(
+    vertices: NDArray[np.floating],
+    faces: NDArray[np.integer],
+    name: str | os.PathLike[str] = "mesh",
+    *,
+    max_faces: int = MAX_FACES,
+    repaired: str = "",
+) -> Mesh:
+    """The mesh of vertices (V, 3) and faces (F, 3) without what carries no surface, in the unit sphere (``normalize``).
+
+    Raises ``BadShapeError`` with ``name`` where nothing is left.
+    """
     if len(faces) > max_faces:
-        raise BadShapeError(path, Reason.TOO_LARGE, f"{len(faces)} triangles, at most {max_faces} are wanted")
+        raise BadShapeError(name, Reason.TOO_LARGE, f"{len(faces)} triangles, at most {max_faces} are wanted")
     if len(faces) == 0:
-        raise BadShapeError(path, Reason.NO_FACES, f"{len(vertices)} vertices and no face")
-    vertices, faces, dropped = ops.clean_mesh(vertices, faces)
-    if len(faces) == 0:
+        raise BadShapeError(name, Reason.NO_FACES, f"{len(vertices)} vertices and no face")
+    kept, triangles, dropped = ops.clean_mesh(vertices, faces)
+    if len(triangles) == 0:
         reason = Reason.ALL_DEGENERATE if dropped["degenerate_faces"] else Reason.NONFINITE_VERTICES
-        raise BadShapeError(path, reason, "no face has an area and finite corners")
-    return Mesh(normalize(vertices), faces, dropped, repaired)
+        raise BadShapeError(name, reason, "no face has an area and finite corners")
+    return Mesh(normalize(kept), triangles, dropped, repaired)
 
 
 def normalize(vertices: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -16,14 +16,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from nepa3d import cli, ops
+from nepa3d import cli
 from nepa3d.data import scan_variants
 from nepa3d.data.files import is_macos_metadata, read_json, write_json, write_npz, write_text
 from nepa3d.data.mesh import BadShapeError, Reason
 from nepa3d.data.objects import write_objects
 from nepa3d.data.preprocessing import RunFlags, claim, exit_status, preprocess, settings_file
-from nepa3d.data.query_pools import PoolSettings, point_queries, random_stream
+from nepa3d.data.query_pools import PoolSettings
 from nepa3d.data.runner import Report, Unwritten
+from nepa3d.data.scans import normalize_scan, scan_pools
 
 SPLITS = ("train", "test")
 MAX_LABEL = 999  # class_XXX
@@ -102,36 +103,6 @@ def compute_scan(job: ScanJob) -> Unwritten:
     """The cache file of one scan, to be written."""
     points = normalize_scan(read_scan(job.file, job.index), f"{job.file}[{job.index}]")
     return Unwritten("", partial(write_npz, job.out, scan_pools(points, job.settings, job.seed, job.key)))
-
-
-def normalize_scan(points: NDArray[np.floating], name: str) -> NDArray[np.float32]:
-    """A cloud (N, 3) centred on its mean and divided by its largest norm. ``BadShapeError`` with ``name``."""
-    if not np.isfinite(points).all():
-        raise BadShapeError(name, Reason.NONFINITE_VERTICES, f"{int((~np.isfinite(points)).any(1).sum())} points")
-    centred = points.astype(np.float64) - points.mean(0, dtype=np.float64)
-    radius = np.sqrt((centred**2).sum(1).max())
-    if not radius > np.abs(points).max() * np.finfo(np.float32).eps:
-        raise BadShapeError(name, Reason.ZERO_EXTENT, "all points are in one place")
-    return (centred / radius).astype(np.float32)
-
-
-def scan_pools(points: NDArray[np.float32], settings: PoolSettings, seed: int, key: str) -> dict[str, NDArray]:
-    """Every array of the cache file of a cloud (N, 3) in the unit ball; without normals, rays and distance field."""
-    queries = point_queries(points, settings, random_stream(seed, key, "points"))
-    distance, _ = ops.nearest_distance(points, queries)
-    vectors, scalars = np.zeros((settings.ray_pool, 3), np.float32), np.zeros(settings.ray_pool, np.float32)
-    return {
-        "pc_xyz": points,
-        "pc_n": np.zeros_like(points),
-        "pt_xyz_pool": queries,
-        "pt_dist_pool": distance,
-        "pt_dist_pc_pool": distance,
-        "ray_o_pool": vectors,
-        "ray_d_pool": vectors,
-        "ray_hit_pool": scalars,
-        "ray_t_pool": scalars,
-        "ray_n_pool": vectors,
-    }
 
 
 def open_scans(file: Path) -> h5py.File:
