@@ -21,7 +21,7 @@ from safetensors.torch import save as save_tensors
 from tqdm import tqdm
 
 from nepa3d import __version__
-from nepa3d.analysis.completion_sequence import SequenceSettings, sample_of_cache
+from nepa3d.analysis.completion_sequence import CompletionSample, QuerySource, SequenceSettings, sample_of_cache
 from nepa3d.analysis.distances import distances_at
 from nepa3d.analysis.embedding import (
     Pooling,
@@ -34,7 +34,7 @@ from nepa3d.analysis.embedding import (
     probe_of,
 )
 from nepa3d.analysis.ranking import normalize
-from nepa3d.analysis.ridge import RidgeSums
+from nepa3d.analysis.ridge import RidgeSums, predict
 from nepa3d.backends import require_backend
 from nepa3d.data.dataset import Sample, SampleSettings, sample_of_answers
 from nepa3d.data.files import atomic_open, write_json
@@ -118,17 +118,27 @@ class Encoder:
         require_backend(view, "view")
         _require_positive(draws=draws, batch=batch)
         wanted: Sequence[ShapeLike] = [shapes] if isinstance(shapes, (Shape, str, os.PathLike)) else [*shapes]
-        settings = SampleSettings(self.probe.n_point, self.probe.n_ray, qa=self.probe.qa, eos=self.probe.eos)
         found = np.zeros((len(wanted), self.width))
         with tqdm(total=len(wanted) * draws, desc="embed", unit="sample", disable=not progress) as bar:
             for begin in range(0, len(wanted), batch):
                 some = [shape if _is_cache(shape) else as_shape(shape) for shape in wanted[begin : begin + batch]]
                 for draw in range(draws):
-                    features, types = _samples(some, view, settings, seed, draw)
+                    features, types = self.samples(some, view, seed, draw)
                     states = pooled_states(self.probe, features, types, pooling, representation)
                     found[begin : begin + len(some)] += normalize(states.cpu().numpy())
                     bar.update(len(some))
         return normalize(found).astype(np.float32)
+
+    def samples(self, shapes: Sequence[ShapeLike], view: str, seed: int = 0, draw: int = 0) -> Sample:
+        """Features (N, T, 15) and types (N, T) of one draw of each shape's queries, as ``embed`` takes them."""
+        require_backend(view, "view")
+        settings = SampleSettings(self.probe.n_point, self.probe.n_ray, qa=self.probe.qa, eos=self.probe.eos)
+        if all(_is_cache(shape) for shape in shapes):  # by the compiled loader
+            requests = [Request(os.fspath(shape), view, settings) for shape in shapes if not isinstance(shape, Shape)]
+            return evaluation_batch(requests, seed, draw, threads=os.cpu_count() or 1)
+        own = [as_shape(shape) for shape in shapes]
+        samples = [sample_of_answers(shape.name, shape.view(view), settings, seed, draw) for shape in own]
+        return np.stack([features for features, _ in samples]), np.stack([types for _, types in samples])
 
     def fit_distance_head(
         self,
@@ -146,7 +156,7 @@ class Encoder:
         Shapes must have a distance field, as those of meshes have. Without shapes, 64 of the built-in procedural corpus
         serve; the first call of ``complete`` does so if no head is there.
         """
-        settings = self._sequence(view)
+        settings = self.sequence(view)
         sums = RidgeSums(self.width, self.probe.device)
         wanted = _procedural(BUILT_IN) if shapes is None else [as_shape(shape) for shape in shapes]
         with tqdm(total=len(wanted), desc="fit head", unit="shape", disable=not progress) as bar:
@@ -179,16 +189,13 @@ class Encoder:
         points = np.ascontiguousarray(queries, np.float32)
         if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
             raise ValueError(f"queries must be finite and have shape (M, 3), got {points.shape}")
-        if self._head is None:
-            self.fit_distance_head()
-        assert self._head is not None
-        settings = self._sequence(view, n_context)
+        settings = self.sequence(view, n_context)
         own = as_shape(shape)
         context = own.view(view)
         rows = draw_rows(len(context.point_xyz), settings.n_context, evaluation_rng(own.name, seed))
         if len(points) == 0:
             return np.empty(0, np.float32)
-        predicted, _ = distances_at(points, context, rows, self.probe, self._head, settings, batch)
+        predicted, _ = distances_at(points, context, rows, self.probe, self._fitted_head(), settings, batch)
         return predicted
 
     def surface(
@@ -226,14 +233,26 @@ class Encoder:
         args = self.args | tokens | {"n_point": self.probe.n_point, "n_ray": self.probe.n_ray}
         write_json(folder / CONFIG, {"format": FORMAT, "nepa3d": __version__, "args": args})
 
-    def _sequence(self, view: str, n_context: int | None = None) -> SequenceSettings:
-        """A context and as many queries as the model takes beside it."""
+    def sequence(self, view: str, n_context: int | None = None, query_source: QuerySource = "pool") -> SequenceSettings:
+        """The settings of a completion sequence: a context seen as ``view``, half of what the model takes unless
+        ``n_context`` is given, and as many queries as it takes beside it."""
         require_backend(view, "view")
         room = (self.probe.max_len - 1 - int(self.probe.eos)) // (2 if self.probe.qa else 1)
         told = room // 2 if n_context is None else n_context
         if not 1 <= told < room:
             raise ValueError(f"n_context must be from 1 to {room - 1} for this model, got {told}")
-        return SequenceSettings(view, told, room - told, self.probe.qa, self.probe.eos)
+        return SequenceSettings(view, told, room - told, self.probe.qa, self.probe.eos, query_source)
+
+    def predict_distances(self, sample: CompletionSample) -> NDArray[np.float64]:
+        """Distances (Q,) predicted at the queries of a completion sequence."""
+        hidden = hidden_states(self.probe, sample.features[None], sample.types[None], wanted=sample.query_tokens)
+        return predict(self._fitted_head(), hidden[0])
+
+    def _fitted_head(self) -> NDArray[np.float64]:
+        if self._head is None:
+            self.fit_distance_head()
+        assert self._head is not None
+        return self._head
 
 
 def as_shape(shape: ShapeLike) -> Shape:
@@ -245,16 +264,6 @@ def as_shape(shape: ShapeLike) -> Shape:
 
 def _is_cache(shape: ShapeLike) -> bool:
     return not isinstance(shape, Shape) and Path(shape).suffix == ".npz"
-
-
-def _samples(shapes: Sequence[ShapeLike], view: str, settings: SampleSettings, seed: int, draw: int) -> Sample:
-    """Features (B, T, 15) and types (B, T): those of cache files by the compiled loader, the others in NumPy."""
-    if all(_is_cache(shape) for shape in shapes):
-        requests = [Request(os.fspath(shape), view, settings) for shape in shapes if not isinstance(shape, Shape)]
-        return evaluation_batch(requests, seed, draw, threads=os.cpu_count() or 1)
-    own = [as_shape(shape) for shape in shapes]
-    samples = [sample_of_answers(shape.name, shape.view(view), settings, seed, draw) for shape in own]
-    return np.stack([features for features, _ in samples]), np.stack([types for _, types in samples])
 
 
 def _procedural(count: int) -> list[Shape]:
