@@ -2,7 +2,8 @@
 # make test   the tests
 # make bench  the kernels beside other libraries, answers compared first: a table, JSON, a picture (QUICK=1: a small run;
 #              CORPUS=DIR: meshes that are there already, such as demo/full/corpus)
-# All make the environment first, are idempotent, and say what they do. The rest is for developers.
+# make docs   the documentation as a site: build/site/index.html
+# Every target creates the environment first, logs each step and can be run again. The other targets are for developers.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +17,7 @@ SANITIZED := build/sanitized
 
 FUZZ_RUNS ?= 1000000
 
-.PHONY: help env demo test bench lint stubs sanitize fuzz clean
+.PHONY: help env demo test bench docs lint stubs sanitize fuzz clean
 
 help:
 	@sed -n 's/^# make/make/p; s/^#      /     /p' Makefile
@@ -52,6 +53,15 @@ $(VENV)/.bench: $(VENV)/.installed
 bench: $(VENV)/.bench
 	@echo "== benchmarks"
 	@$(BIN)/python -m benchmarks $(if $(CORPUS),--corpus $(CORPUS)) $(if $(QUICK),--quick)
+
+$(VENV)/.docs: $(VENV)/.installed
+	@echo "== install the documentation's tools"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt ".[docs]"
+	@touch $@
+
+docs: $(VENV)/.docs
+	@echo "== documentation: build/site"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 lint: env
 	@echo "== lint"
