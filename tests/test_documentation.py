@@ -1,0 +1,124 @@
+"""The documentation: its commands exist with their flags, its links lead to files, its examples run."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import importlib.util
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+from nepa3d import cli
+from nepa3d.commands import COMMANDS
+from tests.data.corpus import SMALL, TETRAHEDRON
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MODULES = {module for module, _ in COMMANDS.values()}
+FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+ADDED_BY_EXAMPLES = {"preprocess-parts"}  # commands that docs/extending.md adds
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a page in one language, without their indentation."""
+    found = FENCED.findall(page.read_text(encoding="utf-8"))
+    return [re.sub(f"^{indent}", "", body, flags=re.MULTILINE) for indent, kind, body in found if kind == language]
+
+
+def commands(page: Path) -> list[tuple[str, list[str]]]:
+    """The modules that a page's command lines start, with their arguments."""
+    found = []
+    for block in blocks(page, ""):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if "-m" in words and words[words.index("-m") + 1].startswith("nepa3d"):
+                at = words.index("-m") + 1
+                found.append((words[at], words[at + 1 :]))
+            elif words and words[0] == "nepa3d" and len(words) > 1 and not words[1].startswith("-"):
+                found.append((COMMANDS[words[1]][0], words[2:]))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_command_line_names_a_module_and_flags_that_exist(page: Path) -> None:
+    for module, arguments in commands(page):
+        assert module in MODULES, module
+        known = {field.name for field in dataclasses.fields(importlib.import_module(module).Config)} | {"config"}
+        given = {word.removeprefix("--").partition("=")[0] for word in arguments if word.startswith("--")}
+        assert given <= known, f"{module}: {given - known}"
+
+
+def test_the_pages_show_commands() -> None:
+    assert sum(len(commands(page)) for page in PAGES) >= 30
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_named_commands_and_python_blocks_are_sound(page: Path) -> None:
+    named = set(re.findall(r"`nepa3d ([a-z][a-z0-9-]*)", page.read_text(encoding="utf-8")))
+    assert named <= COMMANDS.keys() | ADDED_BY_EXAMPLES
+    for block in blocks(page, "python"):
+        ast.parse(f"{{{block}}}" if block.startswith('"') and not block.startswith('"""') else block)
+
+
+def test_every_page_is_in_the_navigation_and_links_lead_to_files() -> None:
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    listed = set(re.findall(r"[\w/]+\.md", json.dumps(site["nav"])))
+    assert listed == {page.relative_to(ROOT / "docs").as_posix() for page in PAGES if ROOT / "docs" in page.parents}
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#\s]+)", FENCED.sub("", page.read_text(encoding="utf-8"))):
+            assert (page.parent / link).is_file(), f"{page.name}: {link}"
+
+
+def example(name: str, begins: str, folder: Path) -> ModuleType:
+    """The module of docs/extending.md that begins with these words."""
+    code = next(block for block in blocks(ROOT / "docs" / "extending.md", "python") if block.startswith(begins))
+    (folder / f"{name}.py").write_text(code, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def _no_examples_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("preprocess_parts", "class_agreement"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+def test_the_corpus_of_the_example_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module = example("preprocess_parts", '"""Meshes in <parts_root>', tmp_path)
+    vertices = [line.split()[1:] for line in TETRAHEDRON.format(1).splitlines() if line.startswith("v")]
+    corners = [int(word) - 1 for line in TETRAHEDRON.splitlines() if line.startswith("f") for word in line.split()[1:]]
+    facets = ["vertex " + " ".join(vertices[corner]) for corner in corners]
+    loops = "".join(
+        "facet normal 0 0 0\nouter loop\n" + "\n".join(facets[i : i + 3]) + "\nendloop\nendfacet\n"
+        for i in range(0, len(facets), 3)
+    )
+    for split in ("train", "test"):
+        path = tmp_path / "parts" / split / "bolt" / "one.stl"
+        path.parent.mkdir(parents=True)
+        path.write_text(f"solid\n{loops}endsolid\n", encoding="utf-8")
+    arguments = ["--parts_root", f"{tmp_path / 'parts'}", "--out_root", f"{tmp_path / 'cache'}", "--workers", "1"]
+    assert module.main([*arguments, *SMALL]) == cli.EXIT_OK
+    made = sorted(path.relative_to(tmp_path / "cache").as_posix() for path in (tmp_path / "cache").glob("*/*/*.npz"))
+    assert made == ["test/bolt/one.npz", "train/bolt/one.npz"]
+
+
+def test_the_probe_of_the_example_runs(tmp_path: Path, golden: Path) -> None:
+    module = example("class_agreement", '"""Class agreement', tmp_path)
+    out = tmp_path / "agreement.json"
+    flags = ["--cache_root", "cache", "--split", "test", "--ckpt", "nepa_qa.pt", "--out_json", f"{out}"]
+    assert module.main(flags) == cli.EXIT_OK
+    result = json.loads(out.read_text(encoding="utf-8"))
+    assert 0 <= result["agreement"] <= 1 and 0 <= result["chance"] <= 1 and result["failed"] == {}
