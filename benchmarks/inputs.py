@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from nepa3d import demo, ops
 from nepa3d.data.files import atomic_open, write_json
 from nepa3d.data.mesh import Mesh, load_mesh
 from nepa3d.data.query_pools import PoolSettings, camera_rays, point_queries, random_stream
+from nepa3d.progress_bar import progress_bar
 
 TARGETS = (1_000, 4_000, 10_000, 60_000)  # faces
 QUICK_TARGETS = (1_000, 4_000)
@@ -124,7 +124,7 @@ def count_faces(corpus: Path, cache: Path) -> dict[Path, int]:
     """Triangles after cleaning of each OBJ file below ``corpus``; files of known path and size are not read again."""
     known = json.loads(cache.read_text(encoding="utf-8")) if cache.exists() else {}
     counts = {}
-    for path in tqdm(sorted(corpus.rglob("*.obj")), desc="counting faces", unit="mesh", leave=False, disable=None):
+    for path in progress_bar(sorted(corpus.rglob("*.obj")), desc="counting faces", unit="file", leave=False):
         size = path.stat().st_size
         if known.get(f"{path}", (None, 0))[0] != size:
             known[f"{path}"] = size, _faces_in(path)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
-from tqdm import tqdm
 
 from benchmarks import machine
 from benchmarks.inputs import make_corpus
@@ -25,6 +24,7 @@ from nepa3d import cli
 from nepa3d.data.files import atomic_open, write_json
 from nepa3d.data.preprocess_meshes import ShapeJob, compute_shape
 from nepa3d.data.query_pools import PoolSettings
+from nepa3d.progress_bar import progress_bar
 
 PROFILED = 100  # shapes, evenly spread over the corpus
 MEMORY_STEP = 250  # shapes between two looks at the memory
@@ -132,7 +132,9 @@ def spent(calls: Mapping[tuple[str, int, str], tuple], part: str | tuple[str, st
 def watch_memory(meshes: Sequence[Path], out: Path, count: int) -> list[tuple[int, int]]:
     """Resident bytes of this process after so many shapes."""
     seen = []
-    for index, job in enumerate(tqdm(jobs(meshes, out, count), total=count, desc="memory", unit="shape"), start=1):
+    for index, job in enumerate(
+        progress_bar(jobs(meshes, out, count), total=count, desc="memory", unit="shape"), start=1
+    ):
         build_and_write(job)
         if index % MEMORY_STEP == 0 or index == count:
             pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])

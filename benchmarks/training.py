@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from tabulate import tabulate
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from benchmarks import machine
 from benchmarks.run import RESULTS
@@ -21,6 +20,7 @@ from nepa3d.data.files import write_json
 from nepa3d.data.shape_list import open_shapes
 from nepa3d.models.query_nepa import QueryNepa
 from nepa3d.ops.attention import dual_mask
+from nepa3d.progress_bar import progress_bar
 from nepa3d.train import pretrain
 from nepa3d.train.corpus import Batch, Corpus, EpochBatches, Part
 from nepa3d.train.distributed import World
@@ -165,7 +165,7 @@ def measure(config: Config, corpus: str, backends: Sequence[str], world: World) 
     for batch in batches[1:warm_up]:
         for step in ways.values():
             step(batch)
-    for batch in tqdm(batches[warm_up:], desc=corpus, unit="step"):
+    for batch in progress_bar(batches[warm_up:], desc=corpus, unit="step"):
         for way, step in ways.items():
             begin = time.perf_counter()
             step(batch)  # its loss is a number, so the device has finished

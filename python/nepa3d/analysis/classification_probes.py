@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tabulate import tabulate
-from tqdm import tqdm
 
 from nepa3d import cli
 from nepa3d.analysis import ranking
@@ -31,6 +30,7 @@ from nepa3d.backends import require_backend
 from nepa3d.data.objects import objects_of
 from nepa3d.data.shape_list import list_shapes
 from nepa3d.data.splits import class_of
+from nepa3d.progress_bar import progress_bar
 from nepa3d.train.checkpoint import fresh_model, load_checkpoint
 from nepa3d.train.labelled import GroupBy, Sets, short_classes, shortage, split_sets
 from nepa3d.train.scores import score
@@ -214,7 +214,7 @@ def _seed(config: Config, probe: Probe, failed: dict[str, str]) -> Seeded:
     sets = _readable(sets, failed)
     features[PLAIN] -= features[PLAIN][[place[path] for path in sets.train]].mean(0)
     answers: dict[str, dict[str, Answer]] = {}
-    with tqdm(total=len(features) * len(SETTINGS), desc="fit probes", unit="probe") as progress:
+    with progress_bar(total=len(features) * len(SETTINGS), desc="fit probes", unit="probe") as progress:
         for name, vectors in features.items():
             fit, validation, test = (
                 Examples(vectors[[place[path] for path in part]], sets.labels(part))

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tabulate import tabulate
-from tqdm import tqdm
 
 from nepa3d import cli
 from nepa3d.analysis.completion_loader import CompletionBatch, completion_batch
@@ -36,6 +35,7 @@ from nepa3d.analysis.outcome import conclude
 from nepa3d.analysis.ridge import ERROR_FIGURES, DistanceErrors, RidgeSums, error_metrics, predict
 from nepa3d.backends import VoxelSettings, require_backend
 from nepa3d.data.loader import ahead
+from nepa3d.progress_bar import progress_bar
 from nepa3d.token.schema import sequence_length
 
 TRANSDUCTIVE = "none"
@@ -332,7 +332,7 @@ def _stream(
 
     begins = range(0, shapes, config.batch)
     n_read = 0
-    with tqdm(total=shapes, desc=title, unit="shape") as progress:
+    with progress_bar(total=shapes, desc=title, unit="shape") as progress:
         for count, batch, faults in ahead(read_batch, begins) if config.num_workers else map(read_batch, begins):
             for path, fault in faults.items():
                 failed.setdefault(path, fault)

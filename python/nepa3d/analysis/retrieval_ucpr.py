@@ -15,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from tabulate import tabulate
-from tqdm import tqdm
 
 from nepa3d import cli
 from nepa3d.analysis import ranking
@@ -35,6 +34,7 @@ from nepa3d.analysis.outcome import conclude
 from nepa3d.backends import VoxelSettings, require_backend
 from nepa3d.data.dataset import SampleSettings
 from nepa3d.data.loader import Request, ahead, evaluation_samples
+from nepa3d.progress_bar import progress_bar
 from nepa3d.token.schema import POINT_DISTANCE, XYZ, TokenType
 
 COLLAPSED_FROM = 0.5  # share of the gallery tied with the true item from which we speak of collapse
@@ -290,7 +290,7 @@ def embed(
     numbers = range(math.ceil(len(paths) / config.chunk) * config.mc_k)
     vectors: NDArray[np.float64] | None = None
     raw = np.zeros((len(paths), RAW_CELLS**3))
-    with tqdm(total=len(paths) * config.mc_k, desc=f"embed {view.backend}", unit="sample") as progress:
+    with progress_bar(total=len(paths) * config.mc_k, desc=f"embed {view.backend}", unit="sample") as progress:
         for count, features, types, good, faults in ahead(read, numbers) if config.num_workers else map(read, numbers):
             for row, fault in faults.items():
                 failed.setdefault(paths[row], f"{view.backend}: {fault}")

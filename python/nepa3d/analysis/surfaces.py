@@ -18,7 +18,6 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 from tabulate import tabulate
-from tqdm import tqdm
 
 from nepa3d import cli, ops
 from nepa3d.analysis import completion_cpac_udf as cpac
@@ -29,6 +28,7 @@ from nepa3d.analysis.intervals import cell
 from nepa3d.backends import read_answers
 from nepa3d.data.cache import ShapeCache
 from nepa3d.data.files import atomic_open, require_writable, write_json
+from nepa3d.progress_bar import progress_bar
 from nepa3d.token.schema import sequence_length
 from nepa3d.token.tokenizer import draw_rows, evaluation_rng
 
@@ -198,7 +198,7 @@ def complete_surfaces(config: Config) -> dict[str, Any]:
     chosen = [plan.test[i * len(plan.test) // count] for i in range(count)]
     formats = ("ply", "glb") if config.format == "both" else (config.format,)
     shapes, panels = [], []
-    for path in tqdm(chosen, desc="surfaces", unit="shape"):
+    for path in progress_bar(chosen, desc="surfaces", unit="shape"):
         with ShapeCache(path) as cache:
             query_answers(cache, plan.test_settings)  # that it has a grid to compare with
         completed = fields_of(path, probe, weights, plan.test_settings, config)

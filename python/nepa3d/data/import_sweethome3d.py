@@ -15,7 +15,6 @@ from itertools import groupby
 from pathlib import Path
 
 from tabulate import tabulate
-from tqdm import tqdm
 
 from nepa3d import cli
 from nepa3d.data.files import atomic_open, write_text
@@ -33,6 +32,7 @@ from nepa3d.data.sweethome3d import (
     read_member,
     read_model,
 )
+from nepa3d.progress_bar import progress_bar
 
 ATTRIBUTION = "attribution.csv"
 LICENSES = "_licenses"
@@ -170,7 +170,7 @@ def _import_planned(
     known: dict[Path, Attribution] | None,
 ) -> None:
     """Write what ``known`` (None: overwrite everything) does not say to be there already."""
-    with tqdm(total=len(planned), unit="model") as progress:
+    with progress_bar(total=len(planned), unit="model") as progress:
         for library, group in groupby(planned, key=lambda item: item[0].library):
             with open_library(library) as archive:
                 for entry, row in group:

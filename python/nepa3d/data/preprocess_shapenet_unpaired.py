@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from tqdm import tqdm
-
 from nepa3d import cli
 from nepa3d.data.files import read_json, remove_temporaries, temporary_prefix, write_json
 from nepa3d.data.shapenet_unpaired_split import EVALUATION, PARTS
+from nepa3d.progress_bar import progress_bar
 
 LinkMode = Literal["symlink", "hardlink", "copy"]
 
@@ -83,7 +82,7 @@ def materialize(config: Config) -> dict[str, Any]:
     remove_temporaries(config.out_root)
     counts: Counter[str] = Counter({"created": 0, "skipped": 0, "missing": 0})
     missing = []
-    for record in tqdm(chosen, desc="view", unit="shape"):
+    for record in progress_bar(chosen, desc="view", unit="shape"):
         source = config.src_cache_root / record.src_relpath
         target = config.out_root / record.split / f"{record.key}.npz"
         if not source.exists():

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.random import MT19937, RandomState, SeedSequence
 from tabulate import tabulate
-from tqdm import tqdm
 
 from nepa3d import cli
 from nepa3d.data.files import atomic_open
 from nepa3d.data.solids import Solid, box, revolve, rod, skin, smooth, superellipsoid, tube, union, vessel
+from nepa3d.progress_bar import progress_bar
 
 
 def legs(rng: RandomState, width: float, depth: float, height: float, thickness: float) -> list[Solid]:
@@ -283,7 +283,7 @@ def write_procedural(config: Config) -> dict[str, tuple[int, int]]:
     if config.per_class < 1:
         raise ValueError(f"per_class: expected 1 or more, got {config.per_class}")
     counts: dict[str, tuple[int, int]] = {}
-    with tqdm(total=len(FAMILIES) * config.per_class, unit="shape") as progress:
+    with progress_bar(total=len(FAMILIES) * config.per_class, unit="shape") as progress:
         for name in FAMILIES:
             written = 0
             for index in range(config.per_class):

@@ -13,6 +13,7 @@ from nepa3d import cli
 from nepa3d.data.files import read_json, write_json
 from nepa3d.data.runner import Report
 from nepa3d.data.sharding import Shard
+from nepa3d.progress_bar import duration
 
 INTERVAL = 5.0  # seconds between two writes
 SILENT = 60.0  # seconds after which an unfinished shard seems to have stopped
@@ -105,14 +106,6 @@ def summary(statuses: Sequence[Status]) -> str:
         line += f", {waiting} not begun"
     times = [left for status in statuses if not status.finished and (left := status.seconds_left()) is not None]
     return f"{line}, about {duration(max(times))} left" if times else line
-
-
-def duration(seconds: float) -> str:
-    """ "1 h 02 min", "3 min 20 s" or "45 s"."""
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
 
 
 def table(statuses: Sequence[Status], now: float) -> str:

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
-from tqdm import tqdm
 
 from nepa3d.data.cache import CacheError
 from nepa3d.data.mesh import BadShapeError
 from nepa3d.data.sockets import shorten_socket_paths
+from nepa3d.progress_bar import progress_bar
 
 State = Literal[
     "ok", "ok_repaired", "suspicious", "skipped", "bad_input", "timeout", "crash", "oom", "io_error", "error"
@@ -171,7 +171,10 @@ def run_tasks(
     outcomes: list[Outcome] = []
     failed = 0
     chunks = [tasks[i : i + pool.chunk_size] for i in range(0, len(tasks), pool.chunk_size)]
-    with open_engine(pool) as engine, tqdm(total=len(tasks), desc=label, unit="shape", smoothing=0.1) as progress:
+    with (
+        open_engine(pool) as engine,
+        progress_bar(total=len(tasks), desc=label, unit="shape", smoothing=0.1) as progress,
+    ):
         for results in run_chunks(engine, work, chunks):
             outcomes += results
             progress.update(len(results))

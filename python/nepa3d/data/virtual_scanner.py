@@ -19,7 +19,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 from tabulate import tabulate
-from tqdm import tqdm
 
 from nepa3d import cli, ops
 from nepa3d.data.cache import ShapeCache
@@ -30,6 +29,7 @@ from nepa3d.data.preprocessing import RunFlags, exit_status, preprocess
 from nepa3d.data.query_pools import look_at_origin, random_stream
 from nepa3d.data.runner import Report, Unwritten
 from nepa3d.data.splits import mesh_test_split
+from nepa3d.progress_bar import progress_bar
 
 FILES = {"train": "training_objectdataset.h5", "test": "test_objectdataset.h5"}  # as the real data set's
 AXES = ("x", "y", "z")
@@ -237,7 +237,7 @@ def write_h5(path: Path, jobs: Sequence[ScanJob], classes: Sequence[str]) -> Non
     with atomic_path(path) as temporary, h5py.File(temporary, "x") as file:
         data = file.create_dataset("data", (len(jobs), points, 3), np.float32)
         mask = file.create_dataset("mask", (len(jobs), points), np.int32)
-        for i, job in enumerate(tqdm(jobs, desc=path.name, unit="scan")):
+        for i, job in enumerate(progress_bar(jobs, desc=path.name, unit="scan")):
             with ShapeCache(job.out) as cache:
                 data[i], mask[i] = cache["points"], cache["mask"]
         file["label"] = np.array([classes.index(job.key.split("/")[0]) for job in jobs], np.int32)

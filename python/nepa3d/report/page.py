@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import tyro
 import yaml
-from tqdm import tqdm
 
 from nepa3d import cli, provenance
 from nepa3d.analysis import fewshot_table
@@ -30,6 +29,7 @@ from nepa3d.data.files import write_json, write_text
 from nepa3d.data.loader import Request, evaluation_batch
 from nepa3d.data.shape_list import list_shapes
 from nepa3d.ops.attention import DualMask, dual_mask
+from nepa3d.progress_bar import progress_bar
 from nepa3d.report import figures, findings, panels, picture
 from nepa3d.report.experiment import Experiment, Json, read_experiment
 from nepa3d.report.scenes import Scene, read_scenes
@@ -105,7 +105,7 @@ def report(config: Config) -> Path:
     sections = [section for section in _sections(config, experiment, folder) if section is not None]
     with matplotlib.rc_context(panels.STYLE):
         drawings = [(section, drawing) for section in sections for drawing in section.drawings]
-        for section, drawing in tqdm(drawings, desc="pictures", unit="picture"):
+        for section, drawing in progress_bar(drawings, desc="pictures", unit="picture"):
             section.pictures.append(_drawn(drawing, folder))
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(resources.files("nepa3d.report").joinpath("page.html").read_text("utf-8"))

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from tabulate import tabulate
 from torch import Tensor
-from tqdm import tqdm
 
 from nepa3d import cli
 from nepa3d.backends import VoxelSettings, require_backend
@@ -24,6 +23,7 @@ from nepa3d.data.dataset import SampleSettings
 from nepa3d.data.files import remove_temporaries, write_json
 from nepa3d.models.classifier import Classifier
 from nepa3d.models.query_nepa import QueryNepa
+from nepa3d.progress_bar import progress_bar
 from nepa3d.token.schema import N_TYPES_QA
 from nepa3d.train.checkpoint import build_model, load_checkpoint, model_for, read_tensors, write_tensors
 from nepa3d.train.labelled import (
@@ -344,7 +344,7 @@ def _warn(config: Config, short: Mapping[str, int]) -> None:
 
 def _train(run: Run, folder: Path) -> None:
     config, kept = run.config, time.monotonic()
-    with tqdm(total=config.epochs, initial=run.epoch, unit="epoch") as progress:
+    with progress_bar(total=config.epochs, initial=run.epoch, unit="epoch") as progress:
         while run.epoch < config.epochs:
             loss = train_epoch(run)
             accuracy = (

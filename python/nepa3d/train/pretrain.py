@@ -15,13 +15,13 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
 
 from nepa3d import cli
 from nepa3d.backends import VoxelSettings
 from nepa3d.data.dataset import SampleSettings
 from nepa3d.data.files import remove_temporaries
 from nepa3d.ops.attention import DualMask
+from nepa3d.progress_bar import Progress, progress_bar
 from nepa3d.train.checkpoint import Checkpoint, load_optimizer, load_weights, model_for, save_checkpoint
 from nepa3d.train.corpus import Batch, Corpus, EpochBatches, open_corpus
 from nepa3d.train.distributed import World, world
@@ -236,7 +236,7 @@ def pretrain(config: Config, processes: World) -> Path:
     begun = min(run.first_batch(samples) * config.batch, samples)
     with (
         _asked_to_stop() as asked,
-        tqdm(
+        progress_bar(
             total=config.epochs * samples,
             initial=run.epoch * samples + begun,
             unit="sample",
@@ -277,7 +277,7 @@ class Loop:
     run: Run
     corpus: Corpus
     total_steps: int
-    progress: tqdm
+    progress: Progress
     curves: Curves
     asked: threading.Event  # to end, leaving a checkpoint
     alarms: Sequence[str] = ()  # of the last look

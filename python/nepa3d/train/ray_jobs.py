@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from nepa3d.data.ray_engine import ray, ray_cluster
+from nepa3d.progress_bar import progress_bar
 from nepa3d.train.jobs import Finished, Job, Processes, line, run_job
 
 PATIENCE = 10.0  # seconds in which jobs that are told to end may do so
@@ -29,7 +28,7 @@ def run_jobs_on_ray(jobs: Sequence[Job], address: str, slots: Sequence[str]) -> 
     remote = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0, max_retries=0)(_run)
     folder = f"{Path.cwd()}"
     finished: list[Finished] = []
-    with ray_cluster(address, len(slots), gpus) as next_done, tqdm(total=len(jobs), unit="job") as progress:
+    with ray_cluster(address, len(slots), gpus) as next_done, progress_bar(total=len(jobs), unit="job") as progress:
         running: dict[Any, Job] = {remote.remote(job, folder): job for job in jobs}
         try:
             while running:
