@@ -46,6 +46,17 @@ def test_a_failure_stops_no_other_and_what_is_done_is_skipped(tmp_path: Path) ->
     assert not running(tmp_path / "logs")
 
 
+def test_a_pid_file_is_running_only_while_its_process_can_write(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is not waited for yet
+    numbers = {"own": f"{os.getpid()}", "ended": f"{ended.pid}", "large": "9" * 30, "damaged": "\x00", "zero": "0"}
+    for name, number in numbers.items():
+        (tmp_path / f"{name}.pid").write_text(f"{number}\n")
+    states = {path.stem: lives for path, _, lives in running(tmp_path)}
+    ended.wait()
+    assert states == {"own": True, "ended": False, "large": False, "damaged": False, "zero": False}
+
+
 def test_a_job_that_ends_well_without_its_result_has_failed(tmp_path: Path) -> None:
     job = Job("no result", "nepa3d", ("--help",), tmp_path / "result", tmp_path / "job.log")
     assert [finished.state for finished in run_jobs([job], ["cpu"])] == ["failed"]

@@ -191,14 +191,14 @@ def _is_orphan(name: str) -> bool:
     match = _TEMPORARY_NAME.fullmatch(name)
     if match is None or match["host"] != socket.gethostname():
         return False
-    return not _lives(int(match["process"]))
+    return not lives(int(match["process"]))
 
 
-def _lives(process: int) -> bool:
+def lives(process: int) -> bool:
     """Whether a process of this host can still write; one that has ended but not been waited for cannot."""
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # no process has a number this large
         return False
     except PermissionError:  # somebody else's
         return True

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from tqdm import tqdm
+from nepa3d.data.files import lives
+from nepa3d.progress_bar import progress_bar
 
 PIDS = ".pid"  # beside a log while its job runs
 
@@ -160,7 +161,7 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[str]) -> list[Finished]:
             progress.update()
             progress.write(line(finished[-1]))
 
-    with tqdm(total=len(jobs), unit="job") as progress, ThreadPoolExecutor(len(slots)) as pool:
+    with progress_bar(total=len(jobs), unit="job") as progress, ThreadPoolExecutor(len(slots)) as pool:
         try:
             # an OSError, such as a full disk, is every job's
             for worker in as_completed([pool.submit(work, device) for device in slots]):
@@ -184,5 +185,5 @@ def running(folder: Path) -> list[tuple[Path, int, bool]]:
     for path in sorted(folder.rglob(f"*{PIDS}")):
         text = path.read_text(encoding="utf-8", errors="replace").strip()
         number = int(text) if text.isdecimal() else 0
-        found.append((path, number, number > 0 and Path(f"/proc/{number}").exists()))
+        found.append((path, number, number > 0 and lives(number)))
     return found
