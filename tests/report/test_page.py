@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import re
 import shutil
@@ -16,8 +17,9 @@ import trimesh
 from nepa3d import cli
 from nepa3d.analysis import classification_probes, completion_cpac_udf, retrieval_ucpr, surfaces
 from nepa3d.report import figures, findings, page, panels
-from nepa3d.report.experiment import read_experiment
+from nepa3d.report.experiment import Experiment, Json, read_experiment
 from nepa3d.report.scenes import read_scenes
+from nepa3d.report.verdicts import Verdict, verdicts
 from nepa3d.train.checkpoint import write_tensors
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -178,6 +180,101 @@ def test_doubts_about_completion() -> None:
     assert not findings.completion_doubts({"mae": 0.2})
 
 
+RETRIEVED: Json = {
+    "ckpt": "runs/nepa/last.pt",
+    "query_backend": "mesh",
+    "gallery_backend": "udfgrid",
+    "mAP": 0.5,
+    "interval": {"mAP": [0.4, 0.6]},
+    "chance": {"mAP": 0.1},
+    "raw_distances": {"mAP": 0.2},
+}
+COMPLETED: Json = {"ckpt": "runs/nepa/last.pt", "context_backend": "mesh", "mae": 0.2, "nearest_copy": {"mae": 0.3}}
+
+
+def verdict_of(**parts: list[Json]) -> Verdict:
+    """That of an experiment with results of one kind."""
+    experiment = Experiment((), **{name: [(Path("r.json"), r) for r in of] for name, of in parts.items()})
+    (verdict,) = verdicts(experiment)
+    return verdict
+
+
+@pytest.mark.parametrize(
+    ("change", "answer", "said"),
+    [
+        ({}, "yes", "surely better than plain distances (0.200), surely better than chance (0.100)"),
+        ({"raw_distances": {"mAP": 0.45}}, "not surely", "not surely better than plain distances (0.450)"),
+        ({"raw_distances": {"mAP": 0.7}}, "no", "no better than plain distances (0.700)"),
+        ({"raw_distances": None}, "cannot be said", "plain distances: missing from the result, surely better"),
+        ({"raw_distances": None, "mAP": 0.1}, "no", "no better than chance (0.100)"),
+        ({"interval": {}}, "not surely", "mAP 0.500 (no interval): not surely better"),
+        ({"collapsed": True}, "no", "the gallery has collapsed"),
+        ({"shared_draws": True}, "no", "share their draws"),
+    ],
+)
+def test_the_verdict_on_retrieval(change: Json, answer: str, said: str) -> None:
+    verdict = verdict_of(retrievals=[RETRIEVED | change, RETRIEVED | {"ablate_point_dist": True}])
+    assert (verdict.probe, verdict.answer) == ("Retrieval", answer)
+    assert said in verdict.reason and verdict.reason.startswith("nepa, mesh → udfgrid: mAP ")
+
+
+def test_the_verdict_on_several_results_counts_them() -> None:
+    worse = {"ckpt": "runs/mae/last.pt", "chance": None, "raw_distances": {"mAP": 0.6}}
+    verdict = verdict_of(retrievals=[RETRIEVED, RETRIEVED | worse])
+    assert verdict.answer == "in part"
+    assert verdict.reason == (
+        "surely better than every control: nepa in 1 of 1 results, mae in 0 of 1 results "
+        "(by control: plain distances 1 of 2, chance 1 of 2, missing from 1)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "answer", "said"),
+    [
+        ({"interval": {"mae": [0.1, 0.29]}}, "yes", "MAE 0.2000 (0.1000 to 0.2900): surely better than"),
+        ({"interval": {"mae": [0.1, 0.31]}}, "not surely", "not surely better than the nearest-context copy (0.3000)"),
+        ({"mae": 0.3}, "no", "no better than the nearest-context copy (0.3000)"),
+        ({"nearest_copy": None}, "cannot be said", "the nearest-context copy: missing from the result"),
+    ],
+)
+def test_the_verdict_on_completion(change: Json, answer: str, said: str) -> None:
+    verdict = verdict_of(completions=[COMPLETED | change, COMPLETED | {"context": "mismatched"}])
+    assert (verdict.probe, verdict.answer) == ("Completion", answer)
+    assert said in verdict.reason
+
+
+def test_the_verdict_on_classes(experiment: Path) -> None:
+    (_, result) = read_experiment((experiment,)).classifications[0]
+    names = ("raw_distances", "random_init", "majority")
+    for kind in findings.PROBES:
+        result[kind] |= {"accuracy": 0.9, "interval": {"accuracy": [0.8, 1.0]}, "collapsed_to": ""}
+        for name in names:
+            (result[name] if name == "majority" else result[name][kind])["accuracy"] = 0.5
+            result["above"][name][kind]["low"] = 0.1
+    assert verdict_of(classifications=[result]).answer == "yes"
+    first = f"{verdict_of(classifications=[result]).results[0]}"
+    titles = ("plain distances", "the untrained model", "the commonest class")
+    assert first == f"nepa, mesh, {findings.PROBES[0]}: accuracy 0.900 (0.800 to 1.000): " + ", ".join(
+        f"surely better than {title} (0.500)" for title in titles
+    )
+    result["above"]["random_init"]["svm"]["low"] = -0.1
+    changed = verdict_of(classifications=[result])
+    assert changed.answer == "in part" and "the untrained model 2 of 3" in changed.reason
+    del result["random_init"]
+    assert verdict_of(classifications=[result]).answer == "cannot be said"
+    assert "the untrained model 0 of 3, missing from 3" in verdict_of(classifications=[result]).reason
+
+
+def test_the_verdicts_come_first(experiment: Path) -> None:
+    text = (experiment / "report.html").read_text()
+    found = verdicts(read_experiment((experiment,)))
+    assert [verdict.probe for verdict in found] == ["Retrieval", "Completion", "Classes"]
+    box = html.unescape(text[text.index('class="verdicts"') : text.index("What to distrust")])
+    for verdict in found:
+        assert verdict.reason in box
+        assert len(verdict.results) == 1 or all(f"{judged}" in box for judged in verdict.results)
+
+
 def test_tables_have_their_controls(experiment: Path) -> None:
     found = read_experiment((experiment,))
     (retrieved,) = findings.retrieval_table(found).rows
@@ -232,8 +329,52 @@ def test_a_picture_takes_the_colours_of_the_page() -> None:
     assert "var(--ink)" in svg and panels.INK not in svg
     assert 'aria-label="said &quot;so&quot;"' in svg and "a&lt;b" in svg
     assert 300 < figures.width_of(svg) < 900
+    long = "a name of <more> than 44 characters, " + "x" * 20
+    with matplotlib.rc_context(panels.STYLE):
+        svg = figures.as_svg(figures.dots([figures.Dot(long, panels.PALETTE[0], 0.5, None, {})], "mAP"), "d", "")
+    assert f"<title>{html.escape(long)}</title>" in svg and f"{html.escape(long[:43])}…<" in svg
     with pytest.raises(ValueError, match="viewBox"):
         figures.width_of("<svg>")
+
+
+LAYOUT = """() => {
+  const main = document.querySelector("main"), inner = main.getBoundingClientRect();
+  const room = inner.width - 2 * parseFloat(getComputedStyle(main).paddingLeft);
+  const rows = [...document.querySelectorAll(".pictures")].map(box => {
+    const right = Math.max(...[...box.children].map(figure => figure.getBoundingClientRect().right));
+    return (right - box.getBoundingClientRect().left) / room;
+  });
+  const tables = [...document.querySelectorAll(".scroll > table")].map(table => {
+    const box = table.parentElement;
+    return [box.getBoundingClientRect().right <= inner.right, getComputedStyle(box).overflowX];
+  });
+  const cell = document.querySelector("td.text");
+  const shown = getComputedStyle(cell);
+  return {rows, tables, title: cell.title === cell.textContent, cut: shown.textOverflow + " " + shown.overflowX,
+    name: cell.getBoundingClientRect().width,
+    verdicts: document.querySelector(".verdicts").getBoundingClientRect().top};
+}"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+@pytest.mark.parametrize("width", [1280, 1200, 390])
+def test_the_width_is_used(experiment: Path, tmp_path: Path, width: int) -> None:
+    """Without scripts: only the layout is of interest."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    text = (experiment / "report.html").read_text().replace(">nepa<", ">" + "n" * 90 + "<")
+    (tmp_path / "page.html").write_text(text.replace('title="nepa"', 'title="' + "n" * 90 + '"'))
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = browser.new_context(viewport={"width": width, "height": 800}, offline=True, java_script_enabled=False)
+        opened = context.new_page()
+        opened.goto((tmp_path / "page.html").as_uri())
+        layout = opened.evaluate(LAYOUT)
+        assert opened.evaluate("document.documentElement.scrollWidth") == width
+        browser.close()
+    assert all(used > 0.7 for used in layout["rows"])
+    assert all(inside and overflow == "auto" for inside, overflow in layout["tables"])
+    assert layout["title"] and layout["cut"] == "ellipsis hidden" and layout["name"] < 300
+    assert layout["verdicts"] < 400
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")

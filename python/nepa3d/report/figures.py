@@ -28,6 +28,7 @@ from nepa3d.train.diagnostics import Diagnosis
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 Array = NDArray[Any]
 
@@ -36,6 +37,8 @@ COLOURED_CLASSES = len(PALETTE)
 GALLERY_ROWS = 6
 SHOWN_TOKENS = 160  # of a mask, so that its single edges can be seen
 MAP_CELLS = 256  # of an attention map's side
+WIDE = 10.4  # inches, of what has a row of the page to itself
+FULL_NAME = "full name: "  # before the name in the identity of a text that was cut
 PIXELS_A_POINT = 1.12  # of a page, so that letters are of one size
 
 
@@ -90,7 +93,7 @@ def diagnostics(runs: Mapping[str, Sequence[Diagnosis]], colors: Mapping[str, st
 
 def dots(rows: Sequence[Dot], label: str) -> Figure:
     """A figure with its interval a row, and what it is compared with as marks of their own."""
-    figure, axes = _figure(7.2, 1.3 + 0.42 * len(rows))
+    figure, axes = _figure(WIDE, 1.3 + 0.42 * len(rows))
     marks = {"chance": ("|", INK), "no model": ("D", INK), "nearest copy": ("D", INK)}
     named: set[str] = set()
     for y, row in enumerate(rows):
@@ -102,7 +105,9 @@ def dots(rows: Sequence[Dot], label: str) -> Figure:
             text = {} if name in named else {"label": name}
             axes.plot(value, y, marker, color=color, ms=14 if marker == "|" else 6, mfc="none", mew=1.6, ls="", **text)
             named.add(name)
-    axes.set_yticks(range(len(rows)), [row.label for row in rows])
+    axes.set_yticks(range(len(rows)), [_cut(row.label, 44) for row in rows])
+    for tick, row in zip(axes.get_yticklabels(), rows, strict=True):
+        _keep(tick, row.label)
     axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel=label)
     axes.set_xlim(left=0)
     axes.tick_params(axis="y", length=0)
@@ -115,7 +120,7 @@ def dots(rows: Sequence[Dot], label: str) -> Figure:
 
 def fewshot(rows: Sequence[Row], chance: float | None, majority: float | None) -> Figure:
     """Accuracy by the number of training shapes a class; all of them at the right end."""
-    figure, axes = _figure(7.2, 4.2)
+    figure, axes = _figure(WIDE, 4.2)
     shots = sorted({row.shots for row in rows if row.shots})
     ticks = [*shots, *([0] if any(row.shots == 0 for row in rows) else [])]
     place = {count: number for number, count in enumerate(ticks)}
@@ -181,7 +186,8 @@ def thumbnail(axes: Axes, path: str, view: str, up: str) -> None:
     else:
         panels.cloud(axes, points, panels.surface_shades(normals, up), up, size=7)
     axes.set(xlim=(-1.15, 1.15), ylim=(-1.15, 1.15), aspect="equal", xticks=[], yticks=[])
-    axes.set_xlabel(panels.shortened(Path(path).stem.replace("_", " "), 20), fontsize=7.5, color=OTHER)
+    name = Path(path).stem.replace("_", " ")
+    _keep(axes.set_xlabel(_cut(name, 24), fontsize=7.5, color=OTHER), name)
     _frame(axes, FAINT, 0.8)
 
 
@@ -218,7 +224,7 @@ def attention(maps: Mapping[str, Sequence[AttentionMap]]) -> Figure:
     """Mean weights of the first, middle and last layer of each model, and how far back each head looks."""
     from matplotlib.colors import LogNorm
 
-    figure, grid = _figure(10.4, 2.9 * len(maps) + 0.3, rows=len(maps), columns=4)
+    figure, grid = _figure(WIDE, 2.9 * len(maps) + 0.3, rows=len(maps), columns=4)
     for row, (name, layers) in zip(np.atleast_2d(grid), maps.items(), strict=True):
         for axes, number in zip(row, (0, (len(layers) - 1) // 2, len(layers) - 1), strict=False):
             length = len(layers[number].weights)
@@ -246,7 +252,7 @@ def attention(maps: Mapping[str, Sequence[AttentionMap]]) -> Figure:
 
 def ray_quality(rows: Sequence[RayAgreement]) -> Figure:
     """How well voxel rays agree with the mesh's, by the side of the grid."""
-    figure, (hits, errors) = _figure(7.2, 3.6, rows=1, columns=2)
+    figure, (hits, errors) = _figure(WIDE, 3.6, rows=1, columns=2)
     grids = [row.grid for row in rows]
     for name, values, color in (
         ("hit or miss as the mesh", [row.hit_agreement for row in rows], PALETTE[0]),
@@ -293,6 +299,7 @@ def as_svg(figure: Figure, name: str, described: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(described)}" ', 1)
+    svg = re.sub(rf'<g id="{FULL_NAME}([^"]*)">', r"<g><title>\1</title>", svg)
     return svg.replace(INK, "var(--ink)").replace(FAINT, "var(--faint)").replace(OTHER, "var(--quiet)")
 
 
@@ -309,6 +316,17 @@ def _figure(width: float, height: float, *, rows: int = 1, columns: int = 1) -> 
 
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     return figure, figure.subplots(rows, columns)
+
+
+def _cut(name: str, limit: int) -> str:
+    """``name`` with its end cut off when longer than ``limit`` characters."""
+    return name if len(name) <= limit else f"{name[: limit - 1]}…"
+
+
+def _keep(text: Text, name: str) -> None:
+    """Let a page have the whole ``name`` as a tooltip where ``text`` is only its beginning."""
+    if text.get_text() != name:
+        text.set_gid(f"{FULL_NAME}{name}")
 
 
 def _frame(axes: Axes, color: str, width: float) -> None:

@@ -33,6 +33,7 @@ from nepa3d.progress_bar import progress_bar
 from nepa3d.report import figures, findings, panels, picture
 from nepa3d.report.experiment import Experiment, Json, read_experiment
 from nepa3d.report.scenes import Scene, read_scenes
+from nepa3d.report.verdicts import verdicts
 from nepa3d.token.schema import sequence_length
 from nepa3d.train.checkpoint import Checkpoint, load_checkpoint
 
@@ -112,6 +113,7 @@ def report(config: Config) -> Path:
     page = template.render(
         title=config.title or config.run_dir.resolve().name,
         made=provenance.describe(),
+        verdicts=verdicts(experiment),
         doubts=findings.doubts(experiment),
         sections=sections,
         configurations=_configurations(experiment),
@@ -233,7 +235,7 @@ def _retrieval_dot(path: Path, r: Json, colors: dict[str, str]) -> figures.Dot:
 def _dot(label: str, color: str, r: Json, figure: str, references: dict[str, float | None]) -> figures.Dot:
     interval = (r.get("interval") or {}).get(figure)
     known = {name: value for name, value in references.items() if value is not None}
-    return figures.Dot(panels.shortened(label, 34), color, r[figure], tuple(interval) if interval else None, known)
+    return figures.Dot(label, color, r[figure], tuple(interval) if interval else None, known)
 
 
 def _completion(experiment: Experiment) -> Section | None:
