@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from tqdm import tqdm
 
 from nepa3d import __version__
 from nepa3d.analysis.completion_sequence import CompletionSample, QuerySource, SequenceSettings, sample_of_cache
@@ -41,6 +40,7 @@ from nepa3d.data.files import atomic_open, write_json
 from nepa3d.data.loader import Request, evaluation_batch
 from nepa3d.data.procedural import FAMILIES, procedural_shape
 from nepa3d.data.query_pools import PoolSettings
+from nepa3d.progress_bar import progress_bar
 from nepa3d.shape import Shape
 from nepa3d.token.tokenizer import draw_rows, evaluation_rng
 from nepa3d.train.checkpoint import Checkpoint, load_checkpoint
@@ -119,7 +119,7 @@ class Encoder:
         _require_positive(draws=draws, batch=batch)
         wanted: Sequence[ShapeLike] = [shapes] if isinstance(shapes, (Shape, str, os.PathLike)) else [*shapes]
         found = np.zeros((len(wanted), self.width))
-        with tqdm(total=len(wanted) * draws, desc="embed", unit="sample", disable=not progress) as bar:
+        with progress_bar(total=len(wanted) * draws, desc="embed", unit="sample", disable=not progress) as bar:
             for begin in range(0, len(wanted), batch):
                 some = [shape if _is_cache(shape) else as_shape(shape) for shape in wanted[begin : begin + batch]]
                 for draw in range(draws):
@@ -159,7 +159,7 @@ class Encoder:
         settings = self.sequence(view)
         sums = RidgeSums(self.width, self.probe.device)
         wanted = _procedural(BUILT_IN) if shapes is None else [as_shape(shape) for shape in shapes]
-        with tqdm(total=len(wanted), desc="fit head", unit="shape", disable=not progress) as bar:
+        with progress_bar(total=len(wanted), desc="fit head", unit="shape", disable=not progress) as bar:
             for begin in range(0, len(wanted), batch):
                 some = wanted[begin : begin + batch]
                 samples = [sample_of_cache(shape, settings, seed) for shape in some]
