@@ -79,11 +79,11 @@ AnsweredPoints pool_points(OpenShape& shape, const CompletionSettings& s, const 
 void read_completion(const std::string& path, const std::string& context_path, const CompletionSettings& s,
                      EvaluationDraws draws, CompletionRoom room) {
     const bool own_context = context_path == path;
-    constexpr Backend plain = Backend::mesh;  // for which nothing has to be made
-    OpenShape shape(path, own_context && s.with_context ? s.backend : plain, s.voxel);
+    const std::optional<VoxelGrid> context_grid = s.with_context ? s.voxel : std::nullopt;
+    OpenShape shape(path, own_context ? context_grid : std::nullopt);
     std::optional<OpenShape> other;
     const auto open_pool = [&] {
-        if (!own_context) other.emplace(context_path, s.with_context ? s.backend : plain, s.voxel);
+        if (!own_context) other.emplace(context_path, context_grid);
         return (other ? *other : shape).pools.vectors("pt_xyz_pool", 'P');
     };
     const Array context_pool = of_context(context_path, own_context, open_pool);
@@ -105,7 +105,7 @@ void read_completion(const std::string& path, const std::string& context_path, c
     std::size_t first = 1;
     if (s.with_context) {
         const AnsweredPoints context = of_context(context_path, own_context, [&] {
-            return answered_points(shown, s.backend, context_pool, context_rows);
+            return answered_points(shown, s.view, context_pool, context_rows);
         });
         put_points(context, s.qa, room.tokens.queries(first, s.n_context, s.qa));
         first += s.n_context * stride_of(s.qa);

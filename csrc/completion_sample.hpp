@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -15,13 +16,13 @@ enum class QuerySource { pool, pool_disjoint, grid };
 
 /// What a completion sequence is made of.
 struct CompletionSettings {
-    Backend backend;  ///< of the context
+    ViewRow view;  ///< of the context
     std::size_t n_context, n_query;
     bool qa, eos;
     QuerySource source;
     bool mesh_target;  ///< distances to the mesh, else those of the distance grid
     bool with_context;  ///< without: its rows are drawn and left out
-    VoxelGrid voxel;
+    std::optional<VoxelGrid> voxel;  ///< of a view of voxels
 
     std::size_t length() const {
         return 1 + ((with_context ? n_context : 0) + n_query) * stride_of(qa) + (eos ? 1 : 0);

@@ -41,46 +41,39 @@ bool all_valid(const std::vector<float>& distances) {
     return invalid == 0;
 }
 
-/// Distances to the cloud: stored, recomputed where a value of the pool is marked invalid. Of a cache from before they
-/// were stored, pt_dist_pool.
-std::vector<float> cloud_distances(Pools& pools, const Rows& rows, Points queries) {
-    if (pools.contains("pt_dist_pc_pool")) {
-        const Array stored = pools.scalars("pt_dist_pc_pool", 'P');
-        if (all_valid(stored.floats(1))) return scalars_of(stored, rows);
-    } else if (pools.contains("pt_dist_pool")) {
-        return scalars_of(pools.scalars("pt_dist_pool", 'P'), rows);
-    }
-    std::vector<float> distances(rows.size());
+std::vector<float> cloud_distances(Pools& pools, Points queries) {
+    std::vector<float> distances(queries.size());
     const std::vector<Nearest> nearest = nearest_of(cloud_points(pools), queries);
     std::transform(nearest.begin(), nearest.end(), distances.begin(), [](Nearest n) { return n.distance; });
     return distances;
 }
 
-std::vector<float> distances(Pools& pools, Backend backend, const VoxelView* voxel, const Rows& rows,
-                             Points queries) {
-    const auto stored = [&](const char* key) { return scalars_of(pools.scalars(key, 'P'), rows); };
-    switch (backend) {
-        case Backend::mesh: return stored("pt_dist_pool");
-        case Backend::udfgrid: return stored(pools.contains("pt_dist_udf_pool") ? "pt_dist_udf_pool" : "pt_dist_pool");
-        case Backend::voxel: return voxel->distances(queries);
-        default: return cloud_distances(pools, rows, queries);
+std::vector<float> distances(OpenShape& shape, const ViewRow& view, const Rows& rows, Points queries) {
+    if (view.voxels) return shape.voxel.value().distances(queries);
+    Pools& pools = shape.pools;
+    for (const StoredDistances& stored : view.distances) {
+        if (!pools.contains(stored.key)) continue;
+        const Array array = pools.scalars(stored.key, 'P');
+        if (stored.recompute_invalid && !all_valid(array.floats(1))) return cloud_distances(pools, queries);
+        return scalars_of(array, rows);
     }
+    if (view.cloud_distances) return cloud_distances(pools, queries);
+    throw FileFault(view.distances.back().key + " is missing");
 }
 
 }  // namespace
 
-Array Pools::open(const char* key, char letter, int rank, std::string_view kinds) {
+Array Pools::open(const std::string& key, char letter, int rank, std::string_view kinds) {
     Array array = file_.array(key);
     const ArrayHeader& header = array.header();
-    const std::string name(key);
     if (header.rank != rank || (rank == 2 && header.shape[1] != 3))
-        throw FileFault(name + " must have shape (" + letter + (rank == 2 ? ", 3)" : ",)"));
+        throw FileFault(key + " must have shape (" + letter + (rank == 2 ? ", 3)" : ",)"));
     if (kinds.find(header.kind) == std::string_view::npos)
-        throw FileFault(name + " must have a dtype of kind " + std::string(kinds) + ", got " + header.kind);
+        throw FileFault(key + " must have a dtype of kind " + std::string(kinds) + ", got " + header.kind);
     Size& size = sizes_[letter == 'N' ? 0 : letter == 'P' ? 1 : 2];
-    if (size.key == nullptr) size = {key, header.shape[0]};
+    if (size.key.empty()) size = {key, header.shape[0]};
     if (size.rows != header.shape[0])
-        throw FileFault(name + " has " + letter + " = " + std::to_string(header.shape[0]) + ", " + size.key +
+        throw FileFault(key + " has " + letter + " = " + std::to_string(header.shape[0]) + ", " + size.key +
                         " has " + letter + " = " + std::to_string(size.rows));
     return array;
 }
@@ -133,8 +126,8 @@ void VoxelView::cast(Points origins, Points directions, std::vector<float>& hit,
     }
 }
 
-OpenShape::OpenShape(const std::string& path, Backend backend, const VoxelGrid& grid) : file(path), pools(file) {
-    if (backend == Backend::voxel) voxel.emplace(pools, grid);
+OpenShape::OpenShape(const std::string& path, const std::optional<VoxelGrid>& grid) : file(path), pools(file) {
+    if (grid) voxel.emplace(pools, *grid);
 }
 
 std::vector<Vec3> along_the_curve(const Array& xyz_pool, Rows& rows) {
@@ -145,10 +138,16 @@ std::vector<Vec3> along_the_curve(const Array& xyz_pool, Rows& rows) {
     return in_order(xyz, order);
 }
 
-AnsweredPoints answered_points(OpenShape& shape, Backend backend, const Array& xyz_pool, Rows rows) {
+AnsweredPoints answered_points(OpenShape& shape, const ViewRow& view, const Array& xyz_pool, Rows rows) {
     std::vector<Vec3> xyz = along_the_curve(xyz_pool, rows);
-    std::vector<float> distance = distances(shape.pools, backend, shape.voxel ? &*shape.voxel : nullptr, rows, xyz);
+    std::vector<float> distance = distances(shape, view, rows, xyz);
     return {std::move(xyz), std::move(distance)};
+}
+
+const std::string& ray_suffix(const Pools& pools, const ViewRow& view) {
+    const auto found = std::find_if(view.rays.begin(), view.rays.end(),
+                                    [&](const std::string& suffix) { return pools.contains("ray_hit_" + suffix); });
+    return found == view.rays.end() ? view.rays.back() : *found;
 }
 
 std::vector<Vec3> vectors_of(const Array& array, std::span<const std::uint32_t> rows) {

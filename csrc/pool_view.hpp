@@ -1,5 +1,5 @@
 /// The pools of a cached shape as a view of it answers them: only the rows that are asked for. python/nepa3d/backends
-/// says the same of whole pools.
+/// gives the same of whole pools.
 #pragma once
 
 #include <algorithm>
@@ -12,11 +12,9 @@
 
 #include "npz.hpp"
 #include "vec3.hpp"
+#include "view_row.hpp"
 
 namespace nepa3d {
-
-/// Which answers are known.
-enum class Backend { mesh, pointcloud, pointcloud_meshray, pointcloud_noray, udfgrid, voxel };
 
 /// The grid of the voxel view; `max_steps` 0: three times its side.
 struct VoxelGrid {
@@ -30,20 +28,20 @@ class Pools {
 public:
     explicit Pools(const Npz& file) : file_(file) {}
 
-    bool contains(const char* key) const { return file_.contains(key); }
+    bool contains(const std::string& key) const { return file_.contains(key); }
     std::size_t length(char letter) const { return sizes_[letter == 'N' ? 0 : letter == 'P' ? 1 : 2].rows; }
 
-    Array vectors(const char* key, char letter) { return open(key, letter, 2, "f"); }
-    Array scalars(const char* key, char letter) { return open(key, letter, 1, "f"); }
-    Array flags(const char* key, char letter) { return open(key, letter, 1, "fbiu"); }
+    Array vectors(const std::string& key, char letter) { return open(key, letter, 2, "f"); }
+    Array scalars(const std::string& key, char letter) { return open(key, letter, 1, "f"); }
+    Array flags(const std::string& key, char letter) { return open(key, letter, 1, "fbiu"); }
 
 private:
     struct Size {
-        const char* key = nullptr;
+        std::string key;  ///< of the first array of the letter; empty: none was opened
         std::size_t rows = 0;
     };
 
-    Array open(const char* key, char letter, int rank, std::string_view kinds);
+    Array open(const std::string& key, char letter, int rank, std::string_view kinds);
 
     const Npz& file_;
     Size sizes_[3];
@@ -67,9 +65,9 @@ private:
     std::vector<std::uint8_t> occupancy_;
 };
 
-/// A file, its pools and, for the voxel view, its grid.
+/// A file, its pools and, where a grid is asked for, its voxels.
 struct OpenShape {
-    OpenShape(const std::string& path, Backend backend, const VoxelGrid& grid);
+    OpenShape(const std::string& path, const std::optional<VoxelGrid>& grid);
 
     Npz file;
     Pools pools;
@@ -85,8 +83,12 @@ struct AnsweredPoints {
 /// Rows `rows` of pt_xyz_pool in Morton order, which `rows` is put into, too.
 std::vector<Vec3> along_the_curve(const Array& xyz_pool, Rows& rows);
 
-/// Rows `rows` of the pool of point queries, which is `xyz_pool`, pt_xyz_pool of the shape.
-AnsweredPoints answered_points(OpenShape& shape, Backend backend, const Array& xyz_pool, Rows rows);
+/// Rows `rows` of the pool of point queries, which is `xyz_pool`, pt_xyz_pool of the shape. A view of voxels needs a
+/// shape opened with a grid.
+AnsweredPoints answered_points(OpenShape& shape, const ViewRow& view, const Array& xyz_pool, Rows rows);
+
+/// The suffix of the ray answers that a view with stored rays takes of a file: the first that is there, else the last.
+const std::string& ray_suffix(const Pools& pools, const ViewRow& view);
 
 std::vector<Vec3> vectors_of(const Array& array, std::span<const std::uint32_t> rows);
 std::vector<float> scalars_of(const Array& array, std::span<const std::uint32_t> rows);

@@ -8,8 +8,8 @@ namespace nepa3d {
 
 namespace {
 
-void put(std::span<float> features, std::size_t token, std::size_t column, Vec3 v) {
-    float* const at = features.data() + token * feature_dim + column;
+void put(std::span<float> features, std::size_t token, std::size_t first, Vec3 v) {
+    float* const at = features.data() + token * feature_dim + first;
     at[0] = v.x, at[1] = v.y, at[2] = v.z;
 }
 
@@ -25,25 +25,25 @@ void add_rays(OpenShape& shape, const SampleSettings& s, Draws& draws, Tokens to
     const std::vector<Vec3> origin = vectors_of(origins, rows), direction = in_order(unordered, order);
     std::vector<float> hit, t;
     std::vector<Vec3> normal;
-    if (shape.voxel) {
+    if (s.view.voxels) {
         require_finite(origin, "ray_o_pool");
-        shape.voxel->cast(origin, direction, hit, t, normal);
+        shape.voxel.value().cast(origin, direction, hit, t, normal);
     } else {
-        const bool of_cloud = s.backend == Backend::pointcloud && pools.contains("ray_hit_pc_pool");
-        hit = scalars_of(pools.flags(of_cloud ? "ray_hit_pc_pool" : "ray_hit_pool", 'R'), rows);
-        t = scalars_of(pools.scalars(of_cloud ? "ray_t_pc_pool" : "ray_t_pool", 'R'), rows);
-        normal = vectors_of(pools.vectors(of_cloud ? "ray_n_pc_pool" : "ray_n_pool", 'R'), rows);
+        const std::string& suffix = ray_suffix(pools, s.view);
+        hit = scalars_of(pools.flags("ray_hit_" + suffix, 'R'), rows);
+        t = scalars_of(pools.scalars("ray_t_" + suffix, 'R'), rows);
+        normal = vectors_of(pools.vectors("ray_n_" + suffix, 'R'), rows);
     }
-    const std::size_t stride = s.qa ? 2 : 1, answer = stride - 1;
+    const std::size_t stride = stride_of(s.qa), answer = stride - 1;
     for (std::size_t i = 0; i < rows.size(); ++i) {
         const std::size_t question = i * stride, reply = question + answer;
         const bool struck = hit[i] > 0.5f;
-        put(tokens.features, question, 3, origin[i]);
-        put(tokens.features, question, 6, direction[i]);
-        if (struck) put(tokens.features, reply, 0, origin[i] + t[i] * direction[i]);
-        tokens.features[reply * feature_dim + 9] = t[i];
-        tokens.features[reply * feature_dim + 11] = hit[i];
-        if (struck) put(tokens.features, reply, 12, normal[i]);
+        put(tokens.features, question, column::ray_origin, origin[i]);
+        put(tokens.features, question, column::ray_direction, direction[i]);
+        if (struck) put(tokens.features, reply, column::xyz, origin[i] + t[i] * direction[i]);
+        tokens.features[reply * feature_dim + column::ray_t] = t[i];
+        tokens.features[reply * feature_dim + column::ray_hit] = hit[i];
+        if (struck) put(tokens.features, reply, column::ray_normal, normal[i]);
         tokens.types[question] = static_cast<std::int64_t>(s.qa ? Token::q_ray : Token::ray);
         if (s.qa) tokens.types[reply] = static_cast<std::int64_t>(Token::a_ray);
     }
@@ -51,12 +51,12 @@ void add_rays(OpenShape& shape, const SampleSettings& s, Draws& draws, Tokens to
 
 template <class Draws>
 void read(const std::string& path, const SampleSettings& s, Draws& draws, bool rays_missing, Tokens tokens) {
-    OpenShape shape(path, s.backend, s.voxel);
+    OpenShape shape(path, s.voxel);
     clear_tokens(tokens, s.eos);
     if (s.n_point > 0) {
         const Array xyz_pool = shape.pools.vectors("pt_xyz_pool", 'P');
         Rows rows = drawn(draws, shape.pools.length('P'), s.n_point, "n_point");
-        const AnsweredPoints points = answered_points(shape, s.backend, xyz_pool, std::move(rows));
+        const AnsweredPoints points = answered_points(shape, s.view, xyz_pool, std::move(rows));
         put_points(points, s.qa, tokens.queries(1, s.n_point, s.qa));
     }
     const Tokens rays = tokens.queries(1 + s.n_point * stride_of(s.qa), s.n_ray, s.qa);
@@ -66,7 +66,7 @@ void read(const std::string& path, const SampleSettings& s, Draws& draws, bool r
 }
 
 bool has_no_rays(const SampleSettings& s) {
-    return s.force_missing_ray || s.backend == Backend::pointcloud_noray || s.backend == Backend::udfgrid;
+    return s.force_missing_ray || !s.view.has_rays();
 }
 
 }  // namespace
@@ -86,8 +86,8 @@ void put_points(const AnsweredPoints& points, bool qa, Tokens tokens) {
     const std::size_t stride = stride_of(qa), answer = stride - 1;
     for (std::size_t i = 0; i < points.xyz.size(); ++i) {
         const std::size_t token = i * stride;
-        put(tokens.features, token, 0, points.xyz[i]);
-        tokens.features[(token + answer) * feature_dim + 10] = points.distance[i];
+        put(tokens.features, token, column::xyz, points.xyz[i]);
+        tokens.features[(token + answer) * feature_dim + column::point_distance] = points.distance[i];
         tokens.types[token] = static_cast<std::int64_t>(qa ? Token::q_point : Token::point);
         if (qa) tokens.types[token + 1] = static_cast<std::int64_t>(Token::a_point);
     }

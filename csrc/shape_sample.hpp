@@ -3,30 +3,24 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 
 #include "draws.hpp"
 #include "pool_view.hpp"
+#include "token_layout.hpp"
 
 namespace nepa3d {
 
-constexpr std::size_t feature_dim = 15;
-
-/// Type ids and columns are those of python/nepa3d/token/schema.py.
-enum class Token : std::int64_t { bos, point, ray, missing_ray, eos, q_point, a_point, q_ray, a_ray };
-
-/// Tokens a query takes: in Q/A form its answer has one of its own.
-constexpr std::size_t stride_of(bool qa) { return qa ? 2 : 1; }
-
 /// How a shape becomes a sequence.
 struct SampleSettings {
-    Backend backend;
+    ViewRow view;
     std::size_t n_point, n_ray;
     bool qa, eos;
     double drop_ray_prob;  ///< in training, of leaving out all rays of a sample
     bool force_missing_ray;
-    VoxelGrid voxel;
+    std::optional<VoxelGrid> voxel;  ///< of a view of voxels
 
     std::size_t length() const { return 1 + (n_point + n_ray) * stride_of(qa) + (eos ? 1 : 0); }
 };

@@ -12,32 +12,32 @@ namespace nepa3d::bindings {
 
 namespace {
 
-constexpr std::array<const char*, 6> backend_names = {"mesh",    "pointcloud", "pointcloud_meshray", "pointcloud_noray",
-                                                      "udfgrid", "voxel"};
-
-Backend backend_of(const std::string& name) {
-    const auto found = std::find(backend_names.begin(), backend_names.end(), name);
-    if (found == backend_names.end())
-        throw py::value_error("backend must be one of nepa3d.backends.BACKENDS, got " + name);
-    return static_cast<Backend>(found - backend_names.begin());
+ViewRow make_view_row(const std::string& name, const std::vector<std::pair<std::string, bool>>& distances,
+                      bool cloud_distances, const std::vector<std::string>& rays, bool voxels) {
+    ViewRow row{.name = name, .distances = {}, .cloud_distances = cloud_distances, .rays = rays, .voxels = voxels};
+    for (const auto& [key, recompute_invalid] : distances) row.distances.push_back({key, recompute_invalid});
+    require_complete(row);
+    return row;
 }
 
-VoxelGrid voxel_grid(std::array<int, 3> voxel) {
-    return {.side = between(voxel[0], 1, 2048, "voxel grid"),
-            .dilate = at_least(voxel[1], 0, "voxel dilate"),
-            .max_steps = at_least(voxel[2], 0, "voxel max_steps")};
+/// The grid that `view` needs: none, unless its answers are those of voxels.
+std::optional<VoxelGrid> voxel_grid(const ViewRow& view, std::array<int, 3> voxel) {
+    const VoxelGrid grid{.side = between(voxel[0], 1, 2048, "voxel grid"),
+                         .dilate = at_least(voxel[1], 0, "voxel dilate"),
+                         .max_steps = at_least(voxel[2], 0, "voxel max_steps")};
+    return view.voxels ? std::optional(grid) : std::nullopt;
 }
 
-SampleSettings make_settings(const std::string& backend, int n_point, int n_ray, bool qa, bool eos,
-                             double drop_ray_prob, bool force_missing_ray, std::array<int, 3> voxel) {
-    return {.backend = backend_of(backend),
+SampleSettings make_settings(const ViewRow& view, int n_point, int n_ray, bool qa, bool eos, double drop_ray_prob,
+                             bool force_missing_ray, std::array<int, 3> voxel) {
+    return {.view = view,
             .n_point = static_cast<std::size_t>(at_least(n_point, 0, "n_point")),
             .n_ray = static_cast<std::size_t>(at_least(n_ray, 0, "n_ray")),
             .qa = qa,
             .eos = eos,
             .drop_ray_prob = drop_ray_prob,
             .force_missing_ray = force_missing_ray,
-            .voxel = voxel_grid(voxel)};
+            .voxel = voxel_grid(view, voxel)};
 }
 
 QuerySource query_source_of(const std::string& name) {
@@ -47,10 +47,10 @@ QuerySource query_source_of(const std::string& name) {
     throw py::value_error("query_source must be pool, pool_disjoint or grid, got " + name);
 }
 
-CompletionSettings make_completion_settings(const std::string& backend, int n_context, int n_query, bool qa, bool eos,
+CompletionSettings make_completion_settings(const ViewRow& view, int n_context, int n_query, bool qa, bool eos,
                                             const std::string& query_source, bool mesh_target, bool with_context,
                                             std::array<int, 3> voxel) {
-    return {.backend = backend_of(backend),
+    return {.view = view,
             .n_context = static_cast<std::size_t>(at_least(n_context, 1, "n_context")),
             .n_query = static_cast<std::size_t>(at_least(n_query, 1, "n_query")),
             .qa = qa,
@@ -58,7 +58,7 @@ CompletionSettings make_completion_settings(const std::string& backend, int n_co
             .source = query_source_of(query_source),
             .mesh_target = mesh_target,
             .with_context = with_context,
-            .voxel = voxel_grid(voxel)};
+            .voxel = voxel_grid(view, voxel)};
 }
 
 using Paths = std::vector<py::bytes>;  // as the file system has them
@@ -72,7 +72,7 @@ void require_room(const Features& features, const Types& types, std::size_t coun
         features.shape(1) != static_cast<py::ssize_t>(length) ||
         features.shape(2) != static_cast<py::ssize_t>(feature_dim))
         throw py::value_error("features must have shape (" + std::to_string(count) + ", " + std::to_string(length) +
-                              ", 15), got " + shape_of(features));
+                              ", " + std::to_string(feature_dim) + "), got " + shape_of(features));
     if (types.ndim() != 2 || types.shape(0) != features.shape(0) || types.shape(1) != features.shape(1))
         throw py::value_error("types must have the first two sizes of features, got " + shape_of(types));
 }
@@ -167,8 +167,11 @@ Faults read_completion_samples(const Paths& paths, const Paths& contexts, const 
 }  // namespace
 
 void bind_samples(py::module_& module) {
+    py::class_<ViewRow>(module, "ViewRow")
+        .def(py::init(&make_view_row), py::arg("name"), py::kw_only(), py::arg("distances"),
+             py::arg("cloud_distances"), py::arg("rays"), py::arg("voxels"));
     py::class_<SampleSettings>(module, "SampleSettings")
-        .def(py::init(&make_settings), py::arg("backend"), py::arg("n_point"), py::arg("n_ray"), py::kw_only(),
+        .def(py::init(&make_settings), py::arg("view"), py::arg("n_point"), py::arg("n_ray"), py::kw_only(),
              py::arg("qa"), py::arg("eos"), py::arg("drop_ray_prob"), py::arg("force_missing_ray"), py::arg("voxel"));
     module.def("read_training_samples", &read_training_samples, py::arg("paths"), py::arg("settings"), py::kw_only(),
                py::arg("seed"), py::arg("epoch"), py::arg("indices"), py::arg("features").noconvert(),
@@ -177,7 +180,7 @@ void bind_samples(py::module_& module) {
                py::kw_only(), py::arg("seeds"), py::arg("features").noconvert(), py::arg("types").noconvert(),
                py::arg("threads") = 1);
     py::class_<CompletionSettings>(module, "CompletionSettings")
-        .def(py::init(&make_completion_settings), py::arg("backend"), py::arg("n_context"), py::arg("n_query"),
+        .def(py::init(&make_completion_settings), py::arg("view"), py::arg("n_context"), py::arg("n_query"),
              py::kw_only(), py::arg("qa"), py::arg("eos"), py::arg("query_source"), py::arg("mesh_target"),
              py::arg("with_context"), py::arg("voxel"));
     module.def("read_completion_samples", &read_completion_samples, py::arg("paths"), py::arg("contexts"),

@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['CompletionSettings', 'KdTree', 'SampleSettings', 'TriangleBvh', 'clean_mesh', 'commit', 'distance_transform', 'instruction_set', 'morton_code', 'morton_order', 'parse_obj', 'parse_off', 'parse_ply', 'parse_stl', 'ray_direction_order', 'read_completion_samples', 'read_evaluation_samples', 'read_training_samples', 'sample_surface', 'to_half', 'triangulate_polygons', 'trilinear_sample', 'use_instruction_set', 'voxel_first_hit', 'voxelize']
+__all__: list[str] = ['CompletionSettings', 'KdTree', 'SampleSettings', 'TriangleBvh', 'ViewRow', 'clean_mesh', 'commit', 'distance_transform', 'instruction_set', 'morton_code', 'morton_order', 'parse_obj', 'parse_off', 'parse_ply', 'parse_stl', 'ray_direction_order', 'read_completion_samples', 'read_evaluation_samples', 'read_training_samples', 'sample_surface', 'to_half', 'triangulate_polygons', 'trilinear_sample', 'use_instruction_set', 'voxel_first_hit', 'voxelize']
 class KdTree:
     def __init__(self, points: numpy.ndarray) -> None:
         ...
@@ -23,11 +23,14 @@ class TriangleBvh:
         ...
     def closest_point(self, queries: numpy.ndarray, *, threads: typing.SupportsInt | typing.SupportsIndex = 1) -> tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.int64], numpy.typing.NDArray[numpy.float32]]:
         ...
+class ViewRow:
+    def __init__(self, name: str, *, distances: collections.abc.Sequence[tuple[str, bool]], cloud_distances: bool, rays: collections.abc.Sequence[str], voxels: bool) -> None:
+        ...
 class SampleSettings:
-    def __init__(self, backend: str, n_point: typing.SupportsInt | typing.SupportsIndex, n_ray: typing.SupportsInt | typing.SupportsIndex, *, qa: bool, eos: bool, drop_ray_prob: typing.SupportsFloat | typing.SupportsIndex, force_missing_ray: bool, voxel: typing.Annotated[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(3)"]) -> None:
+    def __init__(self, view: ViewRow, n_point: typing.SupportsInt | typing.SupportsIndex, n_ray: typing.SupportsInt | typing.SupportsIndex, *, qa: bool, eos: bool, drop_ray_prob: typing.SupportsFloat | typing.SupportsIndex, force_missing_ray: bool, voxel: typing.Annotated[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(3)"]) -> None:
         ...
 class CompletionSettings:
-    def __init__(self, backend: str, n_context: typing.SupportsInt | typing.SupportsIndex, n_query: typing.SupportsInt | typing.SupportsIndex, *, qa: bool, eos: bool, query_source: str, mesh_target: bool, with_context: bool, voxel: typing.Annotated[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(3)"]) -> None:
+    def __init__(self, view: ViewRow, n_context: typing.SupportsInt | typing.SupportsIndex, n_query: typing.SupportsInt | typing.SupportsIndex, *, qa: bool, eos: bool, query_source: str, mesh_target: bool, with_context: bool, voxel: typing.Annotated[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(3)"]) -> None:
         ...
 def clean_mesh(vertices: numpy.ndarray, faces: numpy.ndarray) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.int64], dict[str, int]]:
     ...

@@ -1,4 +1,4 @@
-// Any bytes as a cache file: a sample of every view, or FileFault.
+// Any bytes as a cache file: a sample of views of every kind, or FileFault.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -14,17 +15,23 @@
 
 namespace {
 
-void read_view(const std::string& path, nepa3d::Backend backend, bool qa) {
-    const nepa3d::SampleSettings settings{.backend = backend,
+const std::vector<nepa3d::ViewRow> views = {
+    {"mesh", {{"pt_dist_pool", false}}, false, {"pool"}, false},
+    {"pointcloud", {{"pt_dist_pc_pool", true}, {"pt_dist_pool", false}}, true, {"pc_pool", "pool"}, false},
+    {"udfgrid", {{"pt_dist_udf_pool", false}, {"pt_dist_pool", false}}, false, {}, false},
+    {"voxel", {}, false, {}, true}};
+
+void read_view(const std::string& path, const nepa3d::ViewRow& view, bool qa) {
+    std::optional<nepa3d::VoxelGrid> grid;
+    if (view.voxels) grid = {.side = 4, .dilate = 1, .max_steps = 0};
+    const nepa3d::SampleSettings settings{.view = view,
                                           .n_point = 3,
                                           .n_ray = 2,
                                           .qa = qa,
                                           .eos = true,
                                           .drop_ray_prob = 0,
                                           .force_missing_ray = false,
-                                          .voxel_grid = 4,
-                                          .voxel_dilate = 1,
-                                          .voxel_max_steps = 0};
+                                          .voxel = grid};
     std::vector<float> features(settings.length() * nepa3d::feature_dim);
     std::vector<std::int64_t> types(settings.length());
     try {
@@ -43,9 +50,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const int file = memfd_create("input", MFD_CLOEXEC);
     if (file < 0 || write(file, data, size) != static_cast<ssize_t>(size)) std::abort();
     const std::string path = "/proc/self/fd/" + std::to_string(file);
-    for (const auto backend :
-         {nepa3d::Backend::mesh, nepa3d::Backend::pointcloud, nepa3d::Backend::udfgrid, nepa3d::Backend::voxel})
-        read_view(path, backend, size % 2 == 0);
+    for (const nepa3d::ViewRow& view : views) read_view(path, view, size % 2 == 0);
     close(file);
     return 0;
 }

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from nepa3d import _core
 from nepa3d.analysis.completion_sequence import SequenceSettings, exact_distances
 from nepa3d.analysis.embedding import UNREADABLE_SHAPE, reason_of
+from nepa3d.backends import view_row
 from nepa3d.token.schema import FEATURE_DIM, XYZ, sequence_length
 from nepa3d.token.tokenizer import evaluation_draw_seed
 
@@ -87,7 +88,7 @@ def completion_batch(
 def _compiled(settings: SequenceSettings) -> _core.CompletionSettings:
     voxel = settings.voxel
     return _core.CompletionSettings(
-        settings.context_backend,
+        view_row(settings.context_backend).compiled(),
         settings.n_context,
         settings.n_query,
         qa=settings.qa,

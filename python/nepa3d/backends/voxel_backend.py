@@ -10,7 +10,7 @@ from nepa3d.data.cache import CacheError, ShapeArrays
 from nepa3d.data.query_pools import voxel_ray_answers
 
 
-def voxel(cache: ShapeArrays, voxel: VoxelSettings) -> ShapeAnswers:
+def voxel_answers(cache: ShapeArrays, voxel: VoxelSettings) -> ShapeAnswers:
     """Distance of each query's cell to the nearest occupied cell, and walks through the cells."""
     points, xyz = cache["pc_xyz"], cache["pt_xyz_pool"]
     occupancy = ops.voxelize(points, voxel.grid, voxel.dilate)

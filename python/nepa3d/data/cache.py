@@ -48,7 +48,15 @@ KEYS: dict[str, Field] = {
     "df_grid": Field((1,), "iu"),  # the grids' settings: side
     "df_dilate": Field((1,), "iu"),  # and rounds of dilation
 }
-POOLS = frozenset(key for key in KEYS if key.startswith(("pc_", "pt_", "ray_")))
+# arrays of further views (nepa3d.backends.views), by the prefix of their keys
+_FURTHER: dict[str, Field] = {
+    "pt_dist_": Field(("P",)),
+    "ray_hit_": Field(("R",), "fbiu"),
+    "ray_t_": Field(("R",)),
+    "ray_n_": Field(("R", 3)),
+}
+_POOL_PREFIXES = ("pc_", "pt_", "ray_")
+POOLS = frozenset(key for key in KEYS if key.startswith(_POOL_PREFIXES))
 MAX_MEMBER_BYTES = 1 << 30  # no shape comes near; a member that says more is damaged or a bomb
 MAX_POOL_BYTES = 1 << 26  # of a pool: over five million points
 
@@ -134,7 +142,7 @@ class ShapeCache(ShapeArrays):
 
     def __getitem__(self, key: str) -> NDArray:
         array = self.stored(key)
-        if key in POOLS and array.dtype != np.float32:
+        if _is_pool(key) and array.dtype != np.float32:
             return array.astype(np.float32)
         return array
 
@@ -164,7 +172,7 @@ class ShapeCache(ShapeArrays):
                 raise CacheError(self.path, f"{key} is pickled; only plain arrays are read")
             self._check(key, shape, dtype)
             size = math.prod(shape) * dtype.itemsize
-            limit = MAX_POOL_BYTES if key in POOLS else MAX_MEMBER_BYTES
+            limit = MAX_POOL_BYTES if _is_pool(key) else MAX_MEMBER_BYTES
             if max(size, info.file_size) > limit:
                 raise CacheError(self.path, f"{key} says it holds over {limit} bytes")
             data = member.read(size + 1)  # past the end, which is where the checksum is compared
@@ -174,9 +182,9 @@ class ShapeCache(ShapeArrays):
         return array
 
     def _check(self, key: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        if key not in KEYS:
+        field = field_of(key)
+        if field is None:
             return
-        field = KEYS[key]
         rank_fits = len(shape) == len(field.shape)
         if not rank_fits or any(isinstance(w, int) and w != s for w, s in zip(field.shape, shape, strict=True)):
             wanted = ", ".join(map(str, field.shape)) + ("," if len(field.shape) == 1 else "")
@@ -196,9 +204,20 @@ def read_cache(path: str | os.PathLike[str], keys: Iterable[str]) -> dict[str, N
         return {key: cache[key] for key in keys}
 
 
+def field_of(key: str) -> Field | None:
+    """What the array ``key`` must be; None if it is none of a cache's."""
+    if key in KEYS:
+        return KEYS[key]
+    return next((field for prefix, field in _FURTHER.items() if key.startswith(prefix)), None)
+
+
 def needs_distances(distances: NDArray[np.floating]) -> bool:
     """Whether stored distances ask to be recomputed: a value that is negative or not finite says so."""
     return not bool(np.all(np.isfinite(distances) & (distances >= 0)))
+
+
+def _is_pool(key: str) -> bool:
+    return key.startswith(_POOL_PREFIXES) and field_of(key) is not None
 
 
 def _header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d import _core
+from nepa3d.backends import ViewRow, view_row
 from nepa3d.data.cache import CacheError
 from nepa3d.data.dataset import SampleSettings
 from nepa3d.token.schema import FEATURE_DIM
@@ -43,7 +44,7 @@ def training_batch(
     features, types = _room(requests)
     faults = _core.read_training_samples(
         [os.fsencode(request.path) for request in requests],
-        [_compiled(request.backend, request.settings) for request in requests],
+        [_compiled(view_row(request.backend), request.settings) for request in requests],
         seed=seed,
         epoch=epoch,
         indices=[int(index) for index in indices],
@@ -69,7 +70,7 @@ def evaluation_samples(
     features, types = _room(requests)
     faults = _core.read_evaluation_samples(
         [os.fsencode(request.path) for request in requests],
-        [_compiled(request.backend, request.settings) for request in requests],
+        [_compiled(view_row(request.backend), request.settings) for request in requests],
         seeds=[evaluation_draw_seed(request.path, eval_seed, resample) for request in requests],
         features=features,
         types=types,
@@ -100,9 +101,9 @@ def _room(requests: Sequence[Request]) -> Batch:
 
 
 @lru_cache(maxsize=256)
-def _compiled(backend: str, settings: SampleSettings) -> _core.SampleSettings:
+def _compiled(row: ViewRow, settings: SampleSettings) -> _core.SampleSettings:
     return _core.SampleSettings(
-        backend,
+        row.compiled(),
         settings.n_point,
         settings.n_ray,
         qa=settings.qa,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from nepa3d import cli, ops
-from nepa3d.data.cache import KEYS, POOLS, CacheError, ShapeCache, needs_distances
+from nepa3d.data.cache import POOLS, CacheError, ShapeCache, field_of, needs_distances
 from nepa3d.data.files import TEMPORARY_PREFIX, read_json, write_json, write_text
 from nepa3d.data.preprocess_meshes import keys_path
 from nepa3d.data.preprocess_shapenet import shape_key
@@ -84,7 +84,7 @@ def _faults(cache: ShapeCache, job: FileJob) -> list[str]:
     if missing := list(_missing(cache)):
         return missing
     for key in cache:
-        if key in KEYS:
+        if field_of(key) is not None:
             cache[key]  # checks dtype, shape and checksum
     return [*_not_finite(cache), *_out_of_range(cache)] or list(_other_distances(cache, job))
 
