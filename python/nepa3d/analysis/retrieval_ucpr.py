@@ -36,12 +36,11 @@ from nepa3d.data.dataset import SampleSettings
 from nepa3d.data.loader import Request, ahead, evaluation_samples
 from nepa3d.progress_bar import progress_bar
 from nepa3d.token.schema import POINT_DISTANCE, XYZ, TokenType
+from nepa3d.token.tokenizer import resample_seed
 
 COLLAPSED_FROM = 0.5  # share of the gallery tied with the true item from which we speak of collapse
 RAW_CELLS = 4  # a side of the grid in which plain distances are compared
 TOP = 5  # gallery items listed a query
-RESAMPLE_STRIDE = 1_000_003  # between the seeds of two resamples
-SEED_MODULUS = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -366,7 +365,7 @@ def _protocol_report(config: Config) -> dict[str, Any]:
 
 
 def _draw_seeds(first: int, resamples: int) -> set[int]:
-    return {(first + RESAMPLE_STRIDE * i) % SEED_MODULUS for i in range(resamples)}
+    return {resample_seed(first, i) for i in range(resamples)}
 
 
 def _warn(result: dict[str, Any]) -> None:

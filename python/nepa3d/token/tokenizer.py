@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nepa3d.backends import ShapeAnswers
 from nepa3d.token import schema
+from nepa3d.token.draws import SEED_STRIDE
 from nepa3d.token.ordering import order_points, order_rays
 from nepa3d.token.schema import TokenType
 
@@ -71,7 +72,12 @@ def evaluation_rng(path: str, eval_seed: int, resample: int = 0) -> np.random.Ra
 def evaluation_draw_seed(path: str, eval_seed: int, resample: int = 0) -> int:
     """The seed, of 32 bits, of ``evaluation_rng``."""
     digest = int(hashlib.md5(path.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()[:8], 16)
-    return (digest + eval_seed + 1_000_003 * resample) & 0xFFFFFFFF
+    return resample_seed(digest + eval_seed, resample)
+
+
+def resample_seed(seed: int, resample: int) -> int:
+    """The seed, of 32 bits, of a resample; two evaluations share draws where these are equal for their seeds."""
+    return (seed + SEED_STRIDE * resample) & 0xFFFFFFFF
 
 
 def _fill_points(features: Features, types: Types, answers: ShapeAnswers, rows: Rows, stride: int) -> None:

@@ -19,7 +19,7 @@ import torch
 
 from nepa3d.data.files import atomic_open
 from nepa3d.models.query_nepa import QueryNepa
-from nepa3d.token.schema import sequence_length
+from nepa3d.token.schema import N_TYPES_PLAIN, N_TYPES_QA, sequence_length
 from nepa3d.train import plain_values
 
 # the weights that tell the model's sizes, and how many axes they have
@@ -90,7 +90,7 @@ def model_for(args: dict[str, Any]) -> QueryNepa:
     qa = bool(args.get("qa_tokens", 0))
     return QueryNepa(
         d_model=args["d_model"],
-        n_types=9 if qa else 5,
+        n_types=N_TYPES_QA if qa else N_TYPES_PLAIN,
         nhead=args["heads"],
         num_layers=args["layers"],
         max_len=sequence_length(args["n_point"], args["n_ray"], qa=qa, eos=bool(args.get("add_eos", 1))),

@@ -6,8 +6,7 @@ import math
 from typing import Literal, Protocol
 
 from nepa3d.ops.attention import DualMask
-
-STEP_STRIDE = 1_000_003  # between the seeds of two runs' masks
+from nepa3d.token.draws import SEED_STRIDE
 
 
 class Schedule(Protocol):
@@ -46,4 +45,4 @@ def dual_mask_at(config: Schedule, step: int, total_steps: int) -> DualMask:
     warmup = config.dual_mask_warmup_frac * total_steps
     ramp = min(1.0, step / warmup) if warmup > 0 else 1.0
     near, far = ramp * config.dual_mask_near, ramp * config.dual_mask_far
-    return DualMask(near, far, config.dual_mask_window, config.seed * STEP_STRIDE + step)
+    return DualMask(near, far, config.dual_mask_window, config.seed * SEED_STRIDE + step)
