@@ -71,8 +71,8 @@ def inputs_of(file: MeshFile, mesh: Mesh, settings: PoolSettings) -> Inputs:
 
     def samples(count: int, purpose: str) -> tuple[Float, Float]:
         uniforms = stream(purpose).random((count, 3), np.float32)
-        points, normals, _ = ops.sample_surface(mesh.vertices, mesh.faces, uniforms)
-        return points, normals
+        found = ops.sample_surface(mesh.vertices, mesh.faces, uniforms)
+        return found.point, found.normal
 
     surface, normals = samples(settings.pc_points, "surface")
     origins, directions = camera_rays(settings, stream("rays"))
@@ -175,4 +175,4 @@ def _faces_in(path: Path) -> int:
         vertices, faces = ops.parse_obj(path.read_bytes())
     except ValueError:  # a damaged file is no candidate
         return 0
-    return len(ops.clean_mesh(vertices, faces)[1])
+    return len(ops.clean_mesh(vertices, faces).faces)

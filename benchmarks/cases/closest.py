@@ -20,7 +20,7 @@ def closest_point(inputs: Inputs, threads: int) -> Row:
         size={"faces": len(mesh.faces), "queries": len(queries)},
         ours=Contender(
             lambda: ops.closest_point(mesh.vertices, mesh.faces, queries, threads=threads),
-            lambda found: found[0],
+            lambda found: found.distance,
         ),
         peers={
             "open3d": partial(open3d_scene, mesh, queries, threads),

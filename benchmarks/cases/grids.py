@@ -88,8 +88,8 @@ def python_walk(occupancy: Occupancy, points: Float, normals: Float, origins: Fl
 
     def run() -> tuple:
         hit, t = ops.reference.voxel_first_hit(occupancy, origins, directions)
-        _, nearest = ops.reference.nearest_distance(points, (origins + t[:, None] * directions)[hit])
-        return with_normals(hit, t, normals[nearest])
+        nearest = ops.reference.nearest_distance(points, (origins + t[:, None] * directions)[hit])
+        return with_normals(hit, t, normals[nearest.index])
 
     return Contender(run)
 

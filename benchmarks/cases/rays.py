@@ -23,7 +23,7 @@ def ray_casting(inputs: Inputs, threads: int) -> Row:
     return Row(
         size={"faces": len(mesh.faces), "rays": len(origins)},
         ours=Contender(
-            lambda: ops.cast_rays(mesh.vertices, mesh.faces, origins, directions, threads=threads), lambda hits: hits[0]
+            lambda: ops.cast_rays(mesh.vertices, mesh.faces, origins, directions, threads=threads), lambda hits: hits.t
         ),
         peers={
             "open3d": partial(open3d_scene, mesh, origins, directions, threads),

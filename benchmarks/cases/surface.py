@@ -24,9 +24,9 @@ def surface_sampling(inputs: Inputs, threads: int) -> Row:
     bvh = ops.TriangleBvh(mesh.vertices, mesh.faces)
     return Row(
         size={"faces": len(mesh.faces), "points": count},
-        ours=Contender(run, lambda samples: samples[0]),
+        ours=Contender(run, lambda samples: samples.point),
         peers={"trimesh": partial(trimesh_sample, mesh, count), "open3d": partial(open3d_sample, mesh, count)},
-        compare=same_distribution(lambda points: bvh.closest_point(points)[0]),
+        compare=same_distribution(lambda points: bvh.closest_point(points).distance),
     )
 
 

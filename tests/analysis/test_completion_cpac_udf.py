@@ -120,7 +120,7 @@ def test_exact_distances_are_those_to_the_mesh(source: QuerySource, golden: Path
     sample = completion_sample(SHAPE, settings, seed=2)
     asked = sample.features[sample.query_tokens, XYZ]
     mesh = load_mesh(mesh_path(SHAPE, f"{tmp_path}"))
-    expected, _, _ = reference.closest_point(mesh.vertices, mesh.faces, asked)
+    expected = reference.closest_point(mesh.vertices, mesh.faces, asked).distance
     np.testing.assert_allclose(sample.target, expected, rtol=1e-5, atol=1e-6)
     cached = completion_sample(SHAPE, replace(settings, mesh_root="", target="udf"), seed=2)
     np.testing.assert_array_equal(cached.features, sample.features)  # the same is asked, whatever the answer

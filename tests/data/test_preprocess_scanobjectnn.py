@@ -108,7 +108,7 @@ def test_content_of_a_cache_file(scans: Path, tmp_path: Path) -> None:
     queries = arrays["pt_xyz_pool"]
     assert queries.shape == (200, 3)
     assert np.abs(queries).max() <= 1
-    distance, _ = ops.reference.nearest_distance(arrays["pc_xyz"], queries)
+    distance = ops.reference.nearest_distance(arrays["pc_xyz"], queries).distance
     np.testing.assert_allclose(arrays["pt_dist_pool"], distance, atol=1e-6)
     np.testing.assert_array_equal(arrays["pt_dist_pc_pool"], arrays["pt_dist_pool"])
     assert np.median(distance[100:]) < 0.1 < np.median(distance[:100])

@@ -36,7 +36,7 @@ def test_recorded_answers(path: Path) -> None:
         cache = dict(file)
     grid, dilate = int(cache["df_grid"][0]), int(cache["df_dilate"][0])
     settings = PoolSettings(df_grid=grid, df_dilate=dilate, pc_grid=16)
-    distance, _ = ops.nearest_distance(cache["pc_xyz"], cache["pt_xyz_pool"])
+    distance = ops.nearest_distance(cache["pc_xyz"], cache["pt_xyz_pool"]).distance
     np.testing.assert_allclose(distance, cache["pt_dist_pc_pool"], atol=1e-5)
     field = query_pools.distance_field(cache["pc_xyz"], cache["pt_xyz_pool"], settings)
     np.testing.assert_array_equal(field["occ_grid"], cache["occ_grid"])
@@ -84,7 +84,7 @@ def test_shapes_dtypes_and_ranges() -> None:
 def test_answers_are_those_of_the_twins() -> None:
     settings = PoolSettings(**{**SMALL.__dict__, "pt_dist_mode": "mesh"})
     cache = build_pools(CUBE, settings, 0, "box/a")
-    distance, _, _ = ops.reference.closest_point(CUBE.vertices, CUBE.faces, cache["pt_xyz_pool"])
+    distance = ops.reference.closest_point(CUBE.vertices, CUBE.faces, cache["pt_xyz_pool"]).distance
     np.testing.assert_allclose(cache["pt_dist_pool"], distance, atol=1e-6)
     t, face, _ = ops.reference.cast_rays(CUBE.vertices, CUBE.faces, cache["ray_o_pool"], cache["ray_d_pool"])
     hit = face >= 0

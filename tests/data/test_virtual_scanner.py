@@ -57,7 +57,7 @@ def _side_angles(points: np.ndarray, half: float) -> np.ndarray:
 def test_background_noise_and_number_are_as_asked(cube: Mesh) -> None:
     points, mask = scan(cube, ScanSettings(points=800, background=0.25, noise=0.01), np.random.default_rng(0))
     assert (mask == BACKGROUND).sum() == 200
-    distance, _, _ = ops.closest_point(cube.vertices, cube.faces, turn(points, 0.0))
+    distance = ops.closest_point(cube.vertices, cube.faces, turn(points, 0.0)).distance
     assert np.linalg.norm(points, axis=1).max() < virtual_scanner.ROOM + 0.1
     floor = points[mask == BACKGROUND][:, 1]
     assert (np.abs(floor - cube.vertices[:, 1].min()) < 0.05).mean() > 0.2

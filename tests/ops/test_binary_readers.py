@@ -85,11 +85,11 @@ def test_ply_elements_in_another_order_and_strips(form: str) -> None:
 
 def test_ply_text_with_blank_lines_and_bytes_after_it() -> None:
     text = ply("ascii", VERTEX, ("face", ["list uchar int vertex_indices"], [[[0, 1, 2, 3]]]))
-    assert ops.parse_ply(text.replace(b"\n0 1 0\n", b" \n\n\n0 1 0 \n"))[1].tolist() == FAN
-    assert ops.parse_ply(text + b"\n\n")[2] == ""
-    assert ops.parse_ply(text + b"7 7\n")[2] == "text after the last element"
+    assert ops.parse_ply(text.replace(b"\n0 1 0\n", b" \n\n\n0 1 0 \n")).faces.tolist() == FAN
+    assert ops.parse_ply(text + b"\n\n").repaired == ""
+    assert ops.parse_ply(text + b"7 7\n").repaired == "text after the last element"
     binary = ply("binary_little_endian", VERTEX, ("face", ["list uchar int vertex_indices"], [[[0, 1, 2, 3]]]))
-    assert ops.parse_ply(binary + b"123")[2] == "3 bytes after the last element"
+    assert ops.parse_ply(binary + b"123").repaired == "3 bytes after the last element"
 
 
 FACE = ("face", ["list uchar int vertex_indices"], [[[0, 1, 2]]])

@@ -67,13 +67,13 @@ class TestNearestDistance:
     def test_agrees_with_the_twin(self, count: int, threads: int) -> None:
         points, queries = cloud(count), 1.5 * cloud(500, 1)
         distance, index = ops.nearest_distance(points, queries, threads=threads)
-        expected, _ = reference.nearest_distance(points, queries)
+        expected = reference.nearest_distance(points, queries).distance
         np.testing.assert_allclose(distance, expected, rtol=1e-6, atol=1e-7)
         np.testing.assert_allclose(np.linalg.norm(points[index] - queries, axis=1), expected, rtol=1e-6, atol=1e-7)
 
     def test_ties_take_the_lowest_index(self) -> None:
         points = np.tile(np.float32([[0, 0, 0], [1, 0, 0]]), (50, 1))
-        _, index = ops.nearest_distance(points, np.float32([[0, 0, 0], [0.9, 0, 0], [0.5, 0, 0]]))
+        index = ops.nearest_distance(points, np.float32([[0, 0, 0], [0.9, 0, 0], [0.5, 0, 0]])).index
         assert index.tolist() == [0, 1, 0]
 
     @settings(max_examples=60, deadline=None)
@@ -130,7 +130,7 @@ class TestCastRays:
     def test_equal_hits_take_the_lowest_face(self) -> None:
         vertices = np.float32([[0, 0, 0], [1, 0, 0], [0, 1, 0]] * 9)
         faces = np.arange(27).reshape(9, 3)
-        _, face, _ = ops.cast_rays(vertices, faces, [[0.2, 0.2, 1]], [[0, 0, -1]])
+        face = ops.cast_rays(vertices, faces, [[0.2, 0.2, 1]], [[0, 0, -1]]).face
         assert face.tolist() == [0]
 
     def test_a_closed_mesh_has_no_leaks(self) -> None:
@@ -140,7 +140,7 @@ class TestCastRays:
         edges = (vertices[faces[:, 0]] + vertices[faces[:, 1]]) / 2
         targets = np.concatenate([vertices, edges, rng.normal(size=(100_000, 3)).astype(np.float32)])
         origins = np.float32(0.5) * cloud(len(targets), 5)
-        _, face, _ = ops.cast_rays(vertices, faces, origins, targets - origins, threads=2)
+        face = ops.cast_rays(vertices, faces, origins, targets - origins, threads=2).face
         assert (face >= 0).all()
 
     @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
@@ -171,9 +171,9 @@ class TestCastRays:
         vertices, faces = soup(300)
         vertices *= np.float32(3e38 / np.abs(vertices).max())
         bvh = ops.TriangleBvh(vertices, faces)
-        _, face, _ = bvh.cast_rays(cloud(50), cloud(50, 1))
+        face = bvh.cast_rays(cloud(50), cloud(50, 1)).face
         assert ((face >= -1) & (face < 300)).all()
-        _, face, _ = bvh.closest_point(cloud(50))
+        face = bvh.closest_point(cloud(50)).face
         assert ((face >= 0) & (face < 300)).all()
 
     def test_a_thousand_triangles_in_one_place(self) -> None:
@@ -191,10 +191,10 @@ class TestClosestPoint:
     def test_agrees_with_the_twin(self, mesh: tuple[np.ndarray, np.ndarray], threads: int) -> None:
         queries = 1.5 * cloud(500, 1)
         distance, face, point = ops.closest_point(*mesh, queries, threads=threads)
-        expected, _, _ = reference.closest_point(*mesh, queries)
+        expected = reference.closest_point(*mesh, queries).distance
         np.testing.assert_allclose(distance, expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(np.linalg.norm(point - queries, axis=1), distance, rtol=1e-5, atol=1e-6)
-        on_its_face, _, _ = reference.closest_point(mesh[0], mesh[1][face[:20]], point[:20])
+        on_its_face = reference.closest_point(mesh[0], mesh[1][face[:20]], point[:20]).distance
         assert on_its_face.max() < 1e-5
 
     def test_slivers_are_never_too_near(self) -> None:
@@ -203,13 +203,13 @@ class TestClosestPoint:
         corners = start + along * rng.uniform(0, 1, (200, 3, 1)) + 1e-7 * rng.normal(size=(200, 3, 3))
         vertices, faces = corners.reshape(-1, 3).astype(np.float32), np.arange(600).reshape(-1, 3)
         queries = cloud(300, 4)
-        distance, _, _ = ops.closest_point(vertices, faces, queries)
-        expected, _, _ = reference.closest_point(vertices, faces, queries)
+        distance = ops.closest_point(vertices, faces, queries).distance
+        expected = reference.closest_point(vertices, faces, queries).distance
         np.testing.assert_allclose(distance, expected, rtol=1e-5, atol=2e-6)
 
     def test_degenerate_faces_count_as_points_and_segments(self) -> None:
         vertices = np.float32([[0, 0, 0], [1, 0, 0]])
-        distance, _, _ = ops.closest_point(vertices, [[0, 0, 0], [0, 1, 1]], [[-1, 0, 0], [0.5, 2, 0]])
+        distance = ops.closest_point(vertices, [[0, 0, 0], [0, 1, 1]], [[-1, 0, 0], [0.5, 2, 0]]).distance
         assert distance.tolist() == [1, 2]
 
     def test_the_inside_of_a_needle_is_found(self) -> None:
@@ -217,15 +217,15 @@ class TestClosestPoint:
         vertices = np.array([*vertices, (-0.2908927, 0.8552115, 0.36292645)], np.float32)
         query = np.array([[-0.2908927, -0.00529239, -0.01916137]], np.float32)
         distance, _, point = ops.closest_point(vertices, [[0, 1, 2]], query)
-        expected, _, _ = reference.closest_point(vertices, np.array([[0, 1, 2]]), query)
+        expected = reference.closest_point(vertices, np.array([[0, 1, 2]]), query).distance
         np.testing.assert_allclose(distance, expected, atol=1e-7)
         np.testing.assert_allclose(point, query, atol=1e-7)
 
     def test_samples_of_needles_lie_on_them(self) -> None:
         vertices, faces = soup(300, 7)
         vertices[faces[:, 2]] = vertices[faces[:, 1]] + np.float32(1e-4) * cloud(300, 8)
-        points, _, _ = ops.sample_surface(vertices, faces, np.random.default_rng(0).random((20_000, 3), np.float32))
-        distance, _, _ = ops.closest_point(vertices, faces, points)
+        points = ops.sample_surface(vertices, faces, np.random.default_rng(0).random((20_000, 3), np.float32)).point
+        distance = ops.closest_point(vertices, faces, points).distance
         assert distance.max() < 5e-7
 
 
@@ -283,7 +283,7 @@ class TestVoxels:
         hit, t = ops.voxel_first_hit(occupancy, origins, directions)
         np.testing.assert_array_equal(hit, recorded[f"dda_hit_{name}"] > 0)
         np.testing.assert_allclose(t, recorded[f"dda_t_{name}"], atol=1e-5)
-        _, nearest = ops.nearest_distance(recorded["pc"], origins + t[:, None] * directions)
+        nearest = ops.nearest_distance(recorded["pc"], origins + t[:, None] * directions).index
         normal = np.where(hit[:, None], recorded["pc_n"][nearest], 0)
         np.testing.assert_allclose(normal, recorded[f"dda_n_{name}"], atol=1e-5)
 
@@ -313,7 +313,7 @@ class TestVoxels:
         for cell, expected in (((0, 0, 1), True), ((0, 1, 1), True), ((1, 0, 0), False), ((0, 1, 0), False)):
             occupancy = np.zeros((2, 2, 2), np.uint8)
             occupancy[cell] = 1
-            hit, _ = ops.voxel_first_hit(occupancy, [[-1, -1, -1]], [[1, 1, 1]])
+            hit = ops.voxel_first_hit(occupancy, [[-1, -1, -1]], [[1, 1, 1]]).hit
             assert hit.tolist() == [expected]
 
 
@@ -427,7 +427,7 @@ class TestFarFromZero:
         assert point.dtype == expected_point.dtype == np.float64 and distance.dtype == np.float32
         np.testing.assert_allclose(distance, expected, atol=1e-6 * scale)
         np.testing.assert_allclose(np.linalg.norm(point - FAR - queries, axis=1), distance, atol=1e-6 * scale + 2e-9)
-        twin, _, _ = ops.reference.closest_point(vertices + FAR, faces, queries + FAR)
+        twin = ops.reference.closest_point(vertices + FAR, faces, queries + FAR).distance
         np.testing.assert_allclose(distance, twin, atol=1e-6 * scale + 2e-9)
 
     def test_rays(self) -> None:
@@ -445,13 +445,13 @@ class TestFarFromZero:
         uniforms = np.random.default_rng(0).random((500, 3))
         points, normals, face = ops.sample_surface(vertices, faces, uniforms)
         far, far_normals, far_face = ops.sample_surface(vertices + FAR, faces, uniforms)
-        twin, _, _ = ops.reference.sample_surface(vertices + FAR, faces, uniforms)
+        twin = ops.reference.sample_surface(vertices + FAR, faces, uniforms).point
         assert points.dtype == far.dtype == twin.dtype == np.float64
         assert (far_face == face).mean() > 0.99  # areas are equal up to rounding
         same = far_face == face
         np.testing.assert_allclose((far - FAR)[same], points[same], atol=1e-6)
         np.testing.assert_allclose(far_normals[same], normals[same], atol=1e-5)
-        assert np.abs(ops.closest_point(vertices + FAR, faces, far)[0]).max() < 1e-6
+        assert np.abs(ops.closest_point(vertices + FAR, faces, far).distance).max() < 1e-6
 
     def test_integers_and_wider_floats_are_taken_as_float64(self) -> None:
         corners = np.array([[0, 0, 0], [3, 0, 0], [0, 4, 0]], np.int64) + 400_000_001
@@ -459,19 +459,19 @@ class TestFarFromZero:
         assert distance == 2 and point.dtype == np.float64
         np.testing.assert_array_equal(point, corners[:1])
         far = corners.astype(np.longdouble)
-        np.testing.assert_array_equal(ops.nearest_distance(far, far + np.array([0, 0, 1]))[0], [1, 1, 1])
+        np.testing.assert_array_equal(ops.nearest_distance(far, far + np.array([0, 0, 1])).distance, [1, 1, 1])
 
     def test_one_point(self) -> None:
         for point in (FAR, np.array([1e-9, 0, 0]), np.array([1e300, 0, 0])):
-            assert ops.nearest_distance([point], [point])[0] == 0
+            assert ops.nearest_distance([point], [point]).distance == 0
 
     def test_float32_is_taken_as_it_is(self) -> None:
         points, queries = cloud(100) + np.float32(2e5), cloud(30, 1).astype(float) + 2e5
-        distance, _ = ops.nearest_distance(points, queries)
-        np.testing.assert_array_equal(distance, ops.nearest_distance(points, queries.astype(np.float32))[0])
+        distance = ops.nearest_distance(points, queries).distance
+        np.testing.assert_array_equal(distance, ops.nearest_distance(points, queries.astype(np.float32)).distance)
         vertices = self.mesh[0] + np.float32(2e5)
-        assert ops.closest_point(vertices, self.mesh[1], queries)[2].dtype == np.float32
-        assert ops.sample_surface(vertices, self.mesh[1], np.zeros((1, 3)))[0].dtype == np.float32
+        assert ops.closest_point(vertices, self.mesh[1], queries).point.dtype == np.float32
+        assert ops.sample_surface(vertices, self.mesh[1], np.zeros((1, 3))).point.dtype == np.float32
 
     def test_around_zero_the_answers_are_those_of_float32(self) -> None:
         points, queries = 1 + cloud(500), cloud(100, 1)

@@ -64,7 +64,7 @@ def test_obj_relative_indices_count_from_where_they_stand() -> None:
 
 
 def test_obj_faces_may_come_before_their_vertices() -> None:
-    assert ops.parse_obj(b"f 1 2 3\n" + SQUARE)[1].tolist() == [[0, 1, 2]]
+    assert ops.parse_obj(b"f 1 2 3\n" + SQUARE).faces.tolist() == [[0, 1, 2]]
 
 
 @pytest.mark.parametrize(

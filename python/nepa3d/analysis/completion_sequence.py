@@ -147,8 +147,7 @@ def exact_distances(path: str, settings: SequenceSettings, xyz: NDArray[np.float
     ``BadShapeError`` where it cannot be used.
     """
     mesh = load_mesh(mesh_path(path, settings.mesh_root, settings.mesh_file))
-    distance, _, _ = ops.closest_point(mesh.vertices, mesh.faces, np.ascontiguousarray(xyz))
-    return distance
+    return ops.closest_point(mesh.vertices, mesh.faces, np.ascontiguousarray(xyz)).distance
 
 
 def mesh_path(path: str, mesh_root: str, mesh_file: str = MESH_FILE) -> Path:
@@ -190,7 +189,7 @@ def _nearest_copy(
     if len(questions) == 0:
         return None
     xyz = np.ascontiguousarray(features[questions, XYZ])
-    _, nearest = ops.nearest_distance(xyz, np.ascontiguousarray(query_xyz))
+    nearest = ops.nearest_distance(xyz, np.ascontiguousarray(query_xyz)).index
     copied: NDArray[np.float32] = features[answers, POINT_DISTANCE][nearest]
     return copied
 

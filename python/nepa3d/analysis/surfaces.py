@@ -169,13 +169,16 @@ def score(
     if mesh is None:
         return None
     uniforms = np.random.default_rng(seed).random((SAMPLES, 3))
-    found, found_normals, _ = ops.sample_surface(mesh.vertices.astype(np.float32), mesh.faces, uniforms)
-    there, to_found = ops.nearest_distance(found, points)
-    back, to_true = ops.nearest_distance(points, found)
-    precision, recall = float((back <= tau).mean()), float((there <= tau).mean())
-    alike = [np.abs((normals * found_normals[to_found]).sum(1)), np.abs((found_normals * normals[to_true]).sum(1))]
+    found = ops.sample_surface(mesh.vertices.astype(np.float32), mesh.faces, uniforms)
+    there = ops.nearest_distance(found.point, points)
+    back = ops.nearest_distance(points, found.point)
+    precision, recall = float((back.distance <= tau).mean()), float((there.distance <= tau).mean())
+    alike = [
+        np.abs((normals * found.normal[there.index]).sum(1)),
+        np.abs((found.normal * normals[back.index]).sum(1)),
+    ]
     return {
-        "chamfer": float((there.mean() + back.mean()) / 2),
+        "chamfer": float((there.distance.mean() + back.distance.mean()) / 2),
         "f_score": 2 * precision * recall / (precision + recall) if precision + recall else 0.0,
         "normal_consistency": float(np.mean([values.mean() for values in alike])),
     }

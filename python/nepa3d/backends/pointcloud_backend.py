@@ -9,4 +9,4 @@ from nepa3d.data.cache import ShapeArrays
 
 def cloud_distances(cache: ShapeArrays) -> Float:
     """Distances (P,) of the point queries to the cloud."""
-    return ops.nearest_distance(cache["pc_xyz"], cache["pt_xyz_pool"])[0]
+    return ops.nearest_distance(cache["pc_xyz"], cache["pt_xyz_pool"]).distance

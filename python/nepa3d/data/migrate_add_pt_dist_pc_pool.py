@@ -57,7 +57,7 @@ def migrate_file(path: str, *, stored: bool = False) -> str:
     """Add the distances to one file; all else in it keeps its values, dtypes and, unless ``stored``, form."""
     target = os.path.realpath(path)
     with ShapeCache(target) as cache:
-        distance, _ = ops.nearest_distance(cache["pc_xyz"], cache["pt_xyz_pool"])
+        distance = ops.nearest_distance(cache["pc_xyz"], cache["pt_xyz_pool"]).distance
         arrays = {key: cache.stored(key) for key in cache if key != KEY} | {KEY: distance}
         deflate = cache.is_deflated() and not stored
     write_npz(target, arrays, deflate=deflate)

@@ -85,17 +85,17 @@ def build_pools(mesh: Mesh, settings: PoolSettings, seed: int, key: str) -> Arra
 
     def surface(count: int, purpose: str) -> tuple[Float, Float]:
         uniforms = random_stream(seed, key, purpose).random((count, 3), np.float32)
-        points, normals, _ = ops.sample_surface(mesh.vertices, mesh.faces, uniforms)
-        return points, normals
+        samples = ops.sample_surface(mesh.vertices, mesh.faces, uniforms)
+        return samples.point, samples.normal
 
     bvh = ops.TriangleBvh(mesh.vertices, mesh.faces)
     pc_xyz, pc_n = surface(settings.pc_points, "surface")
     pt_xyz = point_queries(pc_xyz, settings, random_stream(seed, key, "points"))
     if settings.pt_dist_mode == "mesh":
-        pt_dist, _, _ = bvh.closest_point(pt_xyz)
+        pt_dist = bvh.closest_point(pt_xyz).distance
     else:
-        pt_dist, _ = ops.nearest_distance(surface(settings.dist_ref_points, "reference")[0], pt_xyz)
-    pt_dist_pc, _ = ops.nearest_distance(pc_xyz, pt_xyz)
+        pt_dist = ops.nearest_distance(surface(settings.dist_ref_points, "reference")[0], pt_xyz).distance
+    pt_dist_pc = ops.nearest_distance(pc_xyz, pt_xyz).distance
     arrays: Arrays = {
         "pc_xyz": pc_xyz,
         "pc_n": pc_n,
@@ -183,13 +183,13 @@ def camera_rays(settings: PoolSettings, rng: np.random.Generator) -> tuple[Float
 
 def mesh_ray_answers(mesh: Mesh, bvh: ops.TriangleBvh, origins: Float, directions: Float) -> Arrays:
     """First hits on the mesh: 0/1, distance, face normal; zeros on a miss."""
-    t, face, _ = bvh.cast_rays(origins, directions)
-    hit = face >= 0
+    hits = bvh.cast_rays(origins, directions)
+    hit = hits.face >= 0
     normal = np.zeros_like(directions)
-    normal[hit] = mesh.face_normals(face[hit])
+    normal[hit] = mesh.face_normals(hits.face[hit])
     return {
         "ray_hit_pool": hit.astype(np.float32),
-        "ray_t_pool": np.where(hit, t, np.float32(0)),
+        "ray_t_pool": np.where(hit, hits.t, np.float32(0)),
         "ray_n_pool": normal,
     }
 
@@ -207,8 +207,7 @@ def voxel_ray_answers(
     """Hit (R,) as 0/1, t (R,) and normal (R, 3) of rays through an occupancy grid of a point cloud."""
     hit, t = ops.voxel_first_hit(occupancy, origins, directions, max_steps)
     normal = np.zeros_like(directions)
-    _, nearest = ops.nearest_distance(pc_xyz, origins[hit] + t[hit, None] * directions[hit])
-    normal[hit] = pc_n[nearest]
+    normal[hit] = pc_n[ops.nearest_distance(pc_xyz, origins[hit] + t[hit, None] * directions[hit]).index]
     return hit.astype(np.float32), t, normal
 
 

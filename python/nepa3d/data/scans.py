@@ -24,7 +24,7 @@ def normalize_scan(points: NDArray[np.floating], name: str) -> NDArray[np.float3
 def scan_pools(points: NDArray[np.float32], settings: PoolSettings, seed: int, key: str) -> dict[str, NDArray]:
     """Every array of the cache file of a cloud (N, 3) in the unit ball; without normals, rays and distance field."""
     queries = point_queries(points, settings, random_stream(seed, key, "points"))
-    distance, _ = ops.nearest_distance(points, queries)
+    distance = ops.nearest_distance(points, queries).distance
     vectors, scalars = np.zeros((settings.ray_pool, 3), np.float32), np.zeros(settings.ray_pool, np.float32)
     return {
         "pc_xyz": points,

@@ -136,7 +136,7 @@ def _other_distances(cache: ShapeCache, job: FileJob) -> Iterator[str]:
         return
     rows = random_stream(0, "", "verify").choice(len(queries), min(job.sample, len(queries)), replace=False)
     if "pt_dist_pc_pool" in cache and not needs_distances(cache["pt_dist_pc_pool"]):
-        wanted, _ = ops.nearest_distance(cache["pc_xyz"], queries[rows])
+        wanted = ops.nearest_distance(cache["pc_xyz"], queries[rows]).distance
         off = np.abs(cache["pt_dist_pc_pool"][rows] - wanted).max()
         if off > TOLERANCE:
             yield f"other distances: pt_dist_pc_pool is up to {off:.2g} from the distance to pc_xyz"

@@ -132,7 +132,7 @@ def scan(
     shape, room = np.empty((0, 3), np.float32), np.empty((0, 3), np.float32)
     for _ in range(64):  # a thin shape is hit by few rays
         directions = view_rays(camera, 8 * settings.points, rng)
-        depth, _, _ = bvh.cast_rays(np.broadcast_to(camera, directions.shape), directions)
+        depth = bvh.cast_rays(np.broadcast_to(camera, directions.shape), directions).t
         hit = np.isfinite(depth)
         shape = np.concatenate([shape, seen(camera, directions[hit], depth[hit], settings.noise, rng)])
         behind = room_depth(camera, directions[~hit], floor=float(turned[:, 1].min()))

@@ -1,4 +1,5 @@
-"""What the compiled kernels offer (``geometry``), their plain twins (``reference``), and attention on torch.
+"""What the compiled kernels offer (``geometry``), the named tuples they return (``results``), their plain twins
+(``reference``), and attention on torch.
 
 ``nepa3d.ops.attention`` is imported on its own, so that the data side needs no torch.
 """
@@ -27,10 +28,28 @@ from nepa3d.ops.geometry import (
     voxel_first_hit,
     voxelize,
 )
+from nepa3d.ops.results import (
+    CleanMesh,
+    ClosestPoints,
+    NearestPoints,
+    ParsedMesh,
+    RayHits,
+    RepairedMesh,
+    SurfaceSamples,
+    VoxelHits,
+)
 
 __all__ = [
+    "CleanMesh",
+    "ClosestPoints",
     "KdTree",
+    "NearestPoints",
+    "ParsedMesh",
+    "RayHits",
+    "RepairedMesh",
+    "SurfaceSamples",
     "TriangleBvh",
+    "VoxelHits",
     "cast_rays",
     "clean_mesh",
     "closest_point",

@@ -4,8 +4,8 @@ Arrays are converted to the dtypes named here and never modified; results are fr
 ``ValueError`` naming the argument when a shape is wrong or a coordinate is not finite, releases the GIL, and gives
 the same answer for any number of ``threads`` and on any processor (AVX-512, AVX2 or plain code is chosen at run time;
 ``instruction_set()`` tells which). Distances are compared by their float32 squares:
-coordinates far beyond 1e18 or all below 1e-18 in size over- or underflow. ``nepa3d.ops.reference`` holds the plain
-twin of each.
+coordinates far beyond 1e18 or all below 1e-18 in size over- or underflow. Several arrays are returned as a named tuple
+(``nepa3d.ops.results``). ``nepa3d.ops.reference`` holds the plain twin of each op.
 
 The kernels compute in float32. Where points or vertices come in a wider dtype (float64, 32- or 64-bit integers), the
 ops on clouds and meshes count all coordinates from an origin near them before rounding: at 500 km from zero (UTM), say,
@@ -17,16 +17,23 @@ moves them by 6e-8 at most.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nepa3d import _core
-
-Float = NDArray[np.float32]
-Int = NDArray[np.int64]
-Positions = NDArray[Any]  # float32, or float64 where points or vertices are wider than float32
+from nepa3d.ops.results import (
+    CleanMesh,
+    ClosestPoints,
+    Float,
+    Int,
+    NearestPoints,
+    ParsedMesh,
+    Positions,
+    RayHits,
+    RepairedMesh,
+    SurfaceSamples,
+    VoxelHits,
+)
 
 instruction_set = _core.instruction_set
 
@@ -75,9 +82,9 @@ class KdTree:
     def __len__(self) -> int:
         return len(self._tree)
 
-    def query(self, queries: ArrayLike, *, threads: int = 1) -> tuple[Float, Int]:
+    def query(self, queries: ArrayLike, *, threads: int = 1) -> NearestPoints:
         """Distance (M,) and index (M,), see ``nearest_distance``."""
-        return self._tree.query(self._origin.local(queries), threads=threads)
+        return NearestPoints(*self._tree.query(self._origin.local(queries), threads=threads))
 
 
 class TriangleBvh:
@@ -90,17 +97,17 @@ class TriangleBvh:
     def __len__(self) -> int:
         return len(self._bvh)
 
-    def cast_rays(self, origins: ArrayLike, directions: ArrayLike, *, threads: int = 1) -> tuple[Float, Int, Float]:
+    def cast_rays(self, origins: ArrayLike, directions: ArrayLike, *, threads: int = 1) -> RayHits:
         """t (R,), face (R,) and barycentric weights (R, 3), see ``cast_rays``."""
-        return self._bvh.cast_rays(self._origin.local(origins), np.asarray(directions), threads=threads)
+        return RayHits(*self._bvh.cast_rays(self._origin.local(origins), np.asarray(directions), threads=threads))
 
-    def closest_point(self, queries: ArrayLike, *, threads: int = 1) -> tuple[Float, Int, Positions]:
+    def closest_point(self, queries: ArrayLike, *, threads: int = 1) -> ClosestPoints:
         """Distance (M,), face (M,) and point (M, 3), see ``closest_point``."""
         distance, face, point = self._bvh.closest_point(self._origin.local(queries), threads=threads)
-        return distance, face, self._origin.world(point)
+        return ClosestPoints(distance, face, self._origin.world(point))
 
 
-def nearest_distance(points: ArrayLike, queries: ArrayLike, *, threads: int = 1) -> tuple[Float, Int]:
+def nearest_distance(points: ArrayLike, queries: ArrayLike, *, threads: int = 1) -> NearestPoints:
     """Distance (M,) from each query (M, 3) to the nearest of ``points`` (N, 3), and its index (M,).
 
     Exact, by a kd-tree built for the call (``KdTree`` keeps one). Of equally near points the lowest index. Points wider
@@ -111,7 +118,7 @@ def nearest_distance(points: ArrayLike, queries: ArrayLike, *, threads: int = 1)
 
 def cast_rays(
     vertices: ArrayLike, faces: ArrayLike, origins: ArrayLike, directions: ArrayLike, *, threads: int = 1
-) -> tuple[Float, Int, Float]:
+) -> RayHits:
     """First hits of rays (R, 3) on a mesh: t (R,), face (R,), barycentric weights (R, 3).
 
     t counts in lengths of the direction, inf on a miss; face is -1 on a miss. Both sides of a face are hit.
@@ -121,9 +128,7 @@ def cast_rays(
     return TriangleBvh(vertices, faces, threads=threads).cast_rays(origins, directions, threads=threads)
 
 
-def closest_point(
-    vertices: ArrayLike, faces: ArrayLike, queries: ArrayLike, *, threads: int = 1
-) -> tuple[Float, Int, Positions]:
+def closest_point(vertices: ArrayLike, faces: ArrayLike, queries: ArrayLike, *, threads: int = 1) -> ClosestPoints:
     """Nearest point of a mesh to each query (M, 3): distance (M,), face (M,), point (M, 3).
 
     Exact and unsigned. Builds a BVH for the call (``TriangleBvh`` keeps one). With vertices wider than float32, all
@@ -132,8 +137,8 @@ def closest_point(
     return TriangleBvh(vertices, faces, threads=threads).closest_point(queries, threads=threads)
 
 
-def sample_surface(vertices: ArrayLike, faces: ArrayLike, uniforms: ArrayLike) -> tuple[Positions, Float, Int]:
-    """Area-weighted surface samples: points (N, 3), unit face normals (N, 3), faces (N,).
+def sample_surface(vertices: ArrayLike, faces: ArrayLike, uniforms: ArrayLike) -> SurfaceSamples:
+    """Area-weighted surface samples: point (N, 3), unit face normal (N, 3), face (N,).
 
     ``uniforms`` (N, 3) in [0, 1] are all the randomness there is: one number picks the face, two the place in it
     (square-root parametrisation: Osada et al., 2002). With vertices wider than float32 they are counted from an origin
@@ -141,7 +146,7 @@ def sample_surface(vertices: ArrayLike, faces: ArrayLike, uniforms: ArrayLike) -
     """
     origin = _Origin(np.asarray(vertices))
     points, normals, face = _core.sample_surface(origin.local(vertices), np.asarray(faces), np.asarray(uniforms))
-    return origin.world(points), normals, face
+    return SurfaceSamples(origin.world(points), normals, face)
 
 
 def voxelize(points: ArrayLike, grid: int, dilate: int = 0) -> NDArray[np.uint8]:
@@ -157,7 +162,8 @@ def distance_transform(
 ) -> Float:
     """Distance (G0, G1, G2) from each cell centre to the nearest occupied cell's, in the unit of ``spacing``.
 
-    Exact, in time linear in the cells (Felzenszwalb and Huttenlocher, 2012). inf where nothing is occupied.
+    Exact, one axis after the other (Saito and Toriwaki, 1994). The time grows with the cells times the distances in
+    them. inf everywhere if nothing is occupied.
     """
     along = (spacing, spacing, spacing) if isinstance(spacing, (int, float)) else spacing
     return _core.distance_transform(np.asarray(occupancy), along, threads=threads)
@@ -175,14 +181,13 @@ def trilinear_sample(grid: ArrayLike, xyz: ArrayLike) -> Float:
 
 def voxel_first_hit(
     occupancy: ArrayLike, origins: ArrayLike, directions: ArrayLike, max_steps: int = 0, *, threads: int = 1
-) -> tuple[NDArray[np.bool_], Float]:
+) -> VoxelHits:
     """First occupied cell along rays (R, 3) through [-1, 1]^3: hit (R,), and t (R,) where that cell is entered.
 
     Amanatides and Woo's walk (1987) over at most ``max_steps`` cells, 0 meaning 3 G. t is 0 on a miss.
     """
-    return _core.voxel_first_hit(
-        np.asarray(occupancy), np.asarray(origins), np.asarray(directions), max_steps, threads=threads
-    )
+    grid, start, along = np.asarray(occupancy), np.asarray(origins), np.asarray(directions)
+    return VoxelHits(*_core.voxel_first_hit(grid, start, along, max_steps, threads=threads))
 
 
 def morton_code(xyz: ArrayLike) -> NDArray[np.uint32]:
@@ -200,13 +205,13 @@ def ray_direction_order(directions: ArrayLike) -> Int:
     return _core.ray_direction_order(np.asarray(directions))
 
 
-def clean_mesh(vertices: ArrayLike, faces: ArrayLike) -> tuple[NDArray[np.float64], Int, dict[str, int]]:
+def clean_mesh(vertices: ArrayLike, faces: ArrayLike) -> CleanMesh:
     """Vertices (V, 3) float64 and faces (F, 3) of a mesh that carry surface, and how many of each kind were dropped.
 
     Dropped are faces with a non-finite corner, without area, or on the same three vertices as an earlier one, and
     vertices no kept face uses. Order is kept.
     """
-    return _core.clean_mesh(np.asarray(vertices), np.asarray(faces))
+    return CleanMesh(*_core.clean_mesh(np.asarray(vertices), np.asarray(faces)))
 
 
 def triangulate_polygons(vertices: ArrayLike, corners: ArrayLike, sizes: ArrayLike) -> Int:
@@ -221,34 +226,34 @@ def triangulate_polygons(vertices: ArrayLike, corners: ArrayLike, sizes: ArrayLi
     return _core.triangulate_polygons(np.asarray(vertices), np.asarray(corners), np.asarray(sizes))
 
 
-def parse_obj(text: bytes) -> tuple[NDArray[np.float64], Int]:
+def parse_obj(text: bytes) -> ParsedMesh:
     """Vertices (V, 3) float64 and triangles (F, 3) of Wavefront OBJ text; materials are ignored.
 
     Raises ``ValueError`` naming the line and what stood there on a malformed vertex or face, and on an index that names
     no vertex.
     """
-    return _core.parse_obj(text)
+    return ParsedMesh(*_core.parse_obj(text))
 
 
-def parse_off(text: bytes) -> tuple[NDArray[np.float64], Int]:
+def parse_off(text: bytes) -> ParsedMesh:
     """Vertices (V, 3) float64 and triangles (F, 3) of OFF text, with or without the prefixes ST, C, N and 4.
 
     Raises ``ValueError`` naming the line and what stood there.
     """
-    return _core.parse_off(text)
+    return ParsedMesh(*_core.parse_off(text))
 
 
-def parse_ply(content: bytes) -> tuple[NDArray[np.float64], Int, str]:
+def parse_ply(content: bytes) -> RepairedMesh:
     """Vertices (V, 3) float64 and triangles (F, 3) of PLY text or binary, and what was wrong in it but could be read.
 
     Faces and triangle strips are read. Raises ``ValueError`` naming the line or byte and the fault.
     """
-    return _core.parse_ply(content)
+    return RepairedMesh(*_core.parse_ply(content))
 
 
-def parse_stl(content: bytes) -> tuple[NDArray[np.float64], Int, str]:
+def parse_stl(content: bytes) -> RepairedMesh:
     """Vertices (3 F, 3) float64 and triangles (F, 3) of STL text or binary, and what was wrong but could be read.
 
     Raises ``ValueError`` naming the line and the fault.
     """
-    return _core.parse_stl(content)
+    return RepairedMesh(*_core.parse_stl(content))

@@ -14,13 +14,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-Float = NDArray[np.float32]
-Int = NDArray[np.int64]
+from nepa3d.ops.results import ClosestPoints, Float, Int, NearestPoints, RayHits, SurfaceSamples, VoxelHits
 
 _CHUNK = 1 << 22  # pairs compared at once
 
 
-def nearest_distance(points: Float, queries: Float, *, threads: int = 1) -> tuple[Float, Int]:
+def nearest_distance(points: Float, queries: Float, *, threads: int = 1) -> NearestPoints:
     """Distance from each query to its nearest point, by comparing with every point; ties take the lowest index."""
     distance = np.empty(len(queries), np.float32)
     index = np.empty(len(queries), np.int64)
@@ -31,12 +30,10 @@ def nearest_distance(points: Float, queries: Float, *, threads: int = 1) -> tupl
         nearest = squared.argmin(1)
         index[begin : begin + step] = nearest
         distance[begin : begin + step] = np.sqrt(squared[np.arange(len(nearest)), nearest])
-    return distance, index
+    return NearestPoints(distance, index)
 
 
-def cast_rays(
-    vertices: Float, faces: Int, origins: Float, directions: Float, *, threads: int = 1
-) -> tuple[Float, Int, Float]:
+def cast_rays(vertices: Float, faces: Int, origins: Float, directions: Float, *, threads: int = 1) -> RayHits:
     """First hit of each ray on a triangle mesh: t (inf on a miss), face (-1 on a miss), barycentrics (R, 3).
 
     Möller and Trumbore's test (1997) in float64 against every triangle, both sides; ties take the lowest face.
@@ -61,10 +58,10 @@ def cast_rays(
             best = np.where(inside, hit_t, np.inf).argmin()
             t[ray], face[ray] = hit_t[best], best
             barycentric[ray] = 1 - u[best] - v[best], u[best], v[best]
-    return t, face, barycentric
+    return RayHits(t, face, barycentric)
 
 
-def closest_point(vertices: Float, faces: Int, queries: Float, *, threads: int = 1) -> tuple[Float, Int, np.ndarray]:
+def closest_point(vertices: Float, faces: Int, queries: Float, *, threads: int = 1) -> ClosestPoints:
     """Nearest point of a triangle mesh: distance (M,), face (M,), point (M, 3); compared with every triangle.
 
     The nearest point lies inside the triangle, where the query projects into it, or else on one of its edges.
@@ -88,11 +85,11 @@ def closest_point(vertices: Float, faces: Int, queries: Float, *, threads: int =
         face[row] = squared.min(0).argmin()
         best = candidates[squared[:, face[row]].argmin()][face[row]]
         point[row], distance[row] = best, np.linalg.norm(best - query)
-    return distance, face, point
+    return ClosestPoints(distance, face, point)
 
 
-def sample_surface(vertices: Float, faces: Int, uniforms: Float) -> tuple[np.ndarray, Float, Int]:
-    """Area-weighted surface samples: points (N, 3), unit face normals (N, 3), faces (N,).
+def sample_surface(vertices: Float, faces: Int, uniforms: Float) -> SurfaceSamples:
+    """Area-weighted surface samples: point (N, 3), unit face normal (N, 3), face (N,).
 
     ``uniforms`` (N, 3) in [0, 1) choose the face (inverse of the cumulative area) and the place in it
     (square-root parametrisation: Osada et al., Shape Distributions, 2002).
@@ -107,7 +104,8 @@ def sample_surface(vertices: Float, faces: Int, uniforms: Float) -> tuple[np.nda
     a, b = root * (1 - along), root * along
     point = corner[face] + a[:, None] * edge1[face] + b[:, None] * edge2[face]
     point = point.astype(np.result_type(vertices, np.float32))
-    return point, (normal[face] / length[face, None]).astype(np.float32), face.astype(np.int64)
+    unit = (normal[face] / length[face, None]).astype(np.float32)
+    return SurfaceSamples(point, unit, face.astype(np.int64))
 
 
 def voxelize(points: Float, grid: int, dilate: int = 0) -> NDArray[np.uint8]:
@@ -159,7 +157,7 @@ def trilinear_sample(grid: Float, xyz: Float) -> Float:
 
 def voxel_first_hit(
     occupancy: NDArray[np.uint8], origins: Float, directions: Float, max_steps: int = 0, *, threads: int = 1
-) -> tuple[NDArray[np.bool_], Float]:
+) -> VoxelHits:
     """First occupied cell along each ray through [-1, 1]^3: hit (R,), ray parameter where that cell is entered (R,).
 
     Amanatides and Woo's walk (1987): at most ``max_steps`` cells (0: 3 G); x is stepped only if its next
@@ -173,7 +171,7 @@ def voxel_first_hit(
         entered = _walk(occupancy, origin, direction, max_steps or 3 * grid)
         if entered is not None:
             hit[ray], t[ray] = True, entered
-    return hit, t
+    return VoxelHits(hit, t)
 
 
 def morton_code(xyz: Float) -> NDArray[np.uint32]:
