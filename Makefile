@@ -68,6 +68,7 @@ lint: env
 	@$(BIN)/ruff format --check python tests benchmarks
 	@$(BIN)/ruff check python tests benchmarks
 	@$(BIN)/mypy
+	@find csrc tests/fuzz -name '*.[ch]pp' | xargs $(BIN)/clang-format --dry-run --Werror
 	@$(MAKE) --no-print-directory stubs-current
 	@! nm -C build/*/CMakeFiles/nepa3d_avx*.dir/csrc/simd/*.o 2>/dev/null | grep -E ' [VWu] ' | grep -v ' nepa3d::avx\| void nepa3d::avx' \
 		|| { echo "these would be shared with code for plain processors, see csrc/simd/lanes.hpp"; exit 1; }

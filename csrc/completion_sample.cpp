@@ -104,9 +104,8 @@ void read_completion(const std::string& path, const std::string& context_path, c
     clear_tokens(room.tokens, s.eos);
     std::size_t first = 1;
     if (s.with_context) {
-        const AnsweredPoints context = of_context(context_path, own_context, [&] {
-            return answered_points(shown, s.view, context_pool, context_rows);
-        });
+        const AnsweredPoints context = of_context(
+            context_path, own_context, [&] { return answered_points(shown, s.view, context_pool, context_rows); });
         put_points(context, s.qa, room.tokens.queries(first, s.n_context, s.qa));
         first += s.n_context * stride_of(s.qa);
         std::vector<Nearest> nearest(s.n_query);

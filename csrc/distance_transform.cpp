@@ -49,8 +49,14 @@ std::vector<float> transform(std::span<const std::uint8_t> occupancy, const Shap
         for (std::size_t at = begin * plane; at < end * plane; at += plane) {
             for (std::size_t row = 0; row < plane; row += shape[2])
                 along_row(occupancy.data() + at + row, rows.get() + row, shape[2], weight[2], none);
-            lower_envelopes({.from = rows.get(), .stride = shape[2], .to = squared.get() + at, .to_stride = shape[2],
-                             .size = shape[1], .width = shape[2], .weight = weight[1], .none = none});
+            lower_envelopes({.from = rows.get(),
+                             .stride = shape[2],
+                             .to = squared.get() + at,
+                             .to_stride = shape[2],
+                             .size = shape[1],
+                             .width = shape[2],
+                             .weight = weight[1],
+                             .none = none});
         }
     });
     std::vector<float> distance(occupancy.size());
@@ -59,8 +65,14 @@ std::vector<float> transform(std::span<const std::uint8_t> occupancy, const Shap
         const auto lines = std::make_unique_for_overwrite<T[]>(shape[0] * block);
         for (std::size_t at = begin * block; at < std::min(plane, end * block); at += block) {
             const std::size_t width = std::min(block, plane - at);
-            lower_envelopes({.from = squared.get() + at, .stride = plane, .to = lines.get(), .to_stride = block,
-                             .size = shape[0], .width = width, .weight = weight[0], .none = none});
+            lower_envelopes({.from = squared.get() + at,
+                             .stride = plane,
+                             .to = lines.get(),
+                             .to_stride = block,
+                             .size = shape[0],
+                             .width = width,
+                             .weight = weight[0],
+                             .none = none});
             for (std::size_t i = 0; i < shape[0]; ++i) {
                 for (std::size_t line = 0; line < width; ++line)
                     distance[i * plane + at + line] = finish(lines[i * block + line]);

@@ -27,8 +27,8 @@ struct Mesh {
 template <class T>
 T corner_of(std::span<const T> vertices, std::int64_t index, const char* argument = "faces") {
     if (index < 0 || static_cast<std::size_t>(index) >= vertices.size())
-        throw std::invalid_argument(std::string(argument) + " must index " + std::to_string(vertices.size()) + " vertices, got index " +
-                                    std::to_string(index));
+        throw std::invalid_argument(std::string(argument) + " must index " + std::to_string(vertices.size()) +
+                                    " vertices, got index " + std::to_string(index));
     return vertices[static_cast<std::size_t>(index)];
 }
 

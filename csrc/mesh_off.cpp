@@ -13,7 +13,7 @@ struct VertexForm {
     int numbers = 3;        ///< that every vertex has: the position, the weight of 4OFF, the normal of NOFF
     int more = 4;           ///< that may follow on its line: a colour, the texture coordinates of STOFF
     bool weighted = false;  ///< 4OFF: the fourth number divides the position
-    bool plain = true;      ///< neither colours nor normals nor texture coordinates, so that all numbers are positions
+    bool plain = true;  ///< neither colours nor normals nor texture coordinates, so that all numbers are positions
 };
 
 char upper(char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c; }
@@ -92,7 +92,8 @@ Vec3d read_vertex(Cursor& cursor, const VertexForm& form, std::int64_t i) {
     for (int k = 0; k < form.numbers; ++k) {
         if (!cursor.skip_to_token()) throw cursor.error("vertex " + std::to_string(i) + " is missing");
         if (!cursor.read(numbers[k]))
-            throw cursor.error("vertex " + std::to_string(i) + " must have " + std::to_string(form.numbers) + " numbers");
+            throw cursor.error("vertex " + std::to_string(i) + " must have " + std::to_string(form.numbers) +
+                               " numbers");
     }
     const int more = skip_extra_numbers(cursor, form.more);
     if (more > form.more && !form.plain)

@@ -16,9 +16,9 @@ namespace {
 enum class Type { int8, uint8, int16, uint16, int32, uint32, float32, float64 };
 
 constexpr std::pair<std::string_view, Type> TYPE_NAMES[] = {
-    {"char", Type::int8},     {"int8", Type::int8},     {"uchar", Type::uint8},    {"uint8", Type::uint8},
-    {"short", Type::int16},   {"int16", Type::int16},   {"ushort", Type::uint16},  {"uint16", Type::uint16},
-    {"int", Type::int32},     {"int32", Type::int32},   {"uint", Type::uint32},    {"uint32", Type::uint32},
+    {"char", Type::int8},     {"int8", Type::int8},       {"uchar", Type::uint8},    {"uint8", Type::uint8},
+    {"short", Type::int16},   {"int16", Type::int16},     {"ushort", Type::uint16},  {"uint16", Type::uint16},
+    {"int", Type::int32},     {"int32", Type::int32},     {"uint", Type::uint32},    {"uint32", Type::uint32},
     {"float", Type::float32}, {"float32", Type::float32}, {"double", Type::float64}, {"float64", Type::float64},
 };
 
@@ -148,8 +148,7 @@ void check_elements(const std::vector<Element>& elements) {
         if (element.name == "face" && !has(element, {Role::polygon}))
             throw std::invalid_argument("element face must have a list vertex_indices");
     }
-    if (vertices != 1)
-        throw std::invalid_argument("there must be one element vertex, got " + std::to_string(vertices));
+    if (vertices != 1) throw std::invalid_argument("there must be one element vertex, got " + std::to_string(vertices));
 }
 
 Header read_header(std::string_view content) {
@@ -203,7 +202,8 @@ public:
     }
 
     void end_record() {
-        if (cursor_.skip_blanks()) throw cursor_.error("the line must end after the properties that the header declares");
+        if (cursor_.skip_blanks())
+            throw cursor_.error("the line must end after the properties that the header declares");
     }
 
     template <class Number>
@@ -232,7 +232,8 @@ private:
 template <std::endian order>
 class BinaryNumbers {
 public:
-    explicit BinaryNumbers(const Header& header) : at_(header.body.data()), begin_(at_), end_(at_ + header.body.size()) {}
+    explicit BinaryNumbers(const Header& header)
+        : at_(header.body.data()), begin_(at_), end_(at_ + header.body.size()) {}
 
     void begin_record() {}
     void end_record() {}
@@ -326,8 +327,8 @@ void read_element(Numbers& numbers, const Element& element, Mesh& mesh, Faces& f
         least += Numbers::least_size(property.is_list ? property.count_type : property.type);
     if (least == 0) return;  // a record of nothing
     if (element.count > numbers.left() / least)
-        throw std::invalid_argument(std::to_string(element.count) + " records of element " + Cursor{element.name}.word() +
-                                    " are declared, more than the file can hold");
+        throw std::invalid_argument(std::to_string(element.count) + " records of element " +
+                                    Cursor{element.name}.word() + " are declared, more than the file can hold");
     if (element.name == "vertex") mesh.vertices.reserve(element.count);
     for (std::uint64_t i = 0; i < element.count; ++i) {
         numbers.begin_record();

@@ -19,8 +19,8 @@ bool is_text(std::string_view content) {
     Cursor cursor{content};
     cursor.skip_to_token();
     const std::string word = cursor.word().substr(0, 5);
-    const bool solid = std::equal(word.begin(), word.end(), "solid", "solid" + 5,
-                                  [](char a, char b) { return (a | 0x20) == b; });
+    const bool solid =
+        std::equal(word.begin(), word.end(), "solid", "solid" + 5, [](char a, char b) { return (a | 0x20) == b; });
     return solid && content.substr(0, HEADER).find('\0') == std::string_view::npos;
 }
 

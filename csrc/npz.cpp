@@ -219,7 +219,7 @@ std::vector<float> Array::floats(std::size_t columns) const {
 Npz::Npz(const std::string& path) : file_(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
     if (file_ < 0) throw FileFault(errno == ENOENT ? "there is no such file" : std::generic_category().message(errno));
     try {
-        struct stat status {};
+        struct stat status{};
         if (fstat(file_, &status) != 0) throw FileFault(std::generic_category().message(errno));
         if (!S_ISREG(status.st_mode)) throw FileFault("not a file");
         if (status.st_size == 0) throw FileFault("the file has 0 bytes");

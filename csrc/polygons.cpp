@@ -117,7 +117,8 @@ private:
         const std::size_t from = previous_[tip], to = next_[tip];
         const Point2 a = points_[from], b = points_[tip], c = points_[to];
         const auto begin = std::lower_bound(blocking_x_.begin(), blocking_x_.end(), std::min({a.x, b.x, c.x}));
-        const double end_x = std::max({a.x, b.x, c.x}), low = std::min({a.y, b.y, c.y}), high = std::max({a.y, b.y, c.y});
+        const double end_x = std::max({a.x, b.x, c.x}), low = std::min({a.y, b.y, c.y}),
+                     high = std::max({a.y, b.y, c.y});
         for (auto x = begin; x != blocking_x_.end() && *x <= end_x; ++x) {
             const std::size_t i = blocking_[static_cast<std::size_t>(x - blocking_x_.begin())];
             const Point2 p = points_[i];
@@ -181,7 +182,8 @@ private:
 
 void fan(std::span<const std::int64_t> corners, std::size_t hub, Face* faces) {
     const std::size_t n = corners.size();
-    for (std::size_t i = 1; i + 1 < n; ++i) *faces++ = {corners[hub], corners[(hub + i) % n], corners[(hub + i + 1) % n]};
+    for (std::size_t i = 1; i + 1 < n; ++i)
+        *faces++ = {corners[hub], corners[(hub + i) % n], corners[(hub + i + 1) % n]};
 }
 
 }  // namespace

@@ -73,8 +73,8 @@ Array Pools::open(const std::string& key, char letter, int rank, std::string_vie
     Size& size = sizes_[letter == 'N' ? 0 : letter == 'P' ? 1 : 2];
     if (size.key.empty()) size = {key, header.shape[0]};
     if (size.rows != header.shape[0])
-        throw FileFault(key + " has " + letter + " = " + std::to_string(header.shape[0]) + ", " + size.key +
-                        " has " + letter + " = " + std::to_string(size.rows));
+        throw FileFault(key + " has " + letter + " = " + std::to_string(header.shape[0]) + ", " + size.key + " has " +
+                        letter + " = " + std::to_string(size.rows));
     return array;
 }
 
@@ -97,9 +97,8 @@ std::vector<float> VoxelView::distances(Points queries) const {
     const double spacing = 2.0 / grid_;
     const float step = static_cast<float>(spacing), last = static_cast<float>(grid_ - 1);
     const auto cell = [&](float x) { return std::clamp(std::floor((x + 1) / step), 0.0f, last); };
-    std::transform(queries.begin(), queries.end(), cells.begin(), [&](Vec3 q) {
-        return Vec3{cell(q.x), cell(q.y), cell(q.z)};
-    });
+    std::transform(queries.begin(), queries.end(), cells.begin(),
+                   [&](Vec3 q) { return Vec3{cell(q.x), cell(q.y), cell(q.z)}; });
     const std::vector<Nearest> nearest = nearest_of(occupied, cells);
     std::vector<float> distances(queries.size());
     for (std::size_t i = 0; i < distances.size(); ++i) {

@@ -65,9 +65,7 @@ void read(const std::string& path, const SampleSettings& s, Draws& draws, bool r
     require_finite_sample(tokens.features);
 }
 
-bool has_no_rays(const SampleSettings& s) {
-    return s.force_missing_ray || !s.view.has_rays();
-}
+bool has_no_rays(const SampleSettings& s) { return s.force_missing_ray || !s.view.has_rays(); }
 
 }  // namespace
 

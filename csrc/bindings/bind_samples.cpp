@@ -138,8 +138,8 @@ Faults read_evaluation_samples(const Paths& paths, const Settings& settings, con
 
 /// Fills features (B, T, 15), types (B, T), target and nearest_copy (B, Q), the last not without a context.
 Faults read_completion_samples(const Paths& paths, const Paths& contexts, const CompletionSettings& settings,
-                               const std::vector<std::uint32_t>& seeds, Features features, Types types,
-                               Features target, Features nearest_copy, int threads) {
+                               const std::vector<std::uint32_t>& seeds, Features features, Types types, Features target,
+                               Features nearest_copy, int threads) {
     const std::size_t count = paths.size(), length = settings.length(), queries = settings.n_query;
     same_length(contexts.size(), "contexts", count, "paths");
     same_length(seeds.size(), "seeds", count, "paths");
@@ -156,10 +156,10 @@ Faults read_completion_samples(const Paths& paths, const Paths& contexts, const 
     float* const copy_out = nearest_copy.mutable_data();
     const std::vector<std::string> files(paths.begin(), paths.end()), shown(contexts.begin(), contexts.end());
     return read_each(count, threads, [&](std::size_t i) {
-        const CompletionRoom room{{{features_out + i * length * feature_dim, length * feature_dim},
-                                   {types_out + i * length, length}},
-                                  {target_out + i * queries, queries},
-                                  {copy_out + i * queries, queries}};
+        const CompletionRoom room{
+            {{features_out + i * length * feature_dim, length * feature_dim}, {types_out + i * length, length}},
+            {target_out + i * queries, queries},
+            {copy_out + i * queries, queries}};
         read_completion(files[i], shown[i], settings, EvaluationDraws(seeds[i]), room);
     });
 }
@@ -168,8 +168,8 @@ Faults read_completion_samples(const Paths& paths, const Paths& contexts, const 
 
 void bind_samples(py::module_& module) {
     py::class_<ViewRow>(module, "ViewRow")
-        .def(py::init(&make_view_row), py::arg("name"), py::kw_only(), py::arg("distances"),
-             py::arg("cloud_distances"), py::arg("rays"), py::arg("voxels"));
+        .def(py::init(&make_view_row), py::arg("name"), py::kw_only(), py::arg("distances"), py::arg("cloud_distances"),
+             py::arg("rays"), py::arg("voxels"));
     py::class_<SampleSettings>(module, "SampleSettings")
         .def(py::init(&make_settings), py::arg("view"), py::arg("n_point"), py::arg("n_ray"), py::kw_only(),
              py::arg("qa"), py::arg("eos"), py::arg("drop_ray_prob"), py::arg("force_missing_ray"), py::arg("voxel"));

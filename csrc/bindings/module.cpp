@@ -22,10 +22,12 @@ PYBIND11_MODULE(_core, module) {
     nepa3d::bindings::bind_voxel(module);
     nepa3d::bindings::bind_ordering(module);
     nepa3d::bindings::bind_samples(module);
-    module.def("commit", [] { return std::string(NEPA3D_COMMIT); },
-               "The commit this was built from, with -dirty if it had changes; \"unknown\" if not from a repository.");
-    module.def("instruction_set", [] { return nepa3d::kernels().name; },
-               "What the vector kernels run on: baseline, avx2 or avx512.");
+    module.def(
+        "commit", [] { return std::string(NEPA3D_COMMIT); },
+        "The commit this was built from, with -dirty if it had changes; \"unknown\" if not from a repository.");
+    module.def(
+        "instruction_set", [] { return nepa3d::kernels().name; },
+        "What the vector kernels run on: baseline, avx2 or avx512.");
     module.def(
         "use_instruction_set",
         [](const std::string& name) {

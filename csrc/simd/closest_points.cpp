@@ -23,13 +23,21 @@ struct Vector {
     T x, y, z;
 };
 template <class T>
-NEPA3D_INLINE Vector<T> operator-(Vector<T> a, Vector<T> b) { return {a.x - b.x, a.y - b.y, a.z - b.z}; }
+NEPA3D_INLINE Vector<T> operator-(Vector<T> a, Vector<T> b) {
+    return {a.x - b.x, a.y - b.y, a.z - b.z};
+}
 template <class T>
-NEPA3D_INLINE Vector<T> operator+(Vector<T> a, Vector<T> b) { return {a.x + b.x, a.y + b.y, a.z + b.z}; }
+NEPA3D_INLINE Vector<T> operator+(Vector<T> a, Vector<T> b) {
+    return {a.x + b.x, a.y + b.y, a.z + b.z};
+}
 template <class T>
-NEPA3D_INLINE Vector<T> operator*(T s, Vector<T> a) { return {s * a.x, s * a.y, s * a.z}; }
+NEPA3D_INLINE Vector<T> operator*(T s, Vector<T> a) {
+    return {s * a.x, s * a.y, s * a.z};
+}
 template <class T>
-NEPA3D_INLINE T dot(Vector<T> a, Vector<T> b) { return a.x * b.x + a.y * b.y + a.z * b.z; }
+NEPA3D_INLINE T dot(Vector<T> a, Vector<T> b) {
+    return a.x * b.x + a.y * b.y + a.z * b.z;
+}
 template <class T>
 NEPA3D_INLINE Vector<T> cross(Vector<T> a, Vector<T> b) {
     return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x};
@@ -114,8 +122,8 @@ struct Query {
         const Float slack = all(epsilon * epsilon) * closest.rounding2;
         const Mask u_doubtful = closest.u * closest.u <= slack, v_doubtful = closest.v * closest.v <= slack,
                    w_doubtful = closest.w * closest.w <= slack;
-        const Mask maybe_inside = (u_doubtful | (zero < closest.u)) & (v_doubtful | (zero < closest.v)) &
-                                  (w_doubtful | (zero < closest.w));
+        const Mask maybe_inside =
+            (u_doubtful | (zero < closest.u)) & (v_doubtful | (zero < closest.v)) & (w_doubtful | (zero < closest.w));
         const Mask nearer = closest.squared <= all(best);
         unsigned doubtful = bits(maybe_inside & (u_doubtful | v_doubtful | w_doubtful |
                                                  (nearer & (all(16.0f) * closest.area2 <= closest.longest4))));

@@ -67,8 +67,8 @@ struct Ray {
         Float a = x[2] * y[1] - y[2] * x[1], b = x[0] * y[2] - y[0] * x[2], c = x[1] * y[0] - y[1] * x[0];
         if (any((a == zero) | (b == zero) | (c == zero))) edges_in_double(x, y, a, b, c);
         const Float determinant = a + b + c;
-        const unsigned outside = bits((a < zero) | (b < zero) | (c < zero)) &
-                                 bits((zero < a) | (zero < b) | (zero < c));
+        const unsigned outside =
+            bits((a < zero) | (b < zero) | (c < zero)) & bits((zero < a) | (zero < b) | (zero < c));
         const Mask solid = (determinant < zero) | (zero < determinant);
         if ((bits(solid) & ~outside) == 0) return;
         const Float t = all(sz) * (a * z[0] + b * z[1] + c * z[2]) / determinant;

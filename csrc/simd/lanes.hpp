@@ -96,9 +96,7 @@ NEPA3D_INLINE Mask operator|(Mask a, Mask b) { return {static_cast<__mmask16>(a.
 NEPA3D_INLINE Mask operator<(Float a, Float b) { return {_mm512_cmp_ps_mask(a.part[0], b.part[0], _CMP_LT_OQ)}; }
 NEPA3D_INLINE Mask operator<=(Float a, Float b) { return {_mm512_cmp_ps_mask(a.part[0], b.part[0], _CMP_LE_OQ)}; }
 NEPA3D_INLINE Mask operator==(Float a, Float b) { return {_mm512_cmp_ps_mask(a.part[0], b.part[0], _CMP_EQ_OQ)}; }
-NEPA3D_INLINE Mask operator<(Int a, Int b) {
-    return {_mm512_cmplt_epi32_mask(__m512i(a.part[0]), __m512i(b.part[0]))};
-}
+NEPA3D_INLINE Mask operator<(Int a, Int b) { return {_mm512_cmplt_epi32_mask(__m512i(a.part[0]), __m512i(b.part[0]))}; }
 NEPA3D_INLINE Float select(Mask m, Float yes, Float no) {
     return {{NativeFloat(_mm512_mask_blend_ps(m.set, no.part[0], yes.part[0]))}};
 }

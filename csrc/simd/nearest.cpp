@@ -21,8 +21,12 @@ struct Group {
     float reach;  // the greatest of them
 
     NEPA3D_INLINE explicit Group(const float (*coordinate)[lanes])
-        : x(load(coordinate[0])), y(load(coordinate[1])), z(load(coordinate[2])), best(all(infinity)),
-          index(all(std::int32_t{0})), reach(infinity) {
+        : x(load(coordinate[0])),
+          y(load(coordinate[1])),
+          z(load(coordinate[2])),
+          best(all(infinity)),
+          index(all(std::int32_t{0})),
+          reach(infinity) {
         const Float axes[3] = {x, y, z};
         for (int axis = 0; axis < 3; ++axis) low[axis] = least(axes[axis]), high[axis] = greatest(axes[axis]);
     }
