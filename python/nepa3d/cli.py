@@ -36,7 +36,7 @@ EXIT_TERMINATED = 128 + signal.SIGTERM
 
 OUTPUT_FILES = ("out_json", "out_md", "out_png", "out_html", "list_file")  # flags that name a file to write
 
-CONFIG_HELP = "--config FILE takes the flags a run left beside its output; -H explains each flag."
+CONFIG_HELP = "--config FILE reads the flags that a run saved beside its output; -H explains each flag."
 
 
 class Interrupted(Exception):  # noqa: N818 (no error: the work is kept)

@@ -22,7 +22,7 @@ SHORT = {"mesh": "mesh", "udfgrid": "udf", "pointcloud_noray": "pc"}
 
 @dataclass(frozen=True)
 class Config:
-    """Run the pipeline end to end under one folder; a second call goes on where the first stopped.
+    """Run the whole pipeline in one folder. The same command resumes an interrupted run.
 
     Example: python -m nepa3d.demo --root demo/full
     """

@@ -27,15 +27,15 @@ FIGURES = ("mAP", "mae", *SETTINGS)  # of single shapes, as the probes write the
 
 @dataclass(frozen=True)
 class Config:
-    """Compare two results shape by shape; both as written with --out_json by ucpr, cpac or probe-cls.
+    """Compare two results of ucpr, cpac or probe-cls (written with --out_json) shape by shape.
 
     Example: nepa3d compare --first results/ucpr_mae.json --second results/ucpr_nepa.json
     """
 
     first: Path
-    """Result of the one checkpoint."""
+    """Result of the first checkpoint."""
     second: Path
-    """Result of the other one."""
+    """Result of the second checkpoint."""
     out_json: str = ""
     """Where to write the comparison; empty: nowhere."""
 

@@ -1,8 +1,8 @@
-"""Completion (CPAC-UDF): can a linear head read the distance field off the states of query tokens?
+"""Completion (CPAC-UDF): can a linear head predict the distance field from the states of query tokens?
 
-The frozen model sees a context of points with distances, then query points without. A ridge head, fitted on
-other shapes, predicts the distance at each query from the state of its token. Beside it stands what needs no
-model: copying the distance of the nearest context point.
+The frozen model sees a context of points with distances, then query points without. A ridge head, fitted on other
+shapes, predicts the distance at each query from the state of its token. The result is reported beside a control
+without a model, which copies the distance of the nearest context point.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ TEST_SEED_OFFSET = 999
 
 @dataclass(frozen=True)
 class Config:
-    """Predict distances at query points from a context, with a ridge head on frozen token states.
+    """Predict distances at query points from a context, with a ridge head on the states of a frozen model.
 
     Example: python -m nepa3d.analysis.completion_cpac_udf --cache_root data/shapenet_unpaired_cache_v1
     --split eval --ckpt runs/eccv_upmix_nepa_s0/ckpt_ep049.pt --context_backend pointcloud_noray
@@ -52,69 +52,69 @@ class Config:
     """
 
     cache_root: str
-    """Cache folder holding <split>/<class>/<id>.npz; its spelling is part of the evaluation draws."""
+    """Cache folder holding <split>/<class>/<id>.npz; the draws depend on how this path is spelled."""
     ckpt: str
     """Checkpoint to probe."""
     split: str = "eval"
     """Split whose shapes are completed."""
     context_backend: str = "pointcloud_noray"
-    """View that answers the context points."""
+    """View of the context points."""
     n_context: int = 256
-    """Context points a shape."""
+    """Context points per shape."""
     n_query: int = 256
-    """Query points a shape."""
+    """Query points per shape."""
     add_eos: Literal[-1, 0, 1] = -1
-    """Closing token; -1: as trained."""
+    """End sequences with an EOS token; -1: as in pretraining."""
     qa_tokens: Literal[-1, 0, 1] = -1
-    """Question/answer form; -1: as trained."""
+    """Encode a question and its answer as two tokens; -1: as in pretraining."""
     seed: int = 0
     """Seed of the draws (and of the shuffle of a transductive split)."""
     n_seeds: int = 1
-    """Number of seeds of the draws, from ``seed`` on; figures are over all of them."""
+    """Number of seeds of the draws, counted up from seed; results are over all of them."""
     head_train_split: str = "train_udf"
-    """Split the ridge head is fitted on; 'none': on part of the completed split itself (transductive)."""
+    """Split that the head is fitted on; 'none': part of the evaluated split (transductive)."""
     head_train_backend: str = "udfgrid"
-    """View of the context while the head is fitted (a transductive head uses context_backend)."""
+    """View of the context while the head is fitted (context_backend if transductive)."""
     head_train_ratio: float = 0.2
-    """Transductive only: share of the shapes the head is fitted on."""
+    """Transductive only: share of the shapes that the head is fitted on."""
     head_train_n: int = 0
-    """Transductive only: number of shapes the head is fitted on; 0: by head_train_ratio."""
+    """Transductive only: number of shapes that the head is fitted on; 0: use head_train_ratio."""
     head_train_max_shapes: int = 0
-    """Use only the first so many shapes of head_train_split; 0: all."""
+    """Use only this many shapes of head_train_split, the first by sorted path; 0: all."""
     ridge_lambda: float = 1e-3
-    """Ridge penalty, on the bias too."""
+    """Ridge penalty; it includes the bias."""
     tau: float = 0.03
-    """A point counts as surface when its distance is at most this (world units)."""
+    """Points with a distance of at most this count as surface (IoU)."""
     max_shapes: int = 0
-    """Use only the first so many shapes of the split by sorted path; 0: all."""
+    """Use only this many shapes of the split, the first by sorted path; 0: all."""
     voxel_grid: int = 64
-    """Cells a side of the voxel backend."""
+    """Side of the grid of the voxel view, in cells."""
     voxel_dilate: int = 1
-    """Dilation rounds of the voxel backend."""
+    """Rounds of dilation of that grid."""
     voxel_max_steps: int = 0
-    """Steps a ray may take in the voxel backend; 0: 3 * voxel_grid."""
+    """Largest number of cells that a ray visits; 0: three times voxel_grid."""
     query_source: QuerySource = "pool"
-    """Query points: the pool the context came from, that pool less the context, or cells of the UDF grid."""
+    """Query points: the pool of the context, that pool without the context, or cells of the distance grid."""
     target: Target = "udf"
-    """True distances: the UDF grid's, or the mesh's, as the cache has them or exact ones by mesh_root."""
+    """True distances: of the distance grid, or of the mesh (as cached, or exact with mesh_root)."""
     mesh_root: str = ""
-    """Folder of every shape's <class>/<id>/<mesh_file>: target 'mesh' is then the exact distance to its triangles."""
+    """Folder with <class>/<id>/<mesh_file> of each shape; target 'mesh' is then the exact distance to its triangles."""
     mesh_file: str = MESH_FILE
-    """Where a shape's mesh lies below <mesh_root>/<class>/<id>."""
+    """Path of a mesh below <mesh_root>/<class>/<id>."""
     context: Context = "own"
-    """Control: the shape's own context, the context of another shape at test time, or none at all."""
+    """Control: the shape's own context, that of another shape (mismatched), or none (absent)."""
     representation: Representation = "h"
-    """Backbone state h or predicted embedding z_hat."""
+    """Hidden state h or predicted embedding z_hat."""
     batch: int = 64
-    """Sequences a forward pass."""
+    """Sequences per forward pass."""
     num_workers: int = 2
-    """Threads that read shapes ahead of their use; 0: none, they are read between the forward passes."""
+    """Threads that prefetch shapes; 0: shapes are read between the forward passes."""
     device: str = "auto"
-    """auto (a GPU where there is one), cpu, or cuda."""
+    """auto (a GPU if there is one), cpu or cuda."""
     precision: Precision = "float32"
-    """Of the model's products; bf16 is faster on a GPU and moves figures a little."""
+    """Precision of matrix products; bf16 is faster on a GPU and changes results a little."""
     out_json: str = ""
-    """Where to write the figures and settings; empty: nowhere."""
+    """File to write the results and settings to; empty: none."""
 
 
 @dataclass(frozen=True)

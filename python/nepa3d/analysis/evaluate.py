@@ -39,10 +39,10 @@ GALLERY_SEED = 999
 
 @dataclass(frozen=True, kw_only=True)
 class Config(JobFlags):
-    """Probe every checkpoint: retrieval on four pairs of views and two ablations, completion and its four controls,
-    and with labelled_root the classes of frozen features.
+    """Run all probes and controls for several checkpoints and print the results side by side.
 
-    What is done is skipped, so a second call goes on. At the end the tables are printed and written.
+    Retrieval on four pairs of views with two ablations, completion with four controls and, with labelled_root, classes
+    of frozen features. Finished results are skipped, so the same command resumes an interrupted evaluation.
 
     Example: nepa3d evaluate --ckpts runs/a/last.pt runs/b/last.pt --cache_root data/shapenet_unpaired_cache_v1
     """

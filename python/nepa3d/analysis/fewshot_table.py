@@ -119,7 +119,7 @@ def write_tables(runs: Sequence[FewShotRun], folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Config:
-    """Make the few-shot table from the runs that are done.
+    """Compute the few-shot table from the finished runs.
 
     Example: python -m nepa3d.analysis.fewshot_table --runs_root runs --results results
     """

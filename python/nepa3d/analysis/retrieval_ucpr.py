@@ -1,7 +1,7 @@
-"""Cross-view retrieval (UCPR): does a shape seen through one backend find itself seen through another?
+"""Cross-view retrieval (UCPR): does a shape seen through one view retrieve itself seen through another?
 
-Every shape of a split is embedded twice, through the query and the gallery backend; each query ranks the
-gallery by cosine, and its true item is the same shape. Ties count as ties: a collapsed encoder scores chance.
+Every shape of a split is embedded twice, through the query view and the gallery view. Each query ranks the gallery by
+cosine similarity; its true item is the same shape. Tied items share their ranks, so a collapsed encoder scores chance.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ TOP = 5  # gallery items listed a query
 
 @dataclass(frozen=True)
 class Config:
-    """Retrieve every shape across two views of it and report R@k, mAP and ranks beside chance.
+    """Retrieve every shape across two of its views and report R@k, mAP and ranks beside chance.
 
     Example: python -m nepa3d.analysis.retrieval_ucpr --cache_root data/shapenet_unpaired_cache_v1 --split eval
     --ckpt runs/eccv_upmix_nepa_s0/ckpt_ep049.pt --query_backend mesh --gallery_backend udfgrid
@@ -53,59 +53,59 @@ class Config:
     """
 
     cache_root: str
-    """Cache folder holding <split>/<class>/<id>.npz; its spelling is part of the evaluation draws."""
+    """Cache folder holding <split>/<class>/<id>.npz; the draws depend on how this path is spelled."""
     ckpt: str
     """Checkpoint to probe."""
     query_backend: str
-    """View of the queries."""
+    """View of the query shapes."""
     gallery_backend: str
-    """View of the gallery."""
+    """View of the gallery shapes."""
     split: str = "eval"
     """Split to retrieve in."""
     n_point: int = -1
-    """Point tokens a sample; -1: as trained."""
+    """Point queries per sample; -1: as in pretraining."""
     n_ray: int = -1
-    """Ray tokens a sample; -1: as trained."""
+    """Ray queries per sample; -1: as in pretraining."""
     add_eos: Literal[-1, 0, 1] = -1
-    """Closing token; -1: as trained."""
+    """End sequences with an EOS token; -1: as in pretraining."""
     qa_tokens: Literal[-1, 0, 1] = -1
-    """Question/answer form; -1: as trained."""
+    """Encode a question and its answer as two tokens; -1: as in pretraining."""
     eval_seed: int = 0
     """Seed of the query draws."""
     eval_seed_gallery: int = -1
-    """Seed of the gallery draws; -1: eval_seed, so both share coordinates, which flatters the figures."""
+    """Seed of the gallery draws; -1: eval_seed. Both views then share coordinates, and results are too high."""
     n_seeds: int = 1
-    """Number of evaluation seeds, counted up from those two; figures are means over them."""
+    """Number of evaluation seeds, counted up from these two; results are means over them."""
     mc_k: int = 1
-    """Resamples averaged into each embedding."""
+    """Number of draws per shape that are averaged into its embedding."""
     ablate_point_xyz: bool = False
-    """Zero the coordinates of point questions."""
+    """Set the coordinates of point tokens to zero."""
     ablate_point_dist: bool = False
-    """Zero the distances of point answers."""
+    """Set the distances of point tokens to zero."""
     max_files: int = 0
-    """Use only the first so many shapes by sorted path; 0: all."""
+    """Use only this many shapes, the first by sorted path; 0: all."""
     chunk: int = 256
-    """Sequences a forward pass, and query rows a block of similarities."""
+    """Sequences per forward pass, and queries per block of similarities."""
     num_workers: int = 2
-    """Threads that read shapes ahead of their use; 0: none, they are read between the forward passes."""
+    """Threads that prefetch shapes; 0: shapes are read between the forward passes."""
     voxel_grid: int = 64
-    """Cells a side of the voxel backend."""
+    """Side of the grid of the voxel view, in cells."""
     voxel_dilate: int = 1
-    """Dilation rounds of the voxel backend."""
+    """Rounds of dilation of that grid."""
     voxel_max_steps: int = 0
-    """Steps a ray may take in the voxel backend; 0: 3 * voxel_grid."""
+    """Largest number of cells that a ray visits; 0: three times voxel_grid."""
     pooling: Pooling = "eos"
-    """Embedding: the last token; the mean of answers, of questions, of the answers as predicted, or of all tokens."""
+    """Embedding: the last token, or the mean of the answers, questions, predicted answers, or all tokens."""
     representation: Representation = "h"
-    """Backbone state h or predicted embedding z_hat."""
+    """Hidden state h or predicted embedding z_hat."""
     rank_rule: Literal["expected", "strict"] = "expected"
-    """Ties share their places, or count as wins (as first published: a collapsed encoder scores 1)."""
+    """Tied items share their ranks, or count as wins (strict, as in the original: a collapsed encoder scores 1)."""
     device: str = "auto"
-    """auto (a GPU where there is one), cpu, or cuda."""
+    """auto (a GPU if there is one), cpu or cuda."""
     precision: Precision = "float32"
-    """Of the model's products; bf16 is faster on a GPU and moves figures a little."""
+    """Precision of matrix products; bf16 is faster on a GPU and changes results a little."""
     out_json: str = ""
-    """Where to write the figures and settings; empty: nowhere."""
+    """File to write the results and settings to; empty: none."""
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ KEY = "pt_dist_pc_pool"
 class Config:
     """Add pt_dist_pc_pool to every cache file that lacks a valid one, in place.
 
-    A file is rewritten whole or not at all, behind the symbolic links that point to it; hard links to it keep the old
-    content. With --stored deflated files also take the form of new ones, from which samples are read several times
-    faster. Shapes that fail are listed; the exit status is then 3.
+    Each file is replaced atomically, through symbolic links that point to it; hard links to it keep the old content.
+    --stored also rewrites compressed files without compression, from which samples are read several times faster.
+    Shapes that fail are listed; the command then ends with status 3.
 
     Example: python -m nepa3d.data.migrate_add_pt_dist_pc_pool --cache_root data/shapenet_cache_v0 --splits train,test
     """
@@ -31,17 +31,17 @@ class Config:
     cache_root: str
     """Cache to migrate."""
     splits: str = "all"
-    """Comma-separated splits, or all."""
+    """Splits, separated by commas, or all."""
     workers: int = 4
     """Processes."""
     chunk: int = 1
-    """Files handed to a process at once."""
+    """Number of files sent to a worker at a time."""
     overwrite: bool = False
-    """Compute again what is valid."""
+    """Recompute valid distances, too."""
     stored: bool = False
-    """Rewrite deflated files without compression."""
+    """Rewrite compressed files without compression."""
     limit: int = 0
-    """Only the first so many files; 0: all."""
+    """Process only this many files; 0: all."""
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,13 @@ class MeshFlags(PoolSettings, RunFlags):
     """The flags of a command that turns meshes into caches, beside where they lie."""
 
     pt_query_chunk: int = 2048
-    """Has no effect here: the kernels need no chunks. Kept for the command's users."""
+    """Has no effect: the kernels need no chunks. Accepted for compatibility with the original."""
     ray_query_chunk: int = 2048
-    """Has no effect here, as pt_query_chunk."""
+    """Has no effect, see pt_query_chunk."""
     seed: int = 0
-    """Randomness of the samples; -1: different at every call."""
+    """Seed of all samples; -1: a different one in every run."""
     max_faces: int = MAX_FACES
-    """A mesh with more triangles is refused."""
+    """Meshes with more triangles are refused."""
 
     def pools(self) -> PoolSettings:
         """What decides the content of a cache file, beside the mesh and the seed."""

@@ -16,23 +16,24 @@ from nepa3d.data.runner import Report
 
 @dataclass(frozen=True, kw_only=True)
 class Config(MeshFlags):
-    """Turn <modelnet_root>/<class>/<split>/<id>.off into <out_root>/<split>/<class>/<id>.npz.
+    """Preprocess ModelNet40's meshes into a shape cache.
 
-    What exists is skipped. Shapes that fail are listed at the end and in <out_root>/_meta/preprocess_<split>.json;
-    the exit status is then 3.
+    Each <modelnet_root>/<class>/<split>/<id>.off becomes <out_root>/<split>/<class>/<id>.npz. Existing files are
+    skipped. Shapes that fail are listed at the end and in <out_root>/_meta/preprocess_<split>.json; the command then
+    ends with status 3.
 
     Example: python -m nepa3d.data.preprocess_modelnet40 --modelnet_root data/ModelNet40
     --out_root data/modelnet40_cache --split train
     """
 
     modelnet_root: Path
-    """Folder of the classes."""
+    """Folder that contains one folder per class."""
     out_root: Path
-    """Folder of the caches."""
+    """Folder to write the cache to."""
     split: Literal["train", "test"]
-    """Which part to build."""
+    """Which split to build."""
     pt_dist_mode: Literal["mesh", "kdtree"] = "mesh"
-    """Point distances to the triangles (mesh), or to dist_ref_points surface samples (kdtree)."""
+    """Measure point distances to the triangles (mesh) or to dist_ref_points surface samples (kdtree)."""
 
 
 def plan(config: Config) -> list[ShapeJob]:

@@ -34,13 +34,14 @@ _VALIDATION = re.compile(r"(?:^|[^a-z])val(?:id|idation)?(?:[^a-z]|$)")  # in a 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(RunFlags):
-    """Turn the scans of <scan_root>/**/*.h5 into <out_root>/<split>/class_<label>/<h5 stem>_<index>.npz.
+    """Preprocess ScanObjectNN's scans into a shape cache.
 
-    Files with "train" in their own or else their folder's name are the train split, those with "test" the test split.
-    Of the five variants that a folder of ScanObjectNN holds as distributed, --variant chooses one.
-    What exists is skipped. Scans that fail are listed at the end and in <out_root>/_meta/preprocess_<split>.json; the
-    exit status is then 3. Which files were read is kept in <out_root>/_meta/scanobjectnn_<split>_source.txt, and in
-    objects_<split>.json beside it which scans are of one object, where the files have a dataset "object" of names.
+    The scans of <scan_root>/**/*.h5 become <out_root>/<split>/class_<label>/<h5 stem>_<index>.npz. Files with "train"
+    in their name (or else in their folder's name) form the train split, files with "test" the test split. The data set
+    is distributed in five variants per folder; --variant chooses one. Existing files are skipped. Scans that fail are
+    listed at the end and in <out_root>/_meta/preprocess_<split>.json; the command then ends with status 3.
+    <out_root>/_meta/scanobjectnn_<split>_source.txt records which files were read. If the files name the objects (a
+    dataset "object"), objects_<split>.json beside it records which scans show the same object.
 
     Example: python -m nepa3d.data.preprocess_scanobjectnn --scan_root data/ScanObjectNN/h5_files/main_split
     --variant plain --out_root data/scanobjectnn_main_split_v2 --split all --pt_pool 4000 --ray_pool 256
@@ -49,25 +50,25 @@ class Config(RunFlags):
     scan_root: Path
     """Folder of the h5 files: ScanObjectNN's main_split, main_split_nobg, ..., or any other."""
     out_root: Path
-    """Folder of the caches."""
+    """Folder to write the cache to."""
     split: Literal["train", "test", "all"] = "all"
-    """Which part to build."""
+    """Which split to build."""
     variant: scan_variants.Variant | None = None
-    """Which of the folder's variants, by their files' names: plain is {training,test}_objectdataset.h5 (OBJ_BG, in a
-    folder without background OBJ_ONLY), the others have _<variant> there (augmentedrot_scale75: PB_T50_RS). Left out:
-    all files, which must not be of several variants."""
+    """Variant to read, by file name: plain is {training,test}_objectdataset.h5 (OBJ_BG; in a folder without background,
+    OBJ_ONLY); the others are {training,test}_objectdataset_<variant>.h5 (augmentedrot_scale75 is PB_T50_RS). Without
+    it, all files are read, and they must belong to one variant."""
     pt_pool: int = 2000
-    """Point queries of a scan."""
+    """Point queries per scan."""
     ray_pool: int = 1000
-    """Rows of the ray pools, which are zero: a scan has no rays."""
+    """Rows of the ray pools (all zero, as a scan has no rays)."""
     pt_surface_ratio: float = 0.5
-    """Part of the point queries that lie near the scan."""
+    """Share of the point queries that are drawn near the scan."""
     pt_surface_sigma: float = 0.02
-    """Standard deviation of their distance from it, along each axis."""
+    """Standard deviation of their offset from the scan, per axis."""
     seed: int = 0
-    """Randomness of the queries; -1: different at every call."""
+    """Seed of the queries; -1: a different one in every run."""
     allow_duplicate_stems: bool = False
-    """Go on where two h5 files have one name; scans of all but the first then carry their folder's name too."""
+    """Accept h5 files with equal names; the scans of all but the first then also carry their folder's name."""
 
     def __post_init__(self) -> None:
         self.pools()

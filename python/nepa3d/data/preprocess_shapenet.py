@@ -17,27 +17,28 @@ from nepa3d.data.splits import mesh_test_split
 
 @dataclass(frozen=True, kw_only=True)
 class Config(MeshFlags):
-    """Turn <shapenet_root>/<synset>/<model>/models/model_normalized.obj into <out_root>/<split>/<synset>/<model>.npz.
+    """Preprocess meshes into a shape cache.
 
-    What exists is skipped. Shapes that fail are listed at the end and in <out_root>/_meta/preprocess_<split>.json;
-    the exit status is then 3.
+    Each <shapenet_root>/<synset>/<model>/models/model_normalized.obj becomes <out_root>/<split>/<synset>/<model>.npz.
+    Existing files are skipped. Shapes that fail are listed at the end and in <out_root>/_meta/preprocess_<split>.json;
+    the command then ends with status 3.
 
     Example: python -m nepa3d.data.preprocess_shapenet --shapenet_root data/ShapeNetCore.v2
     --out_root data/shapenet_cache_v0 --workers 4
     """
 
     shapenet_root: Path
-    """Folder of the synsets."""
+    """Folder that contains one folder per synset (class)."""
     out_root: Path
-    """Folder of the caches."""
+    """Folder to write the cache to."""
     split: Literal["train", "test", "all"] = "all"
-    """Which part to build."""
+    """Which split to build."""
     mesh_glob: str = "*/*/models/model_normalized.obj"
-    """Where the meshes lie below shapenet_root; the first two folders are synset and model."""
+    """Pattern of the mesh files below shapenet_root; the first two parts of a path are the synset and the model."""
     test_ratio: float = 0.1
-    """Part of each synset that is the test split."""
+    """Share of each synset that becomes the test split."""
     split_seed: int = 0
-    """Which models those are."""
+    """Seed of the choice of the test split."""
 
     def content(self) -> dict[str, Any]:
         """Also which files there are."""

@@ -21,24 +21,24 @@ LinkMode = Literal["symlink", "hardlink", "copy"]
 
 @dataclass(frozen=True)
 class Config:
-    """Lay out <out_root>/<split>/<class>/<id>.npz from an assignment made by shapenet_unpaired_split.
+    """Build <out_root>/<split>/<class>/<id>.npz from an assignment written by shapenet_unpaired_split.
 
     Example: python -m nepa3d.data.preprocess_shapenet_unpaired --src_cache_root data/shapenet_cache_v0
     --split_json data/shapenet_unpaired_splits_v1.json --out_root data/shapenet_unpaired_cache_v1
     """
 
     src_cache_root: Path
-    """Cache the shapes are taken from."""
+    """Cache to take the shapes from."""
     split_json: Path
-    """Which shape goes where."""
+    """File with the assignment."""
     out_root: Path
-    """Where the view is laid out."""
+    """Folder to build the unpaired cache in."""
     splits: tuple[str, ...] = ("train_mesh", "train_pc", "train_udf", "eval")
-    """Parts to lay out."""
+    """Splits to build."""
     link_mode: LinkMode = "symlink"
-    """How a file of the view is made."""
+    """Make symbolic links, hard links or copies."""
     overwrite: bool = False
-    """Replace what exists."""
+    """Replace existing files."""
 
 
 @dataclass(frozen=True)

@@ -32,25 +32,25 @@ class RunFlags:
     """How the work is done; none of it changes a cache file."""
 
     overwrite: bool = False
-    """Build again what exists."""
+    """Rebuild existing files."""
     workers: int = 4
-    """Processes."""
+    """Number of worker processes."""
     chunk_size: int = 8
-    """Shapes handed to a process at once."""
+    """Number of shapes sent to a worker at a time."""
     max_tasks_per_child: int = 0
-    """Chunks after which a process is replaced; 0: never, as its memory does not grow."""
+    """Number of chunks after which a worker is replaced; 0: never (its memory does not grow)."""
     time_limit: float = 600.0
-    """Seconds a shape may take."""
+    """Time limit per shape, in seconds."""
     num_shards: int = 1
-    """Parts the work is cut into, for several machines. Of a Slurm array: as many as it has tasks, unless given."""
+    """Number of shards, for several machines. In a Slurm array, the default is the number of tasks."""
     shard_index: int = 0
-    """The part to do, counted from 0."""
+    """Shard to process, from 0."""
     shard_array: ArrayKind = "none"
-    """Take the part from the array job this runs in: pbs (with num_shards) or slurm."""
+    """Take the shard from the array job: pbs (requires num_shards) or slurm."""
     engine: Literal["local", "ray"] = "local"
-    """Processes of this machine, or workers on a Ray cluster (needs nepa3d[ray])."""
+    """Run on processes of this machine, or on a Ray cluster (requires nepa3d[ray])."""
     ray_address: str = ""
-    """Ray cluster to join; left out: one started on this machine."""
+    """Address of the Ray cluster; empty: start one on this machine."""
 
     def pool(self) -> Pool:
         """The processes."""

@@ -125,13 +125,13 @@ def table(statuses: Sequence[Status], now: float) -> str:
 
 @dataclass(frozen=True)
 class Config:
-    """Show how far the shards of a preprocessing run are.
+    """Show the progress of a sharded preprocessing run and the estimated time left.
 
     Example: python -m nepa3d.data.progress --out_root data/shapenet_cache_v0
     """
 
     out_root: Path
-    """Folder of the caches."""
+    """Folder of the cache that is being built."""
 
 
 def command(config: Config) -> None:

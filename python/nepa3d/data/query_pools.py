@@ -27,37 +27,37 @@ class PoolSettings:
     """What decides the content of a cache file, beside the mesh and the seed."""
 
     pc_points: int = 2048
-    """Surface samples of a shape."""
+    """Surface samples per shape."""
     pt_pool: int = 20000
-    """Point queries of a shape."""
+    """Point queries per shape."""
     ray_pool: int = 8000
-    """Ray queries of a shape."""
+    """Ray queries per shape."""
     n_views: int = 20
-    """Cameras the rays come from."""
+    """Number of cameras that cast the rays."""
     rays_per_view: int = 400
-    """Rays of a camera, at least; more if ray_pool needs them."""
+    """Least number of rays per camera; more if ray_pool requires it."""
     pc_grid: int = 64
-    """Side of the grid in which rays meet the point cloud."""
+    """Side of the grid in which rays hit the point cloud, in cells."""
     pc_dilate: int = 1
-    """Rounds by which that grid's occupied cells grow."""
+    """Rounds of dilation of that grid."""
     pc_max_steps: int = 0
-    """Cells a ray visits at most; 0: three times the grid's side."""
+    """Largest number of cells that a ray visits; 0: three times the side of the grid."""
     no_pc_rays: bool = False
-    """Leave out the rays' answers from the point cloud."""
+    """Do not compute ray hits on the point cloud."""
     df_grid: int = 64
-    """Side of the distance field's grid."""
+    """Side of the grid of the distance field, in cells."""
     df_dilate: int = 1
-    """Rounds by which its occupied cells grow."""
+    """Rounds of dilation of that grid."""
     no_udf: bool = False
-    """Leave out the distance field."""
+    """Do not compute the distance field."""
     pt_surface_ratio: float = 0.5
-    """Part of the point queries that lie near the surface."""
+    """Share of the point queries that are drawn near the surface."""
     pt_surface_sigma: float = 0.02
-    """Standard deviation of their distance from it, along each axis."""
+    """Standard deviation of their offset from the surface, per axis."""
     pt_dist_mode: Literal["mesh", "kdtree"] = "kdtree"
-    """Point distances to the triangles (mesh), or to dist_ref_points surface samples (kdtree)."""
+    """Measure point distances to the triangles (mesh) or to dist_ref_points surface samples (kdtree)."""
     dist_ref_points: int = 8192
-    """Surface samples the kdtree mode measures to."""
+    """Surface samples that the kdtree mode measures to."""
 
     def __post_init__(self) -> None:
         for name in ("pc_points", "pt_pool", "n_views", "rays_per_view", "pc_grid", "df_grid", "dist_ref_points"):

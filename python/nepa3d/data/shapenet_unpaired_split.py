@@ -30,17 +30,17 @@ class Config:
     """
 
     cache_root: str
-    """Cache to divide."""
+    """Cache whose shapes are assigned."""
     out_json: Path
-    """Where to write the assignment."""
+    """File to write the assignment to."""
     train_split: str = "train"
-    """Split whose shapes are divided."""
+    """Split whose shapes are assigned."""
     eval_split: str = "test"
-    """Split that becomes eval."""
+    """Split that becomes the split eval."""
     ratios: tuple[float, float, float] = (0.34, 0.33, 0.33)
-    """Parts of mesh, pc and udf; the last takes what is left."""
+    """Shares of mesh, pc and udf; the last one gets the remaining shapes."""
     seed: int = 0
-    """Which shape goes where."""
+    """Seed of the assignment."""
 
 
 def thirds(n: int, ratios: tuple[float, float, float]) -> list[int]:

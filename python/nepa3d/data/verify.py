@@ -34,11 +34,12 @@ HALF = 1e-3  # of a distance field stored in half precision, relative to its lar
 
 @dataclass(frozen=True)
 class Config:
-    """Check every cache file below ROOT: readable, complete, finite, in range, distances those of its cloud.
+    """Validate every cache file below ROOT and list damaged and missing files.
 
-    Also which shapes are not there, though meshes for them are; those that their preprocessing reported as bad input
-    are counted, but not to be rebuilt. Writes <ROOT>/_meta/verify.json. The exit status is 4 if something is wrong;
-    --delete removes the files that are, so that the command that made them makes them anew.
+    A valid file is readable, complete, finite and in range, and its distances are those of its point cloud. A file is
+    missing if there is a mesh for it; shapes that preprocessing reported as bad input are counted separately. Writes
+    <ROOT>/_meta/verify.json and ends with status 4 if files are damaged or missing. --delete removes damaged files, so
+    that the preprocessing command builds them again.
 
     Example: nepa3d verify data/shapenet_cache_v0 --workers 4
     """
@@ -46,13 +47,13 @@ class Config:
     root: Annotated[Path, tyro.conf.Positional]
     """Folder of the splits."""
     sample: int = 256
-    """Point queries of a shape whose distances are computed again; 0: none."""
+    """Point queries per shape whose distances are recomputed and compared; 0: none."""
     workers: int = 4
-    """Processes."""
+    """Number of worker processes."""
     list_file: Path | None = None
-    """File to write the paths of the faulty files to, a line each."""
+    """File to write the paths of damaged files to, one per line."""
     delete: bool = False
-    """Remove the faulty files."""
+    """Remove damaged files."""
 
     def __post_init__(self) -> None:
         if self.sample < 0:

@@ -44,82 +44,83 @@ HARMLESS = ("save_dir", "num_workers")  # these change no number
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Fine-tune a checkpoint to classify the shapes of a cache; writes best.pt and last.pt, the latter at the end.
+    """Fine-tune a checkpoint to classify the shapes of a cache.
 
-    The weights of best validation accuracy are tested. A run that was interrupted goes on; one that is done says so.
+    The weights with the best validation accuracy (best.pt) are tested; last.pt holds the result of the finished run.
+    The same command resumes an interrupted run.
 
     Example: python -m nepa3d.train.finetune_cls --cache_root data/scanobjectnn_main_split_v2
     --backend pointcloud_noray --ckpt runs/nepa_qa/last.pt --save_dir runs/scan_nepa_k5_s0 --fewshot_k 5
     """
 
     cache_root: str
-    """Cache with the splits train and test; a folder a class."""
+    """Cache with the splits train and test."""
     save_dir: str
-    """Folder of the results."""
+    """Folder to write the results to."""
     ckpt: str = ""
-    """Pretrained checkpoint; left out: fresh weights of the sizes below."""
+    """Pretrained checkpoint; empty: train from scratch with d_model, layers and heads."""
     backend: str = "pointcloud_noray"
     """View of the shapes."""
     train_backend: str = ""
-    """Another view for training."""
+    """View of the training shapes; empty: backend."""
     eval_backend: str = ""
-    """Another view for validation and test."""
+    """View of the validation and test shapes; empty: backend."""
     batch: int = 32
-    """Sequences a step."""
+    """Sequences per step."""
     epochs: int = 100
     """Passes over the training set."""
     lr: float = 1e-4
-    """Learning rate of AdamW, constant."""
+    """Learning rate of AdamW (constant)."""
     weight_decay: float = 0.05
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     n_point: int = -1
-    """Point queries a sample; -1: the checkpoint's."""
+    """Point queries per sample; -1: as in pretraining."""
     n_ray: int = -1
-    """Ray queries a sample; -1: the checkpoint's."""
+    """Ray queries per sample; -1: as in pretraining."""
     num_workers: int = 4
-    """Threads that read samples ahead of their use; 0: none."""
+    """Threads that prefetch samples; 0: none."""
     seed: int = 0
-    """Weights of the head, order and draws of training."""
+    """Seed of the head's weights and of the order and draws of training."""
     val_ratio: float = 0.1
-    """Part of each class of the train split that is validation."""
+    """Share of each class of the train split that is used for validation."""
     val_seed: int = 0
-    """Which shapes those are."""
+    """Seed of the choice of the validation set."""
     group_by: GroupBy = "file"
-    """Whether validation is made of files, or of whole objects: scans of one are then never on both sides."""
+    """Split off files, or whole objects, so that no object has scans in both training and validation."""
     fewshot_k: int = 0
-    """Training shapes a class, or as many as it has; 0: all."""
+    """Training shapes per class (fewer if a class has fewer); 0: all."""
     fewshot_seed: int = 0
-    """Which shapes those are."""
+    """Seed of the choice of these shapes."""
     eval_seed: int = 0
-    """Draws of validation and test."""
+    """Seed of the draws of validation and test."""
     mc_eval_k: int = 1
-    """Draws a shape whose logits are averaged."""
+    """Number of draws per shape whose logits are averaged."""
     mc_eval_k_val: int = -1
-    """The same for validation; -1: mc_eval_k."""
+    """Number of draws per validation shape; -1: mc_eval_k."""
     mc_eval_k_test: int = -1
-    """The same for the test; -1: mc_eval_k."""
+    """Number of draws per test shape; -1: mc_eval_k."""
     drop_ray_prob_train: float = 0.0
-    """Probability that a training sample loses its rays."""
+    """Probability that all rays of a training sample are dropped."""
     force_missing_ray: bool = False
-    """All samples lose their rays."""
+    """Drop the rays of all samples."""
     add_eos: Literal[-1, 0, 1] = -1
-    """Close sequences with a token; -1: as the checkpoint."""
+    """End sequences with an EOS token; -1: as in pretraining."""
     qa_tokens: Literal[-1, 0, 1] = -1
-    """Question and answer as two tokens; -1: as the checkpoint."""
+    """Encode a question and its answer as two tokens; -1: as in pretraining."""
     voxel_grid: int = 64
-    """Side of the voxel view's grid."""
+    """Side of the grid of the voxel view, in cells."""
     voxel_dilate: int = 1
-    """Rounds by which its occupied cells grow."""
+    """Rounds of dilation of that grid."""
     voxel_max_steps: int = 0
-    """Cells a ray visits at most; 0: three times the side."""
+    """Largest number of cells that a ray visits; 0: three times voxel_grid."""
     freeze_backbone: bool = False
     """Train the head only."""
     d_model: int = 384
-    """Width of fresh weights."""
+    """Width of a model trained from scratch."""
     layers: int = 8
-    """Depth of fresh weights."""
+    """Number of layers of a model trained from scratch."""
     heads: int = 6
-    """Attention heads of fresh weights."""
+    """Number of attention heads of a model trained from scratch."""
 
     def __post_init__(self) -> None:
         for name in ("batch", "epochs", "mc_eval_k", "d_model", "layers", "heads"):

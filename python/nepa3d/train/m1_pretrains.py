@@ -19,7 +19,7 @@ RUNS = {  # flags beside the common ones
 
 @dataclass(frozen=True, kw_only=True)
 class Config(JobFlags):
-    """Pretrain the M1 models; each goes on from its last.pt, and is skipped when its final checkpoint exists.
+    """Pretrain the M1 models. Each resumes from its last.pt and is skipped if its final checkpoint exists.
 
     Example: python -m nepa3d.train.m1_pretrains --slots 0,1
     """

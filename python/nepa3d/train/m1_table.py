@@ -21,10 +21,10 @@ PRETRAINED = {  # folder of each method's pretraining; scratch has none
 
 @dataclass(frozen=True, kw_only=True)
 class Config(JobFlags):
-    """Fine-tune every method with every number of shots and seed; runs/scan_<method>_k<K>_s<seed> each.
+    """Fine-tune every method with every number of shots and every seed, in runs/scan_<method>_k<K>_s<seed>.
 
-    A job is skipped when its last.pt exists, so a second call does what is left. At the end the table is printed and
-    written as Markdown, CSV and JSON.
+    A job is skipped if its last.pt exists, so the same command resumes an interrupted table. At the end, the table is
+    printed and written as Markdown, CSV and JSON.
 
     Example: python -m nepa3d.train.m1_table --slots 0,1
     """

@@ -16,7 +16,7 @@ from nepa3d.train.jobs import running
 
 @dataclass(frozen=True)
 class Config:
-    """Show which fine-tunings are done by method, and which jobs run now; or remove pid files nobody lives behind.
+    """Show the finished fine-tunings per method and the running jobs; --clean removes pid files of ended processes.
 
     Example: python -m nepa3d.train.pipeline_status --clean
     """

@@ -51,105 +51,108 @@ HARMLESS = (*OUTPUT, "resume", "auto_resume", "num_workers")
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Pretrain QueryNepa on cached shapes; writes ckpt_ep<NNN>.pt, last.pt and loss.jsonl to save_dir.
+    """Pretrain QueryNepa on cached shapes and write checkpoints and the loss log to save_dir.
+
+    The same command resumes an interrupted run from last.pt.
 
     Example: python -m nepa3d.train.pretrain --mix_config nepa3d/configs/shapenet_unpaired_mix.yaml
     --objective nepa --qa_tokens 1 --dual_mask_near 0.4 --dual_mask_far 0.1 --save_dir runs/nepa_qa
+
     On several GPUs: torchrun --nproc_per_node 2 -m nepa3d.train.pretrain, with the same flags.
     """
 
     save_dir: str
-    """Folder of checkpoints and the loss log."""
+    """Folder for ckpt_ep<NNN>.pt, last.pt, loss.jsonl and diagnostics.jsonl."""
     cache_root: str = ""
-    """Cache whose train split is read; not used with mix_config."""
+    """Cache to train on (its train split); not used with mix_config."""
     backend: str = "mesh"
     """View of that cache."""
     mix_config: str = ""
     """YAML file that mixes several caches and views."""
     mix_num_samples: int = 0
-    """Samples an epoch of a mix; 0: as the file says, or all."""
+    """Samples per epoch of a mix; 0: the value of the file, or all samples."""
     mix_seed: int = 0
-    """Seed of a mix's draws; 0: as the file says."""
+    """Seed of the draws from a mix; 0: the value of the file."""
     batch: int = 32
-    """Sequences a step."""
+    """Sequences per step, over all processes."""
     epochs: int = 50
     """Passes over the corpus."""
     lr: float = 3e-4
     """Learning rate of AdamW."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """How the rate goes on after the warm-up: as it is, or down to 0."""
+    """Learning rate after the warm-up: constant, or cosine decay to 0."""
     warmup_frac: float = 0.0
-    """Part of all steps over which the rate rises from 0."""
+    """Share of all steps in which the learning rate rises from 0."""
     clip_grad: float = 0.0
-    """Largest norm of the gradient; 0: any."""
+    """Largest norm of the gradient; 0: no clipping."""
     accumulate: int = 1
-    """Pieces in which a batch goes through the model, to need less memory; the gradients are the same."""
+    """Number of micro-batches per batch, to use less memory; the gradients are the same."""
     amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
     """Mixed precision; auto: fp16 on a GPU, none on the CPU."""
     compile: Literal[0, 1] = 0
     """Compile the model with torch.compile."""
     ema: float = 0.0
-    """Decay of averaged weights, which are kept as ema.pt for evaluation; 0: none."""
+    """Decay of an exponential moving average of the weights, saved as ema.pt for evaluation; 0: none."""
     n_point: int = 512
-    """Point queries a sample."""
+    """Point queries per sample."""
     n_ray: int = 512
-    """Ray queries a sample."""
+    """Ray queries per sample."""
     d_model: int = 384
-    """Width."""
+    """Width of the Transformer."""
     layers: int = 8
-    """Depth."""
+    """Number of layers."""
     heads: int = 6
-    """Attention heads."""
+    """Number of attention heads."""
     save_every: int = 1
-    """Keep a checkpoint at epochs divisible by this, and at the last."""
+    """Keep a checkpoint of every epoch that is divisible by this, and of the last one."""
     save_last: Literal[0, 1] = 1
     """Write last.pt after every epoch."""
     save_steps: int = 0
-    """Also write last.pt every so many steps within an epoch; 0: not."""
+    """Also write last.pt after every so many steps of an epoch; 0: only at its end."""
     probe_every: int = 100
-    """Steps between two looks at what the loss means, written to diagnostics.jsonl (nepa only); 0: none."""
+    """Steps between two diagnoses of the loss, written to diagnostics.jsonl (nepa only); 0: none."""
     tensorboard: Literal[0, 1] = 0
-    """Write curves for TensorBoard to save_dir/tensorboard."""
+    """Write curves to save_dir/tensorboard."""
     resume: str = ""
-    """Checkpoint to go on from."""
+    """Checkpoint to resume from."""
     auto_resume: Literal[0, 1] = 1
-    """Without resume go on from last.pt in save_dir, or from the newest checkpoint there if it is damaged or missing;
-    start fresh where there is none."""
+    """If resume is empty, resume from last.pt in save_dir, or from the newest checkpoint there if last.pt is damaged or
+    missing; start a new run if there is none."""
     num_workers: int = 4
-    """Threads that read samples ahead of their use; 0: none, they are read between the steps."""
+    """Threads that prefetch samples; 0: samples are read between the steps."""
     drop_ray_prob: float = 0.0
-    """Probability that a sample loses its rays."""
+    """Probability that all rays of a sample are dropped."""
     force_missing_ray: bool = False
-    """All samples lose their rays."""
+    """Drop the rays of all samples."""
     skip_missing_rays: Literal[0, 1] = 0
-    """Leave the tokens of missing rays out of the model: with qa_tokens the loss is the same, only sooner."""
+    """Leave the tokens of missing rays out of the model. With qa_tokens the loss is the same and the step is faster."""
     add_eos: Literal[0, 1] = 1
-    """Close sequences with a token."""
+    """End sequences with an EOS token."""
     qa_tokens: Literal[0, 1] = 0
-    """Question and answer as two tokens."""
+    """Encode a question and its answer as two tokens."""
     dual_mask_near: float = 0.0
     """Probability of dropping an attention edge within the window (nepa only)."""
     dual_mask_far: float = 0.0
-    """The same beyond the window."""
+    """Probability of dropping an attention edge beyond the window (nepa only)."""
     dual_mask_window: int = 32
-    """Tokens back that count as near."""
+    """Largest distance, in tokens, that counts as near."""
     dual_mask_warmup_frac: float = 0.05
-    """Part of all steps over which the two probabilities rise from 0."""
+    """Share of all steps in which the two probabilities rise from 0."""
     objective: Literal["nepa", "mae"] = "nepa"
-    """Predict the next embedding, or the embeddings of masked tokens."""
+    """Predict the next embedding (nepa) or the embeddings of masked tokens (mae)."""
     target: Literal["embedding", "content"] = "embedding"
-    """What is predicted: embeddings as the model sees them, or without the type and the position, which anyone can
-    guess."""
+    """Predict embeddings as the model sees them, or without type and position (content), which can be guessed without
+    looking at the shape."""
     mask_ratio: float = 0.4
-    """Part of the tokens that mae masks."""
+    """Share of the tokens that mae masks."""
     voxel_grid: int = 64
-    """Side of the voxel view's grid."""
+    """Side of the grid of the voxel view, in cells."""
     voxel_dilate: int = 1
-    """Rounds by which its occupied cells grow."""
+    """Rounds of dilation of that grid."""
     voxel_max_steps: int = 0
-    """Cells a ray visits at most; 0: three times the side."""
+    """Largest number of cells that a ray visits; 0: three times voxel_grid."""
     seed: int = 0
-    """Weights, samples and masks."""
+    """Seed of the weights, samples and masks."""
 
     def __post_init__(self) -> None:
         for name in ("batch", "epochs", "save_every", "layers", "heads", "d_model", "accumulate"):
