@@ -223,8 +223,8 @@ def test_the_verdict_on_several_results_counts_them() -> None:
     verdict = verdict_of(retrievals=[RETRIEVED, RETRIEVED | worse])
     assert verdict.answer == "in part"
     assert verdict.reason == (
-        "surely better than every control: nepa in 1 of 1 results, mae in 0 of 1 results "
-        "(by control: plain distances 1 of 2, chance 1 of 2, missing from 1)."
+        "every control is surely beaten by nepa in 1 of 1 results, by mae in 0 of 1 results "
+        "(each control: plain distances 1 of 2, chance 1 of 2, missing from 1)."
     )
 
 

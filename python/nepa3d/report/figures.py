@@ -187,7 +187,7 @@ def thumbnail(axes: Axes, path: str, view: str, up: str) -> None:
         panels.cloud(axes, points, panels.surface_shades(normals, up), up, size=7)
     axes.set(xlim=(-1.15, 1.15), ylim=(-1.15, 1.15), aspect="equal", xticks=[], yticks=[])
     name = Path(path).stem.replace("_", " ")
-    _keep(axes.set_xlabel(_cut(name, 24), fontsize=7.5, color=OTHER), name)
+    _keep(axes.set_xlabel(_cut(name, 22), fontsize=7.5, color=OTHER), name)
     _frame(axes, FAINT, 0.8)
 
 

@@ -84,12 +84,12 @@ class Verdict:
             return f"{self.results[0]}."
         models = dict.fromkeys(judged.model for judged in self.results)
         controls = dict.fromkeys(compared.control for judged in self.results for compared in judged.compared)
-        said = f"surely better than every control: {', '.join(map(self._of_model, models))}"
-        return f"{said} (by control: {', '.join(map(self._against, controls))})."
+        said = ", ".join(f"by {model} in {self._beaten_by(model)} results" for model in models)
+        return f"every control is surely beaten {said} (each control: {', '.join(map(self._against, controls))})."
 
-    def _of_model(self, model: str) -> str:
+    def _beaten_by(self, model: str) -> str:
         own = [judged.beats for judged in self.results if judged.model == model]
-        return f"{model} in {own.count('surely')} of {len(own)} results"
+        return f"{own.count('surely')} of {len(own)}"
 
     def _against(self, control: str) -> str:
         found = [c.outcome for judged in self.results for c in judged.compared if c.control == control]
