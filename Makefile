@@ -17,6 +17,13 @@ SANITIZED := build/sanitized
 
 FUZZ_RUNS ?= 1000000
 
+# What an extra of the package asks for, without building the package again.
+define install_extra
+	@$(BIN)/python -c 'from importlib.metadata import requires; \
+		print(*(line.partition(";")[0] for line in requires("nepa3d") if line.endswith("extra == \"$(1)\"")), sep="\n")' > $(VENV)/$(1).txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement $(VENV)/$(1).txt
+endef
+
 .PHONY: help env demo test bench docs lint stubs sanitize fuzz clean
 
 help:
@@ -47,7 +54,7 @@ test: env
 
 $(VENV)/.bench: $(VENV)/.installed
 	@echo "== install the peers of the benchmarks"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt ".[bench]"
+	$(call install_extra,bench)
 	@touch $@
 
 bench: $(VENV)/.bench
@@ -56,7 +63,7 @@ bench: $(VENV)/.bench
 
 $(VENV)/.docs: $(VENV)/.installed
 	@echo "== install the documentation's tools"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt ".[docs]"
+	$(call install_extra,docs)
 	@touch $@
 
 docs: $(VENV)/.docs

@@ -81,10 +81,10 @@ def load(source: str | os.PathLike[str], *, device: str = "auto", precision: Pre
 class Encoder:
     """A frozen model. ``load`` makes one.
 
-    Examples:
-        >>> encoder = nepa3d.load("runs/nepa_qa/last.pt")
-        >>> encoder.embed(["chair.obj", "table.npz"], view="pointcloud_noray").shape
-        (2, 384)
+    ```python
+    encoder = nepa3d.load("runs/nepa_qa/last.pt")
+    encoder.embed(["chair.obj", "table.npz"], view="pointcloud_noray").shape  # (2, 384)
+    ```
     """
 
     def __init__(self, probe: Probe, args: dict[str, Any], head: NDArray[np.float64] | None = None) -> None:

@@ -31,11 +31,11 @@ class Shape(ShapeArrays):
     Coordinates are those of the normalised shape, which fits the unit sphere. Make one with ``from_mesh``,
     ``from_cloud`` or ``from_cache``.
 
-    Examples:
-        >>> chair = Shape.from_mesh("chair.obj")
-        >>> answers = chair.view("pointcloud_noray")
-        >>> answers.point_xyz.shape, answers.point_distance.shape
-        ((20000, 3), (20000,))
+    ```python
+    chair = Shape.from_mesh("chair.obj")
+    answers = chair.view("pointcloud_noray")
+    answers.point_xyz.shape, answers.point_distance.shape  # (20000, 3), (20000,)
+    ```
     """
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]], name: str) -> None:

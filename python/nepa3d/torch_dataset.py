@@ -21,12 +21,13 @@ class ShapeDataset(Dataset[tuple[Tensor, Tensor]]):
     of workers nor the order matters. Call ``set_epoch`` before each epoch. Works with any ``DataLoader``; a whole batch
     is read by one call of the compiled loader.
 
-    Examples:
-        >>> data = ShapeDataset("data/shapenet_cache_v0", "train", "pointcloud_noray")
-        >>> for epoch in range(10):
-        ...     data.set_epoch(epoch)
-        ...     for features, types in DataLoader(data, batch_size=32, shuffle=True, num_workers=4):
-        ...         ...
+    ```python
+    data = ShapeDataset("data/shapenet_cache_v0", "train", "pointcloud_noray")
+    for epoch in range(10):
+        data.set_epoch(epoch)
+        for features, types in DataLoader(data, batch_size=32, shuffle=True, num_workers=4):
+            ...
+    ```
     """
 
     def __init__(
