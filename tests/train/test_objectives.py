@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from nepa3d.token.schema import TokenType as T
-from nepa3d.train.objectives import choose_masked, hide, mae_loss, nepa_loss
+from nepa3d.train import pretrain
+from nepa3d.train.objectives import OBJECTIVES, choose_masked, hide, mae_loss, nepa_loss
 
 X, Y = [1.0, 0.0], [0.0, 1.0]
 
@@ -67,3 +72,22 @@ def test_hide() -> None:
     hidden = hide(features, torch.tensor([[False, True, False]]))
     assert hidden.sum(-1).tolist() == [[15, 0, 15]]
     assert features.min() == 1
+
+
+def test_an_objective_is_one_row(golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file and a row: here an absolute error on masked tokens, added at run time."""
+
+    def absolute_errors(target: Tensor, z_hat: Tensor) -> Tensor:
+        return (z_hat.float() - target.detach().float()).abs().mean(-1)
+
+    monkeypatch.setitem(OBJECTIVES, "toy", replace(OBJECTIVES["mae"], errors=absolute_errors))
+    sizes = {"n_point": 8, "n_ray": 4, "d_model": 16, "layers": 1, "heads": 2, "batch": 4, "mix_num_samples": 8}
+    config = pretrain.Config(
+        mix_config="mix.yaml", save_dir=f"{tmp_path}", objective="toy", epochs=1, num_workers=0, **sizes
+    )
+    pretrain.command(config)
+    losses = (tmp_path / "loss.jsonl").read_text().splitlines()
+    assert len(losses) == 2
+    assert not (tmp_path / "diagnostics.jsonl").exists()  # nothing is claimed of a loss that is not nepa's
+    with pytest.raises(ValueError, match="objective must be one of nepa, mae, toy, got 'other'"):
+        replace(config, objective="other")

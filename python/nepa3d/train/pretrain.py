@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
+import tyro
 from tabulate import tabulate
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -26,9 +27,15 @@ from nepa3d.train.checkpoint import Checkpoint, load_optimizer, load_weights, mo
 from nepa3d.train.corpus import Batch, Corpus, EpochBatches, open_corpus
 from nepa3d.train.distributed import World, world
 from nepa3d.train.loss_log import Curves, append_lines, keep_steps
+from nepa3d.train.objectives import OBJECTIVES
 from nepa3d.train.resume import checkpoint_to_resume, require_same_model
 from nepa3d.train.schedule import dual_mask_at, learning_rate
 from nepa3d.train.step import PRECISIONS, Trainer, by_kind, mean_error
+
+if TYPE_CHECKING:
+    ObjectiveName: TypeAlias = str
+else:
+    ObjectiveName = tyro.extras.literal_type_from_choices(OBJECTIVES)
 
 WEIGHT_DECAY = 0.05
 LOG_EVERY = 10  # steps between two looks at the loss, each of which waits for the device
@@ -138,7 +145,7 @@ class Config:
     """Largest distance, in tokens, that counts as near."""
     dual_mask_warmup_frac: float = 0.05
     """Share of all steps in which the two probabilities rise from 0."""
-    objective: Literal["nepa", "mae"] = "nepa"
+    objective: ObjectiveName = "nepa"
     """Predict the next embedding (nepa) or the embeddings of masked tokens (mae)."""
     target: Literal["embedding", "content"] = "embedding"
     """Predict embeddings as the model sees them, or without type and position (content), which can be guessed without
@@ -170,6 +177,8 @@ class Config:
             raise ValueError(f"clip_grad must be at least 0, got {self.clip_grad}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must lie in [0, 1), got {self.ema}")
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}")
         DualMask(self.dual_mask_near, self.dual_mask_far, self.dual_mask_window, 0)
 
     def sample_settings(self) -> SampleSettings:
@@ -293,13 +302,14 @@ def train_epoch(loop: Loop) -> None:
     end, with the step in last.pt.
     """
     run, config, processes = loop.run, loop.run.config, loop.run.trainer.world
+    objective = OBJECTIVES[config.objective]
     first = run.first_batch(len(loop.corpus.epoch(run.epoch)))
     threads = config.num_workers
     loader = EpochBatches(loop.corpus, run.epoch, config.batch, processes, threads=threads, first=first)
     tallies: list[Tensor] = []
     for number, batch in enumerate(loader, first + 1):
         tallies.append(train_step(run, batch, loop.total_steps))
-        if config.probe_every and config.objective == "nepa" and run.step % config.probe_every == 0:
+        if config.probe_every and objective.diagnosed and run.step % config.probe_every == 0:
             _probe(loop, batch)
         run.step += 1
         loop.progress.update(batch.samples)
@@ -326,7 +336,8 @@ def train_step(run: Run, batch: Batch, total_steps: int) -> Tensor:
     """One update; returns the tally of ``Trainer.step``."""
     for group in run.trainer.optimizer.param_groups:
         group["lr"] = learning_rate(run.config, run.step, total_steps)
-    mask = DualMask(0, 0, 0, 0) if run.config.objective == "mae" else dual_mask_at(run.config, run.step, total_steps)
+    predicts_next = OBJECTIVES[run.config.objective].predicts_next
+    mask = dual_mask_at(run.config, run.step, total_steps) if predicts_next else None
     tally = run.trainer.step(batch, run.step, mask)
     if run.averaged:
         run.averaged.update_parameters(run.trainer.model)

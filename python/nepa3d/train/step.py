@@ -15,7 +15,7 @@ from nepa3d.token.schema import N_TYPES_QA, TokenType
 from nepa3d.train.corpus import Batch
 from nepa3d.train.diagnostics import Diagnosis, diagnose
 from nepa3d.train.distributed import World
-from nepa3d.train.objectives import choose_masked, hide, mae_errors, nepa_errors, nepa_targets
+from nepa3d.train.objectives import OBJECTIVES, Choice, hide
 
 PRECISIONS = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -24,7 +24,7 @@ class StepConfig(Protocol):
     """The flags a step needs; see ``nepa3d.train.pretrain.Config``."""
 
     @property
-    def objective(self) -> Literal["nepa", "mae"]: ...
+    def objective(self) -> str: ...
     @property
     def target(self) -> Literal["embedding", "content"]: ...
     @property
@@ -75,21 +75,19 @@ def pieces(batch: Batch, config: StepConfig, step: int, device: torch.device) ->
     Causal attention lets no token see a later one, so leaving out what follows the last target changes no loss: it is
     the same for Q/A sequences, and differs for plain ones in their last target, the closing token.
     """
-    types, hidden = batch.types, None
-    counted = nepa_targets(types)
-    if config.objective == "mae":
-        chosen = choose_masked(types.numpy(), config.mask_ratio, (config.seed, step), batch.first)
-        counted = hidden = torch.from_numpy(chosen)
+    types, objective = batch.types, OBJECTIVES[config.objective]
+    counted, hidden = objective.tokens(types, Choice(config.mask_ratio, (config.seed, step), batch.first))
 
     def moved(x: Tensor | None) -> Tensor | None:
         return None if x is None else x.to(device, non_blocking=True)
 
     def predicting(rows: Tensor, columns: Tensor | None) -> Tensor | None:
-        return None if hidden is not None else _predicting(_cut(counted, rows, columns))
+        return _predicting(_cut(counted, rows, columns)) if objective.predicts_next else None
 
     features, kinds, parts, targets = (
         x.to(device, non_blocking=True) for x in (batch.features, types, batch.parts, counted)
     )
+    unseen = targets if hidden is counted else moved(hidden)
     found = []
     for rows in torch.arange(len(types)).split(max(1, -(-len(types) // config.accumulate))):
         for group, columns in _groups(types, rows, skip=bool(config.skip_missing_rays)):
@@ -101,7 +99,7 @@ def pieces(batch: Batch, config: StepConfig, step: int, device: torch.device) ->
                     types=_cut(kinds, taken, places),
                     parts=_cut(parts, taken, None),
                     counted=_cut(targets, taken, places),
-                    hidden=None if hidden is None else _cut(targets, taken, places),
+                    hidden=None if unseen is None else _cut(unseen, taken, places),
                     positions=places,
                     wanted=moved(predicting(group, columns)),
                 )
@@ -148,7 +146,7 @@ class Trainer:
     scaler: torch.amp.GradScaler | None
     parts: int  # components of the corpus
 
-    def step(self, batch: Batch, number: int, mask: DualMask) -> Tensor:
+    def step(self, batch: Batch, number: int, mask: DualMask | None) -> Tensor:
         """One update; returns the tally (2, N_TYPES_QA + parts) of errors: their sums and their counts, by the type of
         the token and by the part of the corpus.
 
@@ -177,14 +175,16 @@ class Trainer:
         return self.world.add(tally)
 
     def _errors(self, piece: Piece, edges: Tensor | None) -> Tensor:
+        errors = OBJECTIVES[self.config.objective].errors
         with self._autocast():
             if piece.hidden is None:
                 z, z_hat, _ = self.forward(piece.features, piece.types, edges, piece.positions, piece.wanted)
-                return nepa_errors(self._target(piece, z), z_hat)
+                return errors(self._target(piece, z), z_hat)
             with torch.no_grad():
                 target = self._target(piece, self.model.embed(piece.features, piece.types, piece.positions))
-            _, z_hat, _ = self.forward(hide(piece.features, piece.hidden), piece.types, None, piece.positions)
-            return mae_errors(target, z_hat)
+            seen = hide(piece.features, piece.hidden)
+            _, z_hat, _ = self.forward(seen, piece.types, edges, piece.positions, piece.wanted)
+            return errors(target, z_hat)
 
     def _target(self, piece: Piece, z: Tensor) -> Tensor:
         if self.config.target == "embedding":
