@@ -50,9 +50,10 @@ void read_face(Cursor& cursor, std::int64_t vertices, PolygonList& polygons, Lar
     polygons.close();
 }
 
-/// The statement's keyword, which a blank must follow; `v1 2 3` has none.
+/// Reads the statement's keyword, up to what is neither a letter nor a 2.
 std::string_view read_keyword(Cursor& cursor) {
     const char* const from = cursor.at;
+    if (cursor.end - from > 1 && is_blank(from[1])) return {cursor.at++, 1};
     while (cursor.at < cursor.end && (is_letter(*cursor.at) || (*cursor.at == '2' && cursor.at > from))) ++cursor.at;
     return {from, static_cast<std::size_t>(cursor.at - from)};
 }

@@ -32,19 +32,25 @@ public:
     void reserve(std::size_t triangles) { faces_.reserve(triangles); }
 
     /// Adds a corner to the polygon that is open.
-    void add(std::int64_t corner) { corners_.push_back(corner); }
+    void add(std::int64_t corner) {
+        if (open_ >= 3) {
+            if (open_ == 3) corners_.insert(corners_.end(), first_, first_ + 3);
+            corners_.push_back(corner);
+        } else {
+            first_[open_] = corner;
+        }
+        ++open_;
+    }
 
     /// Closes the open polygon; one of fewer than three corners has no surface and is left out.
     void close() {
-        const std::size_t count = corners_.size() - open_;
-        if (count > 3) {
-            polygons_.push_back({open_, count, faces_.size()});
-            faces_.resize(faces_.size() + count - 2);
-            open_ = corners_.size();
-            return;
+        if (open_ == 3) {
+            faces_.push_back({first_[0], first_[1], first_[2]});
+        } else if (open_ > 3) {
+            polygons_.push_back({corners_.size() - open_, open_, faces_.size()});
+            faces_.resize(faces_.size() + open_ - 2);
         }
-        if (count == 3) faces_.push_back({corners_[open_], corners_[open_ + 1], corners_[open_ + 2]});
-        corners_.resize(open_);
+        open_ = 0;
     }
 
     /// Adds a triangle.
@@ -58,10 +64,11 @@ private:
         std::size_t first_corner, corners, first_face;
     };
 
-    std::vector<std::int64_t> corners_;  // of polygons with more than three, then of the open one
+    std::vector<std::int64_t> corners_;  // of polygons with more than three
     std::vector<Polygon> polygons_;
     std::vector<Face> faces_;
-    std::size_t open_ = 0;
+    std::int64_t first_[3] = {};  // corners of the open polygon
+    std::size_t open_ = 0;        // how many it has
 };
 
 }  // namespace nepa3d

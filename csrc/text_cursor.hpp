@@ -1,6 +1,7 @@
 /// A reading position in a text of numbers and words, as mesh files have them.
 #pragma once
 
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <cstdint>
@@ -12,7 +13,20 @@
 
 namespace nepa3d {
 
-inline bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\v' || c == '\f'; }
+/// What a character is to a reader of numbers and words.
+enum class Kind : unsigned char { other, blank, line_end, comment, backslash };
+
+inline constexpr std::array<Kind, 256> KINDS = [] {
+    std::array<Kind, 256> kinds{};
+    for (const char c : {' ', '\t', '\v', '\f'}) kinds[static_cast<unsigned char>(c)] = Kind::blank;
+    kinds['\n'] = kinds['\r'] = Kind::line_end;
+    kinds['#'] = Kind::comment;
+    kinds['\\'] = Kind::backslash;
+    return kinds;
+}();
+
+inline Kind kind_of(char c) { return KINDS[static_cast<unsigned char>(c)]; }
+inline bool is_blank(char c) { return kind_of(c) == Kind::blank; }
 inline bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
 
 /// Lines end in LF, CRLF or CR. A backslash before a line end continues the line.
@@ -27,12 +41,20 @@ struct Cursor {
 
     /// Skips blanks and continued line ends; false at the end of the line.
     bool skip_blanks() {
-        while (at < end) {
-            if (is_blank(*at)) ++at;
-            else if (*at == '\r' && at + 1 < end && at[1] == '\n') ++at;
-            else if (*at == '\n' || *at == '\r') return false;
-            else if (const char* const line_end = continued(); line_end != nullptr) at = line_end + 1, ++line;
-            else return true;
+        for (; at < end; ++at) {
+            switch (kind_of(*at)) {
+                case Kind::blank: break;
+                case Kind::other:
+                case Kind::comment: return true;
+                case Kind::line_end:
+                    if (*at == '\n' || at + 1 == end || at[1] != '\n') return false;
+                    break;
+                case Kind::backslash:
+                    const char* const line_end = continued();
+                    if (line_end == nullptr) return true;
+                    at = line_end, ++line;
+                    break;
+            }
         }
         return false;
     }
@@ -57,7 +79,9 @@ struct Cursor {
 
     /// Whether a word or number that ends here is whole.
     bool at_separator() const {
-        return at == end || is_blank(*at) || *at == '\n' || *at == '\r' || *at == '#' || continued() != nullptr;
+        if (at == end) return true;
+        const Kind kind = kind_of(*at);
+        return kind != Kind::other && (kind != Kind::backslash || continued() != nullptr);
     }
 
     /// Reads a number without looking at what follows it. The values that Microsoft's library wrote, as 1.#INF and
@@ -102,7 +126,7 @@ struct Cursor {
     }
 
 private:
-    bool at_line_end() const { return *at == '\n' || *at == '\r'; }
+    bool at_line_end() const { return kind_of(*at) == Kind::line_end; }
 
     /// The last character of the line end that a backslash here takes away, if it does.
     const char* continued() const {

@@ -81,6 +81,7 @@ def test_classification(encoder: nepa3d.Encoder) -> None:
         probes.classification(encoder, train, labels["train"], shapes(), labels["test"], classifier="forest")
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on one core
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_dataset_gives_the_loops_samples(golden: Path, num_workers: int) -> None:
     settings = SampleSettings(16, 8, qa=True, eos=True)
