@@ -72,6 +72,16 @@ def test_text_in_any_encoding(tmp_path: Path, content: bytes) -> None:
     assert (vertices.tolist(), faces.tolist(), repaired) == ([*map(list, CORNERS)], [*map(list, FACES)], "")
 
 
+@pytest.mark.parametrize("name", ["ply_le_mixed.ply", "ply_librealsense.ply"])
+def test_ply_behind_a_byte_order_mark(tmp_path: Path, name: str) -> None:
+    content = (FIELD / name).read_bytes()
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content)
+    assert read_mesh(tmp_path / name).faces.tolist() == read_mesh(FIELD / name).faces.tolist()
+    if name == "ply_librealsense.ply":
+        (tmp_path / name).write_bytes(content.decode().encode("utf-16"))
+        assert read_mesh(tmp_path / name).faces.tolist() == read_mesh(FIELD / name).faces.tolist()
+
+
 def test_ascii_is_not_copied() -> None:
     content = OBJ.encode()
     assert as_utf8(content) is content

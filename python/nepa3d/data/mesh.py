@@ -200,6 +200,7 @@ def _read_off(content: bytes, max_faces: int) -> MeshFile:
 
 
 def _read_ply(content: bytes, max_faces: int) -> MeshFile:
+    content = content.removeprefix(codecs.BOM_UTF8)  # what follows may be binary
     return MeshFile(*ops.parse_ply(content if content.startswith(b"ply") else as_utf8(content)))
 
 
