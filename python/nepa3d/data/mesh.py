@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,12 +45,7 @@ class BadShapeError(ValueError):
         return type(self), (self.path, self.reason, self.detail)
 
 
-class MeshFile(NamedTuple):
-    """What a mesh file holds, and what was wrong in it but could be read; "" if nothing was."""
-
-    vertices: NDArray[np.float64]  # (V, 3)
-    faces: NDArray[np.int64]  # (F, 3)
-    repaired: str
+MeshFile = ops.RepairedMesh
 
 
 @dataclass(frozen=True)
@@ -201,12 +196,12 @@ def _read_off(content: bytes, max_faces: int) -> MeshFile:
 
 def _read_ply(content: bytes, max_faces: int) -> MeshFile:
     content = content.removeprefix(codecs.BOM_UTF8)  # what follows may be binary
-    return MeshFile(*ops.parse_ply(content if content.startswith(b"ply") else as_utf8(content)))
+    return ops.parse_ply(content if content.startswith(b"ply") else as_utf8(content))
 
 
 def _read_stl(content: bytes, max_faces: int) -> MeshFile:
     text = content.startswith((codecs.BOM_UTF8, *_UTF16_SOLID))
-    return MeshFile(*ops.parse_stl(as_utf8(content) if text else content))
+    return ops.parse_stl(as_utf8(content) if text else content)
 
 
 def _read_glb(content: bytes, max_faces: int) -> MeshFile:
