@@ -18,7 +18,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from benchmarks import machine
 from benchmarks.run import RESULTS
 from nepa3d import cli
-from nepa3d.data.files import write_json
+from nepa3d.execution.files import write_json
 from nepa3d.ops.attention import DualMask, dual_mask, masked_attention, remaining_edges
 
 MASK = DualMask(0.4, 0.1, 32, 1)

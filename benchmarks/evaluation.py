@@ -26,13 +26,13 @@ from benchmarks.run import RESULTS
 from nepa3d import cli
 from nepa3d.analysis import completion_cpac_udf as cpac
 from nepa3d.analysis import retrieval_ucpr as ucpr
-from nepa3d.analysis.completion_sequence import completion_sample
-from nepa3d.analysis.embedding import Probe, ProbeRequest, open_probe, pick_device, shapes_of
-from nepa3d.analysis.ridge import RidgeSums
 from nepa3d.data import preprocess_shapenet, procedural
-from nepa3d.data.dataset import SampleSettings, evaluation_sample
-from nepa3d.data.files import write_json
-from nepa3d.train.checkpoint import Checkpoint, model_for, save_checkpoint
+from nepa3d.execution.files import write_json
+from nepa3d.models.checkpoint import Checkpoint, model_for, save_checkpoint
+from nepa3d.models.embedding import Probe, ProbeRequest, open_probe, pick_device, shapes_of
+from nepa3d.models.ridge import RidgeSums
+from nepa3d.samples.completion import completion_sample
+from nepa3d.samples.dataset import SampleSettings, evaluation_sample
 
 TOLERANCE = {"retrieval": 2e-3, "completion": 1e-4}  # of figures, relative; rounding may swap two items of a gallery
 # half precision moves figures by more: its row says by how much, and is no answer to the same question

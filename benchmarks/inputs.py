@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nepa3d import demo, ops
-from nepa3d.data.files import atomic_open, write_json
-from nepa3d.data.mesh import Mesh, load_mesh
-from nepa3d.data.query_pools import PoolSettings, camera_rays, point_queries, random_stream
-from nepa3d.progress_bar import progress_bar
+from nepa3d import ops
+from nepa3d.execution.files import atomic_open, write_json
+from nepa3d.execution.progress_bar import progress_bar
+from nepa3d.experiments import demo
+from nepa3d.shapes.mesh import Mesh, load_mesh
+from nepa3d.shapes.query_pools import PoolSettings, camera_rays, point_queries, random_stream
 
 TARGETS = (1_000, 4_000, 10_000, 60_000)  # faces
 QUICK_TARGETS = (1_000, 4_000)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from nepa3d import _core
+from nepa3d.execution.provenance import cpu_model, usable_cores
 from nepa3d.ops import instruction_set
-from nepa3d.provenance import cpu_model, usable_cores
 
 PACKAGES = (
     *("numpy", "scipy", "pykdtree", "open3d", "point-cloud-utils", "libigl"),

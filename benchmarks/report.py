@@ -10,7 +10,7 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmarks.harness import OURS, Result
-from nepa3d.data.files import atomic_open
+from nepa3d.execution.files import atomic_open
 
 FASTER, SLOWER = "#3b6fb6", "#d1783c"
 

@@ -12,8 +12,8 @@ from benchmarks import machine, report
 from benchmarks.inputs import choose_meshes, make_corpus
 from benchmarks.worker import Job, plan, run_in_own_process
 from nepa3d import cli
-from nepa3d.data.files import write_json
-from nepa3d.provenance import usable_cores
+from nepa3d.execution.files import write_json
+from nepa3d.execution.provenance import usable_cores
 
 RESULTS = Path(__file__).parent / "results"
 QUICK_REPEATS = 3

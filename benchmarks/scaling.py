@@ -16,10 +16,10 @@ from benchmarks import machine
 from benchmarks.inputs import Inputs, MeshFile, inputs_of
 from benchmarks.run import RESULTS
 from nepa3d import cli, ops
-from nepa3d.data.files import atomic_open, write_json
-from nepa3d.data.mesh import Mesh, normalize
-from nepa3d.data.query_pools import PoolSettings, build_pools
-from nepa3d.data.solids import revolve, smooth
+from nepa3d.corpora.solids import revolve, smooth
+from nepa3d.execution.files import atomic_open, write_json
+from nepa3d.shapes.mesh import Mesh, normalize
+from nepa3d.shapes.query_pools import PoolSettings, build_pools
 
 PROFILE = ((0.0, -1.0), (0.6, -0.5), (0.3, 0.2), (0.8, 0.7), (0.0, 1.0))  # radius and height of a vase
 FACES = (100, 1_000, 10_000, 100_000, 1_000_000, 5_000_000)

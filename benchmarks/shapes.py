@@ -21,10 +21,10 @@ from benchmarks import machine
 from benchmarks.inputs import make_corpus
 from benchmarks.run import RESULTS
 from nepa3d import cli
-from nepa3d.data.files import atomic_open, write_json
-from nepa3d.data.preprocess_meshes import ShapeJob, compute_shape
-from nepa3d.data.query_pools import PoolSettings
-from nepa3d.progress_bar import progress_bar
+from nepa3d.corpora.preprocess_meshes import ShapeJob, compute_shape
+from nepa3d.execution.files import atomic_open, write_json
+from nepa3d.execution.progress_bar import progress_bar
+from nepa3d.shapes.query_pools import PoolSettings
 
 PROFILED = 100  # shapes, evenly spread over the corpus
 MEMORY_STEP = 250  # shapes between two looks at the memory

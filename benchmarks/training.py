@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from benchmarks import machine
 from benchmarks.run import RESULTS
 from nepa3d import cli
-from nepa3d.data.files import write_json
-from nepa3d.data.shape_list import open_shapes
+from nepa3d.corpora.shape_list import open_shapes
+from nepa3d.execution.files import write_json
+from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.models.query_nepa import QueryNepa
 from nepa3d.ops.attention import dual_mask
-from nepa3d.progress_bar import progress_bar
 from nepa3d.train import pretrain
 from nepa3d.train.corpus import Batch, Corpus, EpochBatches, Part
 from nepa3d.train.distributed import World

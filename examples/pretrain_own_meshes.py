@@ -14,8 +14,8 @@ import tyro
 
 import nepa3d
 from nepa3d import probes
+from nepa3d.corpora.shape_list import list_shapes
 from nepa3d.data import preprocess_shapenet
-from nepa3d.data.shape_list import list_shapes
 from nepa3d.train import pretrain
 
 

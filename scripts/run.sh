@@ -2,4 +2,4 @@
 cd "${PBS_O_WORKDIR:-.}" # a PBS job starts at home
 python="$root/.venv/bin/python"
 [ -x "$python" ] || python=python3
-exec "$python" -u -m nepa3d.from_environment "$@"
+exec "$python" -u -m nepa3d.cli.from_environment "$@"

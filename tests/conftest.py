@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nepa3d.data.files import TEMPORARY_PREFIX
+from nepa3d.execution.files import TEMPORARY_PREFIX
 
 GOLDEN = Path(__file__).parent / "fixtures" / "golden"
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from nepa3d import cli
-from nepa3d.commands import COMMANDS
+from nepa3d.cli.commands import COMMANDS
 from tests.data.corpus import SMALL, TETRAHEDRON
 
 ROOT = Path(__file__).parents[1]

@@ -15,7 +15,7 @@ from nepa3d import cli
 from nepa3d.analysis import completion_cpac_udf as cpac
 from nepa3d.analysis import retrieval_ucpr as ucpr
 from nepa3d.analysis import surfaces
-from nepa3d.analysis.embedding import ProbeRequest, open_probe
+from nepa3d.models.embedding import ProbeRequest, open_probe
 from nepa3d.ops.attention import DualMask, dual_mask, remaining_edges, unpack_edges
 from nepa3d.train import finetune_cls, pretrain
 from nepa3d.train.corpus import Batch, EpochBatches, open_corpus

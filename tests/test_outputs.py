@@ -14,8 +14,8 @@ import pytest
 
 from nepa3d import cli
 from nepa3d.__main__ import main
-from nepa3d.commands import COMMANDS
-from nepa3d.data.files import require_writable
+from nepa3d.cli.commands import COMMANDS
+from nepa3d.execution.files import require_writable
 
 PAIR = ("--query_backend", "pointcloud", "--gallery_backend", "udfgrid")
 PROBE = ("--cache_root", "unpaired", "--ckpt", "nepa_v1.pt")

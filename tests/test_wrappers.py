@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from nepa3d import cli, from_environment
+from nepa3d import cli
 from nepa3d.__main__ import COMMANDS
-from nepa3d.from_environment import flags_from
+from nepa3d.cli import from_environment
+from nepa3d.cli.from_environment import flags_from
 from tests.data.corpus import SMALL, make_corpus
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"

@@ -17,15 +17,15 @@ from benchmarks.cases.ordering import numpy_morton_order
 from benchmarks.harness import Contender, Row, case
 from benchmarks.inputs import Float, Inputs
 from nepa3d import ops
-from nepa3d.backends import ShapeAnswers
-from nepa3d.backends.answers import with_stored_rays, without_rays
-from nepa3d.data.dataset import SampleSettings
-from nepa3d.data.files import write_npz
-from nepa3d.data.loader import Batch, Request, training_batch
-from nepa3d.data.mesh import load_mesh
-from nepa3d.data.query_pools import PoolSettings, build_pools
-from nepa3d.token import schema, tokenizer
-from nepa3d.token.draws import TrainingDraws
+from nepa3d.execution.files import write_npz
+from nepa3d.samples import schema, tokenizer
+from nepa3d.samples.dataset import SampleSettings
+from nepa3d.samples.draws import TrainingDraws
+from nepa3d.samples.loader import Batch, Request, training_batch
+from nepa3d.shapes.answers import with_stored_rays, without_rays
+from nepa3d.shapes.mesh import load_mesh
+from nepa3d.shapes.query_pools import PoolSettings, build_pools
+from nepa3d.shapes.views import ShapeAnswers
 
 SHAPES = 32
 SHAPES_VOXEL = 4  # a plain one takes a quarter of a second

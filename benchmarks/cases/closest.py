@@ -10,7 +10,7 @@ from benchmarks.agreement import same_closest
 from benchmarks.harness import Contender, Row, case
 from benchmarks.inputs import Float, Inputs
 from nepa3d import ops
-from nepa3d.data.mesh import Mesh
+from nepa3d.shapes.mesh import Mesh
 
 
 @case("closest point", per_mesh=True, threaded=True)

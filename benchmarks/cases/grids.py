@@ -13,7 +13,7 @@ from benchmarks.agreement import same_values, same_voxel_hits
 from benchmarks.harness import Contender, Row, case
 from benchmarks.inputs import Float, Inputs
 from nepa3d import ops
-from nepa3d.data.query_pools import voxel_ray_answers
+from nepa3d.shapes.query_pools import voxel_ray_answers
 
 Occupancy = NDArray[np.uint8]
 

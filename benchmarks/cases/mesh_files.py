@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.agreement import same_triangles
 from benchmarks.harness import Contender, Row, case
 from benchmarks.inputs import Inputs
-from nepa3d.data.mesh import read_mesh
+from nepa3d.shapes.mesh import read_mesh
 
 
 @case("OBJ reading", per_mesh=True)

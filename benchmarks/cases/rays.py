@@ -14,7 +14,7 @@ from benchmarks.agreement import same_hits
 from benchmarks.harness import Contender, Row, case
 from benchmarks.inputs import Float, Inputs, Int
 from nepa3d import ops
-from nepa3d.data.mesh import Mesh
+from nepa3d.shapes.mesh import Mesh
 
 
 @case("ray casting", per_mesh=True, threaded=True)

@@ -10,7 +10,7 @@ from benchmarks.agreement import same_distribution
 from benchmarks.harness import Contender, Row, case
 from benchmarks.inputs import Inputs
 from nepa3d import ops
-from nepa3d.data.mesh import Mesh
+from nepa3d.shapes.mesh import Mesh
 
 
 @case("surface sampling", per_mesh=True)

@@ -14,7 +14,7 @@ void bind_samples(pybind11::module_& module);
 }  // namespace nepa3d::bindings
 
 PYBIND11_MODULE(_core, module) {
-    module.doc() = "The compiled core of nepa3d; use it through nepa3d.ops and nepa3d.data.loader.";
+    module.doc() = "The compiled core of nepa3d; use it through nepa3d.ops and nepa3d.samples.loader.";
     module.attr("__version__") = NEPA3D_VERSION;
     nepa3d::bindings::bind_kdtree(module);
     nepa3d::bindings::bind_mesh(module);

@@ -13,12 +13,12 @@ from nepa3d._core import __version__
 
 if TYPE_CHECKING:
     from nepa3d import ops
-    from nepa3d.encoder import Encoder, load
-    from nepa3d.shape import Shape
+    from nepa3d.models.encoder import Encoder, load
+    from nepa3d.shapes.shape import Shape
 
 __all__ = ["Encoder", "Shape", "__version__", "load", "ops"]
 
-_HOMES = {"Encoder": "nepa3d.encoder", "Shape": "nepa3d.shape", "load": "nepa3d.encoder"}
+_HOMES = {"Encoder": "nepa3d.models.encoder", "Shape": "nepa3d.shapes.shape", "load": "nepa3d.models.encoder"}
 
 
 def __getattr__(name: str) -> Any:

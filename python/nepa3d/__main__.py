@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from nepa3d import cli
-from nepa3d.commands import COMMANDS
+from nepa3d.cli.commands import COMMANDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:

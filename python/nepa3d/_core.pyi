@@ -1,5 +1,5 @@
 """
-The compiled core of nepa3d; use it through nepa3d.ops and nepa3d.data.loader.
+The compiled core of nepa3d; use it through nepa3d.ops and nepa3d.samples.loader.
 """
 from __future__ import annotations
 import collections.abc

@@ -5,4 +5,4 @@ set -euo pipefail
 for root in "$(cd "$(dirname "$0")/../.." && pwd)" "${PBS_O_WORKDIR:-}" "${SLURM_SUBMIT_DIR:-}"; do
   [ ! -f "$root/scripts/run.sh" ] || break
 done
-. "$root/scripts/run.sh" nepa3d.train.m1_pretrains "$@"
+. "$root/scripts/run.sh" nepa3d.experiments.m1_pretrains "$@"

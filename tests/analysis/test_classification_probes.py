@@ -15,15 +15,16 @@ import pytest
 import torch
 
 from nepa3d import cli
-from nepa3d.analysis import classification_probes, classifiers
+from nepa3d.analysis import classification_probes
 from nepa3d.analysis.classification_probes import Config, HeldOut, main, probe_classes, untrained
-from nepa3d.analysis.classifiers import Examples, answer, classify, nearest_neighbours, standardized
-from nepa3d.analysis.embedding import ProbeRequest, open_probe
-from nepa3d.data.files import write_npz
-from nepa3d.data.objects import objects_of, write_objects
-from nepa3d.data.query_pools import PoolSettings
-from nepa3d.data.scans import normalize_scan, scan_pools
-from nepa3d.train.labelled import split_sets
+from nepa3d.corpora.objects import objects_of, write_objects
+from nepa3d.execution.files import write_npz
+from nepa3d.models.embedding import ProbeRequest, open_probe
+from nepa3d.probes import classifiers
+from nepa3d.probes.classifiers import Examples, answer, classify, nearest_neighbours, standardized
+from nepa3d.samples.labelled import split_sets
+from nepa3d.shapes.query_pools import PoolSettings
+from nepa3d.shapes.scans import normalize_scan, scan_pools
 from tests.conftest import GOLDEN
 
 pytest.importorskip("sklearn")

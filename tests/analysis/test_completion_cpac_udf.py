@@ -14,10 +14,10 @@ import trimesh
 
 from nepa3d.analysis.completion_cpac_udf import Config as CompletionConfig
 from nepa3d.analysis.completion_cpac_udf import complete, main
-from nepa3d.analysis.completion_sequence import QuerySource, SequenceSettings, completion_sample, mesh_path
-from nepa3d.data.mesh import load_mesh
 from nepa3d.ops import reference
-from nepa3d.token.schema import POINT_DISTANCE, XYZ, TokenType
+from nepa3d.samples.completion import QuerySource, SequenceSettings, completion_sample, mesh_path
+from nepa3d.samples.schema import POINT_DISTANCE, XYZ, TokenType
+from nepa3d.shapes.mesh import load_mesh
 
 RECORDED = json.loads((Path(__file__).parents[1] / "fixtures" / "golden" / "evals.json").read_text())
 EVALS = {key: value for key, value in RECORDED.items() if key.startswith("cpac|")}

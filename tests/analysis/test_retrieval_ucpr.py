@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from nepa3d import cli
-from nepa3d.analysis import ranking
-from nepa3d.analysis.embedding import pool
 from nepa3d.analysis.retrieval_ucpr import Config as RetrievalConfig
 from nepa3d.analysis.retrieval_ucpr import embed_views, main, retrieve
-from nepa3d.token.schema import TokenType
+from nepa3d.models.embedding import pool
+from nepa3d.probes import ranking
+from nepa3d.samples.schema import TokenType
 
 RECORDED = json.loads((Path(__file__).parents[1] / "fixtures" / "golden" / "evals.json").read_text())
 EVALS = {key: value for key, value in RECORDED.items() if key.startswith("ucpr|")}

@@ -11,10 +11,10 @@ import pytest
 
 from nepa3d.analysis import completion_cpac_udf as cpac
 from nepa3d.analysis import retrieval_ucpr as ucpr
-from nepa3d.analysis.completion_loader import completion_batch
-from nepa3d.analysis.completion_sequence import SequenceSettings
-from nepa3d.data.dataset import SampleSettings
-from nepa3d.data.loader import Request, evaluation_samples
+from nepa3d.samples.completion import SequenceSettings
+from nepa3d.samples.completion_loader import completion_batch
+from nepa3d.samples.dataset import SampleSettings
+from nepa3d.samples.loader import Request, evaluation_samples
 
 
 @pytest.fixture

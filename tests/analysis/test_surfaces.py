@@ -14,11 +14,12 @@ import trimesh
 from nepa3d import cli, ops
 from nepa3d.analysis import completion_cpac_udf as cpac
 from nepa3d.analysis import surfaces
-from nepa3d.analysis.completion_sequence import cell_centres
-from nepa3d.analysis.embedding import ProbeRequest, open_probe
-from nepa3d.backends import read_answers
-from nepa3d.data.mesh import read_mesh
-from nepa3d.token.tokenizer import draw_rows, evaluation_rng
+from nepa3d.models.embedding import ProbeRequest, open_probe
+from nepa3d.samples.completion import cell_centres
+from nepa3d.samples.tokenizer import draw_rows, evaluation_rng
+from nepa3d.shapes.level_set import level_set
+from nepa3d.shapes.mesh import read_mesh
+from nepa3d.shapes.views import read_answers
 
 pytest.importorskip("skimage")
 
@@ -29,22 +30,22 @@ def sphere(radius: float, side: int = 48) -> surfaces.Field:
 
 
 def test_the_surface_of_a_sphere() -> None:
-    mesh = surfaces.surface(sphere(0.5), 0.1)
+    mesh = level_set(sphere(0.5), 0.1)
     assert mesh is not None
     np.testing.assert_allclose(np.linalg.norm(mesh.vertices, axis=1), 0.6, atol=2e-3)
     assert mesh.is_watertight
-    assert surfaces.surface(sphere(0.5), 5.0) is None
+    assert level_set(sphere(0.5), 5.0) is None
 
 
 def test_scores_of_spheres() -> None:
     true = trimesh.creation.icosphere(4, 0.5)
     points, normals, _ = ops.sample_surface(true.vertices, true.faces, np.random.default_rng(0).random((4000, 3)))
-    same = surfaces.score(surfaces.surface(sphere(0.5), 0.0), points, normals, 0.05, seed=1)
+    same = surfaces.score(level_set(sphere(0.5), 0.0), points, normals, 0.05, seed=1)
     assert same is not None
     assert same["chamfer"] < 0.02  # between random samples of one surface
     assert same["f_score"] == pytest.approx(1.0)
     assert same["normal_consistency"] > 0.98
-    wider = surfaces.score(surfaces.surface(sphere(0.5), 0.2), points, normals, 0.05, seed=1)
+    wider = surfaces.score(level_set(sphere(0.5), 0.2), points, normals, 0.05, seed=1)
     assert wider is not None
     assert wider["chamfer"] == pytest.approx(0.2, abs=0.01)
     assert wider["f_score"] == 0.0
@@ -53,7 +54,7 @@ def test_scores_of_spheres() -> None:
 
 @pytest.mark.parametrize("formats", [("ply",), ("glb",), ("ply", "glb")])
 def test_files_of_a_surface(formats: tuple[str, ...], tmp_path: Path) -> None:
-    mesh = surfaces.surface(sphere(0.5), 0.1)
+    mesh = level_set(sphere(0.5), 0.1)
     assert mesh is not None
     surfaces.write_mesh(tmp_path / "chair" / "nr.1" / "true_field", mesh, formats)
     files = sorted((tmp_path / "chair" / "nr.1").iterdir())

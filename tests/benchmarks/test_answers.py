@@ -11,9 +11,9 @@ from benchmarks import agreement, inputs, scaling
 from benchmarks.cases.ordering import numpy_morton_order
 from benchmarks.cases.rays import hit_distance
 from nepa3d import ops
-from nepa3d.data.mesh import Mesh
-from nepa3d.data.query_pools import PoolSettings
-from nepa3d.data.solids import box
+from nepa3d.corpora.solids import box
+from nepa3d.shapes.mesh import Mesh
+from nepa3d.shapes.query_pools import PoolSettings
 
 
 @pytest.fixture(scope="module")

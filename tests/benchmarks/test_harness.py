@@ -16,7 +16,7 @@ from benchmarks.agreement import same_integers
 from benchmarks.harness import OURS, Case, Contender, Row, measure, selected
 from benchmarks.inputs import Inputs, write_obj
 from nepa3d import cli
-from nepa3d.data.solids import box
+from nepa3d.corpora.solids import box
 
 PEERS = {"edt", "embreex", "igl", "numba", "open3d", "point_cloud_utils", "pykdtree", "scipy"}
 

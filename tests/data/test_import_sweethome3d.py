@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from nepa3d import cli
-from nepa3d.data import import_sweethome3d, sweethome3d
+from nepa3d.corpora import sweethome3d
+from nepa3d.data import import_sweethome3d
 from nepa3d.data.import_sweethome3d import import_furniture, main, read_attribution, slug
 
 OBJ = b"o a\nv 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"

@@ -15,11 +15,11 @@ import pytest
 from numpy.typing import NDArray
 
 from nepa3d import cli
+from nepa3d.corpora.shape_list import list_shapes
 from nepa3d.data import migrate_add_pt_dist_pc_pool as migration
-from nepa3d.data.cache import read_cache
-from nepa3d.data.files import map_npz
 from nepa3d.data.migrate_add_pt_dist_pc_pool import FileJob
-from nepa3d.data.shape_list import list_shapes
+from nepa3d.execution.files import map_npz
+from nepa3d.shapes.cache import read_cache
 
 KEY = migration.KEY
 DIE_WHEN_WRITTEN = """

@@ -9,7 +9,7 @@ import pytest
 
 from nepa3d import cli, ops
 from nepa3d.data import preprocess_modelnet40
-from nepa3d.data.mesh import load_mesh
+from nepa3d.shapes.mesh import load_mesh
 from tests.data.corpus import SMALL
 
 TETRAHEDRON = "OFF\n4 4 0\n0 0 0\n{0} 0 0\n0 1 0\n0 0 1\n3 0 2 1\n3 0 1 3\n3 0 3 2\n3 1 2 3\n"

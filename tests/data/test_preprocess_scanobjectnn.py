@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from nepa3d import cli, ops
-from nepa3d.backends import BACKENDS
+from nepa3d.corpora.objects import objects_of
+from nepa3d.corpora.shape_list import list_shapes
 from nepa3d.data import preprocess_scanobjectnn
-from nepa3d.data.dataset import SampleSettings
-from nepa3d.data.loader import Request, training_batch
-from nepa3d.data.objects import objects_of
 from nepa3d.data.preprocess_scanobjectnn import split_of
-from nepa3d.data.shape_list import list_shapes
+from nepa3d.samples.dataset import SampleSettings
+from nepa3d.samples.loader import Request, training_batch
+from nepa3d.shapes.views import BACKENDS
 from tests.data.corpus import cache_bytes
 
 FLAGS = ["--pt_pool", "200", "--ray_pool", "16", "--workers", "1"]

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from nepa3d import cli
-from nepa3d.data import preprocess_shapenet, preprocessing
-from nepa3d.data.files import TEMPORARY_PREFIX
-from nepa3d.data.splits import mesh_test_split
+from nepa3d.corpora import preprocessing
+from nepa3d.corpora.splits import mesh_test_split
+from nepa3d.data import preprocess_shapenet
+from nepa3d.execution.files import TEMPORARY_PREFIX
 from tests.data.corpus import SMALL, TETRAHEDRON, make_corpus, write_mesh
 
 FLAGS = [*SMALL, "--workers", "2"]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from nepa3d import cli
+from nepa3d.corpora.shape_list import list_shapes
 from nepa3d.data import preprocess_shapenet_unpaired, shapenet_unpaired_split
 from nepa3d.data.preprocess_shapenet_unpaired import Config, materialize
-from nepa3d.data.shape_list import list_shapes
 from nepa3d.data.shapenet_unpaired_split import thirds
 
 RATIOS = (0.34, 0.33, 0.33)

@@ -10,7 +10,7 @@ import pytest
 
 from nepa3d import cli
 from nepa3d.data import preprocess_shapenet, verify
-from nepa3d.data.files import write_npz
+from nepa3d.execution.files import write_npz
 from tests.data.corpus import SMALL, TETRAHEDRON, make_corpus, write_mesh
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from nepa3d import cli, ops
 from nepa3d.data import preprocess_scanobjectnn, virtual_scanner
-from nepa3d.data.mesh import Mesh, load_mesh
 from nepa3d.data.virtual_scanner import BACKGROUND, ScanSettings, room_depth, scan, turn, upright
+from nepa3d.shapes.mesh import Mesh, load_mesh
 from tests.data.corpus import make_corpus, write_mesh
 
 CUBE = (

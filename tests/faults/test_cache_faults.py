@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nepa3d.backends import read_answers
-from nepa3d.data.cache import CacheError, read_cache
-from nepa3d.data.dataset import SampleSettings
-from nepa3d.data.files import write_npz
-from nepa3d.data.loader import Request, training_batch
+from nepa3d.execution.files import write_npz
+from nepa3d.samples.dataset import SampleSettings
+from nepa3d.samples.loader import Request, training_batch
+from nepa3d.shapes.cache import CacheError, read_cache
+from nepa3d.shapes.views import read_answers
 
 SETTINGS = SampleSettings(n_point=8, n_ray=4, qa=True, eos=True)
 USED = ("pt_xyz_pool", "pt_dist_pool", "ray_o_pool", "ray_d_pool", "ray_hit_pool", "ray_t_pool", "ray_n_pool")

@@ -16,9 +16,9 @@ import pytest
 import benchmarks
 import nepa3d
 from nepa3d import cli
-from nepa3d.data import preprocess_shapenet, sockets
-from nepa3d.data.sharding import Shard, choose_shard
-from nepa3d.train import jobs
+from nepa3d.data import preprocess_shapenet
+from nepa3d.execution import jobs, sockets
+from nepa3d.execution.sharding import Shard, choose_shard
 from nepa3d.train.distributed import local_rank
 from tests.data.corpus import SMALL, make_corpus, write_mesh
 
@@ -170,7 +170,7 @@ def test_names_under_a_plain_locale(made: Path, tmp_path: Path) -> None:
 def test_a_wrapper_under_a_plain_locale(made: Path, tmp_path: Path) -> None:
     variables = {"SHAPENET_ROOT": f"{tmp_path / 'Möbel'}", "OUT_ROOT": f"{tmp_path / 'cache'}"}
     for more in (PLAIN, {"PYTHONIOENCODING": "ascii"}):
-        done = start("nepa3d.from_environment", "nepa3d.data.preprocess_shapenet", **variables, **more)
+        done = start("nepa3d.cli.from_environment", "nepa3d.data.preprocess_shapenet", **variables, **more)
         assert "bel is not a folder" in one_line(done)
 
 
@@ -280,7 +280,7 @@ def test_a_mesh_glob_that_is_no_pattern_below_the_root(made: Path, tmp_path: Pat
 )
 def test_a_module_that_is_no_command(module: str, said: str) -> None:
     """E09"""
-    assert said in one_line(start("nepa3d.from_environment", module))
+    assert said in one_line(start("nepa3d.cli.from_environment", module))
 
 
 @pytest.mark.parametrize("content", ['{"seed": 0, "pc_', "", "[]", "\udcff"])

@@ -18,7 +18,7 @@ import pytest
 
 from nepa3d import cli, ops
 from nepa3d.data import preprocess_shapenet
-from nepa3d.data.mesh import BadShapeError, load_mesh
+from nepa3d.shapes.mesh import BadShapeError, load_mesh
 from tests.data.corpus import SMALL
 
 CORNERS = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
@@ -291,7 +291,7 @@ def test_no_other_file_is_opened(run: Run, name: str) -> None:
     """M15: neither a material nor a texture, wherever it is said to lie."""
     path = _mesh(run, name)
     script = (
-        "import sys; from nepa3d.data.mesh import load_mesh; import trimesh, trimesh.exchange.ply; opened = []\n"
+        "import sys; from nepa3d.shapes.mesh import load_mesh; import trimesh, trimesh.exchange.ply; opened = []\n"
         "sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == 'open' else None)\n"
         "try: load_mesh(sys.argv[1])\nexcept ValueError: pass\n"
         "print([name for name in opened if 'passwd' in name or name.endswith(('.mtl', '.png', '.jpg'))])"
@@ -304,7 +304,7 @@ def test_no_other_file_is_opened(run: Run, name: str) -> None:
 def test_claims_take_no_memory(run: Run, name: str) -> None:
     """M03: what a file says it holds is not allocated before it is there."""
     script = (
-        "import resource, sys; from nepa3d.data.mesh import load_mesh; import trimesh\n"
+        "import resource, sys; from nepa3d.shapes.mesh import load_mesh; import trimesh\n"
         "used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nbefore = used()\n"
         "try: load_mesh(sys.argv[1])\nexcept ValueError: pass\nprint((used() - before) // 1024)"
     )

@@ -18,7 +18,7 @@ import pytest
 
 from nepa3d import cli
 from nepa3d.data import preprocess_shapenet
-from nepa3d.data.files import write_npz
+from nepa3d.execution.files import write_npz
 from tests.data.corpus import SMALL, cache_bytes, make_corpus
 
 KILLS = 100

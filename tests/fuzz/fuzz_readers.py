@@ -10,9 +10,9 @@ import warnings
 
 import atheris
 
-with atheris.instrument_imports(include=["nepa3d.data"]):
+with atheris.instrument_imports(include=["nepa3d.shapes"]):
     from nepa3d import ops
-    from nepa3d.data.glb import parse_glb
+    from nepa3d.shapes.glb import parse_glb
 
 
 def read_any_bytes(data: bytes) -> None:

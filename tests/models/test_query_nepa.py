@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from nepa3d.models.checkpoint import build_model, load_checkpoint
 from nepa3d.models.query_nepa import QueryNepa
 from nepa3d.ops.attention import DualMask, dual_mask
-from nepa3d.train.checkpoint import build_model, load_checkpoint
 from nepa3d.train.objectives import hide, mae_loss, nepa_loss
 
 

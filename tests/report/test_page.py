@@ -16,11 +16,11 @@ import trimesh
 
 from nepa3d import cli
 from nepa3d.analysis import classification_probes, completion_cpac_udf, retrieval_ucpr, surfaces
+from nepa3d.models.checkpoint import write_tensors
 from nepa3d.report import figures, findings, page, panels
 from nepa3d.report.experiment import Experiment, Json, read_experiment
 from nepa3d.report.scenes import read_scenes
 from nepa3d.report.verdicts import Verdict, verdicts
-from nepa3d.train.checkpoint import write_tensors
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SECTIONS = ("data", "pretraining", "retrieval", "completion", "surfaces", "classification", "attention", "rays", "run")

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from nepa3d.token.schema import TokenType as T
+from nepa3d.samples.schema import TokenType as T
 from nepa3d.train.diagnostics import Diagnosis, diagnose, effective_rank
 
 X, Y, Z = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]

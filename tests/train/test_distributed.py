@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from nepa3d import cli
-from nepa3d.train.checkpoint import load_checkpoint
+from nepa3d.models.checkpoint import load_checkpoint
 from tests.train.test_pretrain import QA, SMALL, assert_same_state, losses, run
 
 

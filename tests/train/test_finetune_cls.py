@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from nepa3d import cli
+from nepa3d.models.checkpoint import load_checkpoint, read_tensors
+from nepa3d.probes.scores import draw_confusion, score
 from nepa3d.train import finetune_cls
-from nepa3d.train.checkpoint import load_checkpoint, read_tensors
 from nepa3d.train.finetune_cls import Config, predict, start
-from nepa3d.train.scores import draw_confusion, score
 
 COMMON = ["--cache_root", "cache", "--batch", "8", "--num_workers", "0", "--val_ratio", "0.25"]
 

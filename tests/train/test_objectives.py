@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nepa3d.token.schema import TokenType as T
+from nepa3d.samples.schema import TokenType as T
 from nepa3d.train import pretrain
 from nepa3d.train.objectives import OBJECTIVES, choose_masked, hide, mae_loss, nepa_loss
 

@@ -17,10 +17,10 @@ import torch
 import yaml
 
 from nepa3d import cli
-from nepa3d.data.files import TEMPORARY_PREFIX
+from nepa3d.execution.files import TEMPORARY_PREFIX
+from nepa3d.models.checkpoint import build_model, load_checkpoint
 from nepa3d.ops.attention import DualMask
 from nepa3d.train import pretrain
-from nepa3d.train.checkpoint import build_model, load_checkpoint
 from nepa3d.train.pretrain import Config
 from nepa3d.train.schedule import dual_mask_at
 

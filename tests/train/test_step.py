@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nepa3d.ops.attention import DualMask
-from nepa3d.token.schema import N_TYPES_QA, TokenType
+from nepa3d.samples.schema import N_TYPES_QA, TokenType
 from nepa3d.train import step
 from nepa3d.train.corpus import Batch, EpochBatches, open_corpus
 from nepa3d.train.distributed import World

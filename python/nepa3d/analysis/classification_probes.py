@@ -20,20 +20,20 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from nepa3d import cli
-from nepa3d.analysis import ranking
 from nepa3d.analysis import retrieval_ucpr as ucpr
-from nepa3d.analysis.classifiers import MISSING, SETTINGS, Answer, Examples, answer
-from nepa3d.analysis.embedding import Pooling, Precision, Probe, Representation, open_probe, sample_length
-from nepa3d.analysis.intervals import Array, cell, interval
 from nepa3d.analysis.outcome import conclude
-from nepa3d.backends import require_backend
-from nepa3d.data.objects import objects_of
-from nepa3d.data.shape_list import list_shapes
-from nepa3d.data.splits import class_of
-from nepa3d.progress_bar import progress_bar
-from nepa3d.train.checkpoint import fresh_model, load_checkpoint
-from nepa3d.train.labelled import GroupBy, Sets, short_classes, shortage, split_sets
-from nepa3d.train.scores import score
+from nepa3d.corpora.objects import objects_of
+from nepa3d.corpora.shape_list import list_shapes
+from nepa3d.corpora.splits import class_of
+from nepa3d.execution.progress_bar import progress_bar
+from nepa3d.models.checkpoint import fresh_model, load_checkpoint
+from nepa3d.models.embedding import Pooling, Precision, Probe, Representation, open_probe, sample_length
+from nepa3d.probes import ranking
+from nepa3d.probes.classifiers import MISSING, SETTINGS, Answer, Examples, answer
+from nepa3d.probes.intervals import Array, cell, interval
+from nepa3d.probes.scores import score
+from nepa3d.samples.labelled import GroupBy, Sets, short_classes, shortage, split_sets
+from nepa3d.shapes.views import require_backend
 
 Labels = NDArray[np.int64]
 FIGURES = ("accuracy", "balanced_accuracy")

@@ -11,10 +11,10 @@ import numpy as np
 from tabulate import tabulate
 
 from nepa3d import cli
-from nepa3d.analysis.classifiers import SETTINGS
-from nepa3d.analysis.intervals import cell, paired_difference
 from nepa3d.analysis.tables import read_result
-from nepa3d.data.files import write_json
+from nepa3d.execution.files import write_json
+from nepa3d.probes.classifiers import SETTINGS
+from nepa3d.probes.intervals import cell, paired_difference
 
 PROTOCOL = (
     *("probe", "tie_rule", "split", "eval_split", "query_backend", "gallery_backend", "context_backend", "target"),

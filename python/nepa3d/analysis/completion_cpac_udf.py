@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from nepa3d import cli
-from nepa3d.analysis.completion_loader import CompletionBatch, completion_batch
-from nepa3d.analysis.completion_sequence import MESH_FILE, Context, QuerySource, SequenceSettings, Target
-from nepa3d.analysis.embedding import (
+from nepa3d.analysis.outcome import conclude
+from nepa3d.execution.progress_bar import progress_bar
+from nepa3d.models.embedding import (
     Precision,
     Probe,
     ProbeRequest,
@@ -30,13 +30,13 @@ from nepa3d.analysis.embedding import (
     open_probe,
     shapes_of,
 )
-from nepa3d.analysis.intervals import cell, interval
-from nepa3d.analysis.outcome import conclude
-from nepa3d.analysis.ridge import ERROR_FIGURES, DistanceErrors, RidgeSums, error_metrics, predict
-from nepa3d.backends import VoxelSettings, require_backend
-from nepa3d.data.loader import ahead
-from nepa3d.progress_bar import progress_bar
-from nepa3d.token.schema import sequence_length
+from nepa3d.models.ridge import ERROR_FIGURES, DistanceErrors, RidgeSums, error_metrics, predict
+from nepa3d.probes.intervals import cell, interval
+from nepa3d.samples.completion import MESH_FILE, Context, QuerySource, SequenceSettings, Target
+from nepa3d.samples.completion_loader import CompletionBatch, completion_batch
+from nepa3d.samples.loader import ahead
+from nepa3d.samples.schema import sequence_length
+from nepa3d.shapes.views import VoxelSettings, require_backend
 
 TRANSDUCTIVE = "none"
 TEST_SEED_OFFSET = 999

@@ -13,8 +13,8 @@ import numpy as np
 from tabulate import tabulate
 
 from nepa3d import cli
-from nepa3d.data.files import write_json, write_text
-from nepa3d.train.checkpoint import read_tensors
+from nepa3d.execution.files import write_json, write_text
+from nepa3d.models.checkpoint import read_tensors
 
 RUN = re.compile(r"scan_(?P<method>\w+)_k(?P<shots>\d+)_s(?P<seed>\d+)")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nepa3d import cli
-from nepa3d.data.files import write_json
+from nepa3d.execution.files import write_json
 
 
 def conclude(result: dict[str, Any], table: str, out_json: str) -> int:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from nepa3d import cli
-from nepa3d.analysis import ranking
-from nepa3d.analysis.embedding import (
+from nepa3d.analysis.outcome import conclude
+from nepa3d.execution.progress_bar import progress_bar
+from nepa3d.models.embedding import (
     Pooling,
     Precision,
     Probe,
@@ -29,14 +30,13 @@ from nepa3d.analysis.embedding import (
     sample_length,
     shapes_of,
 )
-from nepa3d.analysis.intervals import cell, interval
-from nepa3d.analysis.outcome import conclude
-from nepa3d.backends import VoxelSettings, require_backend
-from nepa3d.data.dataset import SampleSettings
-from nepa3d.data.loader import Request, ahead, evaluation_samples
-from nepa3d.progress_bar import progress_bar
-from nepa3d.token.schema import POINT_DISTANCE, XYZ, TokenType
-from nepa3d.token.tokenizer import resample_seed
+from nepa3d.probes import ranking
+from nepa3d.probes.intervals import cell, interval
+from nepa3d.samples.dataset import SampleSettings
+from nepa3d.samples.loader import Request, ahead, evaluation_samples
+from nepa3d.samples.schema import POINT_DISTANCE, XYZ, TokenType
+from nepa3d.samples.tokenizer import resample_seed
+from nepa3d.shapes.views import VoxelSettings, require_backend
 
 COLLAPSED_FROM = 0.5  # share of the gallery tied with the true item from which we speak of collapse
 RAW_CELLS = 4  # a side of the grid in which plain distances are compared

@@ -21,16 +21,17 @@ from tabulate import tabulate
 
 from nepa3d import cli, ops
 from nepa3d.analysis import completion_cpac_udf as cpac
-from nepa3d.analysis.completion_sequence import SequenceSettings, cell_centres, query_answers
-from nepa3d.analysis.distances import distances_at
-from nepa3d.analysis.embedding import Precision, Probe, ProbeRequest, open_probe, shapes_of
-from nepa3d.analysis.intervals import cell
-from nepa3d.backends import read_answers
-from nepa3d.data.cache import ShapeCache
-from nepa3d.data.files import atomic_open, require_writable, write_json
-from nepa3d.progress_bar import progress_bar
-from nepa3d.token.schema import sequence_length
-from nepa3d.token.tokenizer import draw_rows, evaluation_rng
+from nepa3d.execution.files import atomic_open, require_writable, write_json
+from nepa3d.execution.progress_bar import progress_bar
+from nepa3d.models.distances import distances_at
+from nepa3d.models.embedding import Precision, Probe, ProbeRequest, open_probe, shapes_of
+from nepa3d.probes.intervals import cell
+from nepa3d.samples.completion import SequenceSettings, cell_centres, query_answers
+from nepa3d.samples.schema import sequence_length
+from nepa3d.samples.tokenizer import draw_rows, evaluation_rng
+from nepa3d.shapes.cache import ShapeCache
+from nepa3d.shapes.level_set import level_set
+from nepa3d.shapes.views import read_answers
 
 Field = NDArray[np.float32]  # (G, G, G) distances at cell centres over [-1, 1]^3
 WAYS = ("model", "nearest copy", "true field")
@@ -140,22 +141,6 @@ def fields_of(
     return Completed(path, told, fields, points, normals)
 
 
-def surface(field: Field, level: float) -> trimesh.Trimesh | None:
-    """The mesh on which a field takes ``level``, world units; None where it does nowhere.
-
-    ``ValueError`` if scikit-image is not installed.
-    """
-    try:
-        from skimage.measure import marching_cubes
-    except ImportError as error:
-        raise ValueError("surfaces: scikit-image is not installed: pip install 'nepa3d[surfaces]'") from error
-    if not field.min() < level < field.max():
-        return None
-    cell_size = 2.0 / len(field)
-    vertices, faces, _, _ = marching_cubes(field, level, spacing=3 * (cell_size,))
-    return trimesh.Trimesh(vertices + cell_size / 2 - 1.0, faces, process=False)
-
-
 def score(
     mesh: trimesh.Trimesh | None,
     points: NDArray[np.float32],
@@ -205,7 +190,7 @@ def complete_surfaces(config: Config) -> dict[str, Any]:
         with ShapeCache(path) as cache:
             query_answers(cache, plan.test_settings)  # that it has a grid to compare with
         completed = fields_of(path, probe, weights, plan.test_settings, config)
-        meshes = {way: surface(field, config.drawn_at) for way, field in completed.fields.items()}
+        meshes = {way: level_set(field, config.drawn_at) for way, field in completed.fields.items()}
         seed = int.from_bytes(hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()[:8], "little")
         scores = {way: score(m, completed.points, completed.normals, config.tau, seed) for way, m in meshes.items()}
         folder = config.out_root / Path(path).parent.name / Path(path).stem

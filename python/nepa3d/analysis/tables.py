@@ -11,8 +11,8 @@ from typing import Any
 from tabulate import tabulate
 
 from nepa3d import cli
-from nepa3d.analysis.ranking import chance_metrics
-from nepa3d.data.files import read_json, write_text
+from nepa3d.execution.files import read_json, write_text
+from nepa3d.probes.ranking import chance_metrics
 
 UCPR_HEADS = ("Tag", "CKPT", "Query -> Gallery", "Split", "max_files", "R@1", "R@5", "R@10", "mAP", "Note")
 CPAC_HEADS = ("Tag", "CKPT", "Context -> Target", "Split", "max_shapes", "MAE", "RMSE", "IoU@tau", "Note")

@@ -1,12 +1,5 @@
-"""The point cloud's answers that are computed: distances to its points."""
+"""``nepa3d.shapes.cloud`` under the name that the track document uses."""
 
-from __future__ import annotations
+from nepa3d.shapes.cloud import cloud_distances
 
-from nepa3d import ops
-from nepa3d.backends.answers import Float
-from nepa3d.data.cache import ShapeArrays
-
-
-def cloud_distances(cache: ShapeArrays) -> Float:
-    """Distances (P,) of the point queries to the cloud."""
-    return ops.nearest_distance(cache["pc_xyz"], cache["pt_xyz_pool"]).distance
+__all__ = ["cloud_distances"]

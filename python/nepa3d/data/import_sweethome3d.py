@@ -17,8 +17,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from nepa3d import cli
-from nepa3d.data.files import atomic_open, write_text
-from nepa3d.data.sweethome3d import (
+from nepa3d.corpora.sweethome3d import (
     INSTALLED_FURNITURE,
     PACKAGE,
     CatalogEntry,
@@ -32,7 +31,8 @@ from nepa3d.data.sweethome3d import (
     read_member,
     read_model,
 )
-from nepa3d.progress_bar import progress_bar
+from nepa3d.execution.files import atomic_open, write_text
+from nepa3d.execution.progress_bar import progress_bar
 
 ATTRIBUTION = "attribution.csv"
 LICENSES = "_licenses"

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nepa3d import cli, ops
-from nepa3d.data.cache import CacheError, ShapeCache, needs_distances
-from nepa3d.data.files import remove_temporaries, write_npz
-from nepa3d.data.runner import Outcome, Pool, Report, Task, run_tasks
-from nepa3d.data.shape_list import list_shapes
+from nepa3d.corpora.shape_list import list_shapes
+from nepa3d.execution.files import remove_temporaries, write_npz
+from nepa3d.execution.processes import Outcome, Pool, Report, Task
+from nepa3d.execution.tasks import run_tasks
+from nepa3d.shapes.cache import CacheError, ShapeCache, needs_distances
 
 KEY = "pt_dist_pc_pool"
 

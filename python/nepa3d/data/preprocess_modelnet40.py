@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from nepa3d import cli
-from nepa3d.data.files import is_macos_metadata
-from nepa3d.data.preprocess_meshes import MeshFlags, ShapeJob, by_key, preprocess_meshes, shape_jobs
-from nepa3d.data.preprocessing import exit_status
-from nepa3d.data.runner import Report
+from nepa3d.corpora.preprocess_meshes import MeshFlags, ShapeJob, by_key, preprocess_meshes, shape_jobs
+from nepa3d.corpora.preprocessing import exit_status
+from nepa3d.execution.files import is_macos_metadata
+from nepa3d.execution.processes import Report
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d import cli
-from nepa3d.data import scan_variants
-from nepa3d.data.files import is_macos_metadata, read_json, write_json, write_npz, write_text
-from nepa3d.data.mesh import BadShapeError, Reason
-from nepa3d.data.objects import write_objects
-from nepa3d.data.preprocessing import RunFlags, claim, exit_status, preprocess, settings_file
-from nepa3d.data.query_pools import PoolSettings
-from nepa3d.data.runner import Report, Unwritten
-from nepa3d.data.scans import normalize_scan, scan_pools
+from nepa3d.corpora import scan_variants
+from nepa3d.corpora.objects import write_objects
+from nepa3d.corpora.preprocessing import RunFlags, claim, exit_status, preprocess, settings_file
+from nepa3d.execution.files import is_macos_metadata, read_json, write_json, write_npz, write_text
+from nepa3d.execution.processes import Report, Unwritten
+from nepa3d.shapes.mesh import BadShapeError, Reason
+from nepa3d.shapes.query_pools import PoolSettings
+from nepa3d.shapes.scans import normalize_scan, scan_pools
 
 SPLITS = ("train", "test")
 MAX_LABEL = 999  # class_XXX

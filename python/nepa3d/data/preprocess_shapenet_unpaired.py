@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from nepa3d import cli
-from nepa3d.data.files import read_json, remove_temporaries, temporary_prefix, write_json
 from nepa3d.data.shapenet_unpaired_split import EVALUATION, PARTS
-from nepa3d.progress_bar import progress_bar
+from nepa3d.execution.files import read_json, remove_temporaries, temporary_prefix, write_json
+from nepa3d.execution.progress_bar import progress_bar
 
 LinkMode = Literal["symlink", "hardlink", "copy"]
 

@@ -13,9 +13,9 @@ import numpy as np
 from tabulate import tabulate
 
 from nepa3d import cli
-from nepa3d.data.files import write_json
-from nepa3d.data.shape_list import list_shapes
-from nepa3d.data.splits import class_of
+from nepa3d.corpora.shape_list import list_shapes
+from nepa3d.corpora.splits import class_of
+from nepa3d.execution.files import write_json
 
 PARTS = ("train_mesh", "train_pc", "train_udf")
 EVALUATION = "eval"

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from nepa3d import cli, ops
-from nepa3d.data.cache import POOLS, CacheError, ShapeCache, field_of, needs_distances
-from nepa3d.data.files import TEMPORARY_PREFIX, read_json, write_json, write_text
-from nepa3d.data.preprocess_meshes import keys_path
+from nepa3d.corpora.preprocess_meshes import keys_path
+from nepa3d.corpora.preprocessing import settings_file
+from nepa3d.corpora.shape_list import list_shapes
 from nepa3d.data.preprocess_shapenet import shape_key
-from nepa3d.data.preprocessing import settings_file
-from nepa3d.data.query_pools import random_stream
-from nepa3d.data.runner import Pool, Task, run_tasks
-from nepa3d.data.shape_list import list_shapes
+from nepa3d.execution.files import TEMPORARY_PREFIX, read_json, write_json, write_text
+from nepa3d.execution.processes import Pool, Task
+from nepa3d.execution.tasks import run_tasks
+from nepa3d.shapes.cache import POOLS, CacheError, ShapeCache, field_of, needs_distances
+from nepa3d.shapes.query_pools import random_stream
 
 REQUIRED = ("pc_xyz", "pt_xyz_pool", "pt_dist_pool")
 RAYS = ("ray_o_pool", "ray_d_pool", "ray_hit_pool", "ray_t_pool", "ray_n_pool")

@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from nepa3d import cli, ops
-from nepa3d.data.cache import ShapeCache
-from nepa3d.data.files import atomic_path, write_json, write_npz
-from nepa3d.data.mesh import BadShapeError, Mesh, Reason, load_mesh
+from nepa3d.corpora.preprocessing import RunFlags, exit_status, preprocess
+from nepa3d.corpora.splits import mesh_test_split
 from nepa3d.data.preprocess_shapenet import find_meshes
-from nepa3d.data.preprocessing import RunFlags, exit_status, preprocess
-from nepa3d.data.query_pools import look_at_origin, random_stream
-from nepa3d.data.runner import Report, Unwritten
-from nepa3d.data.splits import mesh_test_split
-from nepa3d.progress_bar import progress_bar
+from nepa3d.execution.files import atomic_path, write_json, write_npz
+from nepa3d.execution.processes import Report, Unwritten
+from nepa3d.execution.progress_bar import progress_bar
+from nepa3d.shapes.cache import ShapeCache
+from nepa3d.shapes.mesh import BadShapeError, Mesh, Reason, load_mesh
+from nepa3d.shapes.query_pools import look_at_origin, random_stream
 
 FILES = {"train": "training_objectdataset.h5", "test": "test_objectdataset.h5"}  # as the real data set's
 AXES = ("x", "y", "z")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nepa3d.models.causal_transformer import CausalTransformer
-from nepa3d.token.schema import FEATURE_DIM, N_TYPES_QA
+from nepa3d.samples.schema import FEATURE_DIM, N_TYPES_QA
 
 
 class QueryNepa(nn.Module):

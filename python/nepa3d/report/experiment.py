@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from nepa3d import configuration
 from nepa3d.analysis.fewshot_table import FewShotRun, read_runs
 from nepa3d.analysis.tables import probe_of
+from nepa3d.cli import configuration
 
 Json = dict[str, Any]
 

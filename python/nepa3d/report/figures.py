@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nepa3d.analysis.attention_maps import AttentionMap
 from nepa3d.analysis.fewshot_table import Row
-from nepa3d.analysis.ray_quality import RayAgreement
-from nepa3d.data.cache import ShapeCache
-from nepa3d.data.files import atomic_open
+from nepa3d.execution.files import atomic_open
+from nepa3d.models.attention_maps import AttentionMap
+from nepa3d.probes.ray_quality import RayAgreement
 from nepa3d.report import panels
 from nepa3d.report.panels import FAINT, INK, OTHER, PALETTE
+from nepa3d.shapes.cache import ShapeCache
 from nepa3d.train.diagnostics import Diagnosis
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from nepa3d.analysis import fewshot_table
-from nepa3d.analysis.intervals import cell
 from nepa3d.analysis.tables import Table, completion_notes, retrieval_notes
+from nepa3d.probes.intervals import cell
 from nepa3d.report.experiment import Experiment, Json
 from nepa3d.train.diagnostics import Diagnosis
 

@@ -18,24 +18,25 @@ import numpy as np
 import tyro
 import yaml
 
-from nepa3d import cli, provenance
+from nepa3d import cli
 from nepa3d.analysis import fewshot_table
-from nepa3d.analysis.attention_maps import attention_maps
-from nepa3d.analysis.embedding import ProbeRequest, open_probe
-from nepa3d.analysis.ray_quality import ray_agreement
 from nepa3d.analysis.tables import Table
-from nepa3d.data.dataset import SampleSettings
-from nepa3d.data.files import write_json, write_text
-from nepa3d.data.loader import Request, evaluation_batch
-from nepa3d.data.shape_list import list_shapes
+from nepa3d.corpora.shape_list import list_shapes
+from nepa3d.execution import provenance
+from nepa3d.execution.files import write_json, write_text
+from nepa3d.execution.progress_bar import progress_bar
+from nepa3d.models.attention_maps import attention_maps
+from nepa3d.models.checkpoint import Checkpoint, load_checkpoint
+from nepa3d.models.embedding import ProbeRequest, open_probe
 from nepa3d.ops.attention import DualMask, dual_mask
-from nepa3d.progress_bar import progress_bar
+from nepa3d.probes.ray_quality import ray_agreement
 from nepa3d.report import figures, findings, panels, picture
 from nepa3d.report.experiment import Experiment, Json, read_experiment
 from nepa3d.report.scenes import Scene, read_scenes
 from nepa3d.report.verdicts import verdicts
-from nepa3d.token.schema import sequence_length
-from nepa3d.train.checkpoint import Checkpoint, load_checkpoint
+from nepa3d.samples.dataset import SampleSettings
+from nepa3d.samples.loader import Request, evaluation_batch
+from nepa3d.samples.schema import sequence_length
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d import cli
-from nepa3d.analysis.ranking import chance_metrics
 from nepa3d.analysis.tables import probe_of, read_result
-from nepa3d.data.cache import ShapeCache
-from nepa3d.data.files import atomic_open
-from nepa3d.data.shape_list import list_shapes
+from nepa3d.corpora.shape_list import list_shapes
+from nepa3d.execution.files import atomic_open
+from nepa3d.probes.ranking import chance_metrics
 from nepa3d.report import panels
+from nepa3d.shapes.cache import ShapeCache
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase, SubFigure

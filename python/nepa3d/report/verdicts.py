@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from nepa3d.analysis.intervals import cell
+from nepa3d.probes.intervals import cell
 from nepa3d.report.experiment import Experiment, Json
 from nepa3d.report.findings import PROBES, name_of
 

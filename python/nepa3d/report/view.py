@@ -12,8 +12,8 @@ import tyro
 from tabulate import tabulate
 
 from nepa3d import cli
-from nepa3d.data.cache import ShapeCache
 from nepa3d.report import picture
+from nepa3d.shapes.cache import ShapeCache
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nepa3d.backends import require_backend
-from nepa3d.data.dataset import SampleSettings
-from nepa3d.data.loader import Request, ahead, training_batch
-from nepa3d.data.mixed_pretrain import Component, draw_mixture, load_mix
-from nepa3d.data.shape_list import open_shapes
+from nepa3d.corpora.shape_list import open_shapes
+from nepa3d.samples.dataset import SampleSettings
+from nepa3d.samples.loader import Request, ahead, training_batch
+from nepa3d.samples.mixes import Component, draw_mixture, load_mix
+from nepa3d.shapes.views import require_backend
 from nepa3d.train.distributed import World
 
 T = TypeVar("T")

@@ -18,15 +18,14 @@ from tabulate import tabulate
 from torch import Tensor
 
 from nepa3d import cli
-from nepa3d.backends import VoxelSettings, require_backend
-from nepa3d.data.dataset import SampleSettings
-from nepa3d.data.files import remove_temporaries, write_json
+from nepa3d.execution.files import remove_temporaries, write_json
+from nepa3d.execution.progress_bar import progress_bar
+from nepa3d.models.checkpoint import build_model, load_checkpoint, model_for, read_tensors, write_tensors
 from nepa3d.models.classifier import Classifier
 from nepa3d.models.query_nepa import QueryNepa
-from nepa3d.progress_bar import progress_bar
-from nepa3d.token.schema import N_TYPES_QA
-from nepa3d.train.checkpoint import build_model, load_checkpoint, model_for, read_tensors, write_tensors
-from nepa3d.train.labelled import (
+from nepa3d.probes.scores import Scores, draw_confusion, score
+from nepa3d.samples.dataset import SampleSettings
+from nepa3d.samples.labelled import (
     GroupBy,
     Sets,
     View,
@@ -36,7 +35,8 @@ from nepa3d.train.labelled import (
     split_sets,
     training_batches,
 )
-from nepa3d.train.scores import Scores, draw_confusion, score
+from nepa3d.samples.schema import N_TYPES_QA
+from nepa3d.shapes.views import VoxelSettings, require_backend
 
 KEEP_EVERY = 60.0  # seconds between two savings of the state to go on from
 HARMLESS = ("save_dir", "num_workers")  # these change no number

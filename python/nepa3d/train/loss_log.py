@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nepa3d.data.files import write_text
+from nepa3d.execution.files import write_text
 
 NAMES = ("loss.jsonl", "diagnostics.jsonl")
 

@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nepa3d import cli
-from nepa3d.backends import VoxelSettings
-from nepa3d.data.dataset import SampleSettings
-from nepa3d.data.files import remove_temporaries
+from nepa3d.execution.files import remove_temporaries
+from nepa3d.execution.progress_bar import Progress, progress_bar
+from nepa3d.models.checkpoint import Checkpoint, load_optimizer, load_weights, model_for, save_checkpoint
 from nepa3d.ops.attention import DualMask
-from nepa3d.progress_bar import Progress, progress_bar
-from nepa3d.train.checkpoint import Checkpoint, load_optimizer, load_weights, model_for, save_checkpoint
+from nepa3d.samples.dataset import SampleSettings
+from nepa3d.shapes.views import VoxelSettings
 from nepa3d.train.corpus import Batch, Corpus, EpochBatches, open_corpus
 from nepa3d.train.distributed import World, world
 from nepa3d.train.loss_log import Curves, append_lines, keep_steps

@@ -6,7 +6,7 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from nepa3d.train.checkpoint import Checkpoint, load_checkpoint
+from nepa3d.models.checkpoint import Checkpoint, load_checkpoint
 from nepa3d.train.distributed import World
 
 

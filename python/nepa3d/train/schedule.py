@@ -6,7 +6,7 @@ import math
 from typing import Literal, Protocol
 
 from nepa3d.ops.attention import DualMask
-from nepa3d.token.draws import SEED_STRIDE
+from nepa3d.samples.draws import SEED_STRIDE
 
 
 class Schedule(Protocol):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nepa3d.models.query_nepa import QueryNepa
 from nepa3d.ops.attention import DualMask, remaining_edges
-from nepa3d.token.schema import N_TYPES_QA, TokenType
+from nepa3d.samples.schema import N_TYPES_QA, TokenType
 from nepa3d.train.corpus import Batch
 from nepa3d.train.diagnostics import Diagnosis, diagnose
 from nepa3d.train.distributed import World

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nepa3d.token.schema import TokenType
+from nepa3d.samples.schema import TokenType
 from nepa3d.train.objectives.objective import Choice, Objective, Tokens, mean
 
 

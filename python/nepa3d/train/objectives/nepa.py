@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from nepa3d.token.schema import TokenType
+from nepa3d.samples.schema import TokenType
 from nepa3d.train.objectives.objective import Choice, Objective, Tokens, mean
 
 _ANSWERS = (TokenType.A_POINT, TokenType.A_RAY)

@@ -1,0 +1,85 @@
+"""What a run was asked to do: saved beside what it wrote, and read again by ``--config``."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal, Union
+
+import yaml
+
+from nepa3d.execution import files, provenance
+
+SUFFIX = ".config.yaml"
+
+
+def beside(output: Path, module: str) -> Path:
+    """Where the configuration of what is in the folder, or the file, ``output`` is kept."""
+    return output / f"{module.rpartition('.')[2]}{SUFFIX}" if output.is_dir() else output.with_suffix(SUFFIX)
+
+
+def save(path: Path, module: str, config: Any) -> None:
+    """Write all flags of the dataclass ``config`` of the command ``module``, and what ran it, as YAML."""
+    flags = {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    content = {"command": module, "run": provenance.describe(), "flags": flags}
+    again = f"# python -m {module} --config THIS_FILE does it again; flags after it take precedence\n"
+    files.write_text(path, again + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def load(path: Path, module: str, config_type: type[Any]) -> dict[str, Any]:
+    """The flags a file gives, as ``config_type`` has them; ValueError names the file and what is wrong with it."""
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("flags"), dict):
+        raise ValueError(f"{path} has no flags, expected a file that a command left beside its output")
+    if content.get("command", module) != module:
+        raise ValueError(f"{path} is of the command {content['command']}, expected {module}")
+    hints = typing.get_type_hints(config_type)
+    flags = {}
+    for name, value in content["flags"].items():
+        if name not in hints:
+            near = difflib.get_close_matches(str(name), hints, 1)
+            raise ValueError(f"{path}: there is no flag {name!r}" + (f", did you mean {near[0]}?" if near else ""))
+        try:
+            flags[name] = _typed(value, hints[name])
+        except TypeError:
+            raise ValueError(f"{path}: {name} must be {_spelled(hints[name])}, got {value!r}") from None
+    return flags
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as YAML knows it."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def _typed(value: Any, hint: Any) -> Any:
+    """A value of YAML as ``hint`` has it; TypeError if it has no such values."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return None if value is None and type(None) in arguments else _typed(value, arguments[0])
+    if origin is Literal and value in arguments and type(value) is type(arguments[arguments.index(value)]):
+        return value
+    if origin is tuple and isinstance(value, list):
+        if arguments[-1] is not ... and len(value) != len(arguments):
+            raise TypeError
+        return tuple(_typed(item, arguments[0]) for item in value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if hint is float and type(value) in (int, float):
+        return float(value)
+    if origin is None and type(value) is hint:
+        return value
+    raise TypeError
+
+
+def _spelled(hint: Any) -> str:
+    """A type as an error names it."""
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "").replace("pathlib.", "")

@@ -1,0 +1,95 @@
+"""One mesh file becomes one cache file: what the commands for mesh corpora share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nepa3d.corpora.preprocessing import RunFlags, preprocess
+from nepa3d.execution.files import write_json, write_npz, write_text
+from nepa3d.execution.processes import Report, Unwritten
+from nepa3d.shapes.mesh import MAX_FACES, load_mesh
+from nepa3d.shapes.query_pools import PoolSettings, build_pools
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshFlags(PoolSettings, RunFlags):
+    """The flags of a command that turns meshes into caches, beside where they lie."""
+
+    pt_query_chunk: int = 2048
+    """Has no effect: the kernels need no chunks. Accepted for compatibility with the original."""
+    ray_query_chunk: int = 2048
+    """Has no effect, see pt_query_chunk."""
+    seed: int = 0
+    """Seed of all samples; -1: a different one in every run."""
+    max_faces: int = MAX_FACES
+    """Meshes with more triangles are refused."""
+
+    def pools(self) -> PoolSettings:
+        """What decides the content of a cache file, beside the mesh and the seed."""
+        return PoolSettings(**{f.name: getattr(self, f.name) for f in fields(PoolSettings)})
+
+    def content(self) -> dict[str, Any]:
+        """The settings that decide what is in a cache file."""
+        return {name: getattr(self, name) for name in [*(f.name for f in fields(PoolSettings)), "seed"]}
+
+
+@dataclass(frozen=True)
+class ShapeJob:
+    """One mesh to turn into one cache file."""
+
+    key: str  # "class/id"
+    mesh: Path
+    out: Path
+    settings: PoolSettings
+    seed: int
+    max_faces: int = MAX_FACES
+
+
+def compute_shape(job: ShapeJob) -> Unwritten:
+    """The cache file of one mesh, to be written, and what cleaning the mesh dropped."""
+    mesh = load_mesh(job.mesh, max_faces=job.max_faces)
+    pools = build_pools(mesh, job.settings, job.seed, job.key)
+    return Unwritten(mesh.repaired, partial(write_npz, job.out, pools), mesh.suspicious)
+
+
+def shape_jobs(flags: MeshFlags, out_root: Path, split: str, meshes: Mapping[str, Path]) -> list[ShapeJob]:
+    """The jobs of the meshes of one split, given by key, in the order of the keys."""
+    settings = flags.pools()
+    return [
+        ShapeJob(key, meshes[key], out_root / split / f"{key}.npz", settings, flags.seed, flags.max_faces)
+        for key in sorted(meshes)
+    ]
+
+
+def preprocess_meshes(
+    flags: MeshFlags, out_root: Path, splits: Mapping[str, Sequence[ShapeJob]], settings: Mapping[str, Any], name: str
+) -> Report:
+    """``preprocess`` the meshes of each split, and write lists of them to ``<out_root>/_splits/<split>.txt``.
+
+    The shapes' keys are beside these, as only the command knows which parts of a path they are.
+    """
+    report = preprocess(flags, out_root, splits, compute_shape, settings, name)
+    for split, of_split in splits.items():
+        manifest = "".join(sorted(f"{job.mesh}\n" for job in of_split))
+        write_text(out_root / "_splits" / f"{split}.txt", manifest)
+        write_json(keys_path(out_root, split), {"keys": [job.key for job in of_split]})
+    return report
+
+
+def keys_path(out_root: Path, split: str) -> Path:
+    """Where the keys of the shapes of a split are listed, also of those that could not be made."""
+    return out_root / "_splits" / f"{split}_keys.json"
+
+
+def by_key(keyed: Sequence[tuple[str, Path]]) -> dict[str, Path]:
+    """Meshes by shape; two of one name would overwrite each other, and are refused."""
+    found: dict[str, Path] = {}
+    for key, path in keyed:
+        if key in found:
+            raise ValueError(f"two meshes are both shape {key}: {found[key]} and {path}")
+        found[key] = path
+    return found

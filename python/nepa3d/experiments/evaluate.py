@@ -1,0 +1,223 @@
+"""The whole matrix of probes for a list of checkpoints, controls included, and the document's tables of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from nepa3d import cli
+from nepa3d.analysis.tables import collect, read_result
+from nepa3d.execution.files import write_text
+from nepa3d.execution.jobs import Job, JobFlags
+from nepa3d.models.embedding import Precision
+from nepa3d.probes.classifiers import SETTINGS
+from nepa3d.probes.intervals import cell
+
+RETRIEVAL, COMPLETION = "nepa3d.analysis.retrieval_ucpr", "nepa3d.analysis.completion_cpac_udf"
+CLASSES = "nepa3d.analysis.classification_probes"
+SHORT = {"mesh": "mesh", "udfgrid": "udf", "pointcloud_noray": "pc"}
+PAIRS = (  # the document's, section 8.8
+    ("mesh", "udfgrid"),
+    ("udfgrid", "mesh"),
+    ("mesh", "pointcloud_noray"),
+    ("pointcloud_noray", "udfgrid"),
+)
+ABLATED = ("pointcloud_noray", "udfgrid")
+CONTROLS = {  # of completion: flags beside the document's
+    "": (),
+    "disjoint": ("--query_source", "pool_disjoint"),
+    "grid": ("--query_source", "grid"),
+    "mismatched": ("--context", "mismatched"),
+    "absent": ("--context", "absent"),
+}
+GALLERY_SEED = 999
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(JobFlags):
+    """Run all probes and controls for several checkpoints and print the results side by side.
+
+    Retrieval on four pairs of views with two ablations, completion with four controls and, with labelled_root, classes
+    of frozen features. Finished results are skipped, so the same command resumes an interrupted evaluation.
+
+    Example: nepa3d evaluate --ckpts runs/a/last.pt runs/b/last.pt --cache_root data/shapenet_unpaired_cache_v1
+    """
+
+    ckpts: tuple[Path, ...]
+    """Checkpoints; each is known by its folder's name."""
+    cache_root: str = "data/shapenet_unpaired_cache_v1"
+    """Unpaired cache."""
+    split: str = "eval"
+    """Split that is probed."""
+    head_train_split: str = "train_udf"
+    """Split the completion's head is fitted on."""
+    labelled_root: str = ""
+    """Cache with the splits train and test whose classes are probed; left out: none."""
+    labelled_backend: str = "pointcloud_noray"
+    """View of its shapes."""
+    results: Path = Path("results")
+    """Folder of the JSON files and of evaluation.md."""
+    logs: Path = Path("logs/analysis")
+    """Folder of the logs."""
+    max_files: int = 1000
+    """Shapes of a retrieval; 0: all."""
+    max_shapes: int = 800
+    """Shapes of a completion; 0: all."""
+    n_context: int = 256
+    """Context points of a completion."""
+    n_query: int = 256
+    """Query points of a completion."""
+    n_seeds: int = 3
+    """Evaluation seeds of each figure."""
+    precision: Precision = "float32"
+    """Of the models' products; bf16 is faster on a GPU and moves figures a little."""
+
+    def name_of(self, checkpoint: Path) -> str:
+        """What a checkpoint is known by, in tables and files: its folder, and a precision that is not the usual one."""
+        folder = checkpoint.parent.name
+        return folder if self.precision == "float32" else f"{folder}_{self.precision}"
+
+    @property
+    def names(self) -> list[str]:
+        """Of all checkpoints."""
+        return [self.name_of(path) for path in self.ckpts]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = self.names
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"ckpts must lie in folders of different names, got {', '.join(names) or 'none'}")
+        if self.n_seeds < 1:
+            raise ValueError(f"n_seeds must be at least 1, got {self.n_seeds}")
+
+
+def plan(config: Config) -> list[Job]:
+    """The jobs, checkpoint by checkpoint. ``ValueError`` naming the checkpoints that are not there."""
+    missing = [f"{path}" for path in config.ckpts if not path.exists()]
+    if missing:
+        raise ValueError(f"ckpts: there is no {', '.join(missing)}")
+    return [job for path in config.ckpts for job in _jobs(config, path)]
+
+
+def _jobs(config: Config, checkpoint: Path) -> Iterator[Job]:
+    name = config.name_of(checkpoint)
+    both = ("--ckpt", f"{checkpoint}", "--n_seeds", f"{config.n_seeds}", "--precision", config.precision)
+    common = ("--cache_root", config.cache_root, "--split", config.split, *both)
+    sizes = (
+        "--max_shapes",
+        f"{config.max_shapes}",
+        "--n_context",
+        f"{config.n_context}",
+        "--n_query",
+        f"{config.n_query}",
+    )
+    head = ("--head_train_split", config.head_train_split, "--head_train_backend", "udfgrid")
+    seeds = ("--eval_seed", "0", "--eval_seed_gallery", f"{GALLERY_SEED}", "--max_files", f"{config.max_files}")
+
+    def job(tag: str, module: str, *flags: str) -> Job:
+        out = config.results / f"{tag}.json"
+        return Job(tag, module, (*flags, "--out_json", f"{out}"), out, config.logs / f"{tag}.log")
+
+    for query, gallery in PAIRS:
+        tag = f"ucpr_{name}_{SHORT[query]}2{SHORT[gallery]}"
+        flags = ("--query_backend", query, "--gallery_backend", gallery, *seeds)
+        yield job(tag, RETRIEVAL, *common, *flags)
+        if (query, gallery) == ABLATED:
+            for what in ("xyz", "dist"):
+                yield job(f"{tag}_ablate_{what}", RETRIEVAL, *common, *flags, f"--ablate_point_{what}")
+    for control, more in CONTROLS.items():
+        tag = f"cpac_{name}_pc2udf_nontrans" + (f"_{control}" if control else "")
+        yield job(tag, COMPLETION, *common, "--context_backend", "pointcloud_noray", *head, *sizes, *more)
+    if config.labelled_root:
+        where = ("--cache_root", config.labelled_root, "--backend", config.labelled_backend)
+        yield job(f"probe_cls_{name}", CLASSES, *where, *both)
+
+
+def side_by_side(config: Config) -> str:
+    """Tables 8.9 and 8.10 of the document, a column a checkpoint, and the classes of frozen features; Markdown.
+
+    What is not done is left out.
+    """
+    names = config.names
+    found = {path.stem: read_result(f"{path}") for path in sorted(config.results.glob("*.json"))}
+    first = found.get(f"ucpr_{names[0]}_mesh2udf", {})
+    rows = []
+    for query, gallery in PAIRS:
+        tags = [f"ucpr_{name}_{SHORT[query]}2{SHORT[gallery]}" for name in names]
+        row = [_figures(found.get(tag)) for tag in tags]
+        plain = next((found[tag]["raw_distances"] for tag in tags if tag in found), None)
+        rows.append([f"`{query} -> {gallery}`", *row, _figures(plain), _figures(first.get("chance"))])
+    heads = ["Pair, R@1/R@5/R@10/mAP", *names, "plain distances, no model", "chance"]
+    text = [tabulate(rows, heads, tablefmt="pipe", disable_numparse=True)]
+
+    pair = "2".join(SHORT[view] for view in ABLATED)
+    kinds = {"Base": "", "`ablate_point_xyz`": "_ablate_xyz", "`ablate_point_dist`": "_ablate_dist"}
+    rows = [[n, *(_figures(found.get(f"ucpr_{n}_{pair}{k}"), ("r@1", "mAP")) for k in kinds.values())] for n in names]
+    text.append(tabulate(rows, ["Model, R@1/mAP", *kinds], tablefmt="pipe", disable_numparse=True))
+
+    rows = []
+    for name in names:
+        for control in CONTROLS:
+            result = found.get(f"cpac_{name}_pc2udf_nontrans" + (f"_{control}" if control else ""))
+            if result:
+                copy = result["nearest_copy"]
+                figures = [cell(result[key], 5) for key in ("mae", "rmse", "iou@tau")]
+                between = cell(tuple(result["interval"]["mae"]), 5)
+                rows.append(
+                    [name, control or "as the document", *figures, between, cell(copy["mae"], 5) if copy else ""]
+                )
+    heads = ["Model", "Control", "MAE", "RMSE", "IoU@tau", "MAE, 95 % over shapes", "MAE of the nearest copy"]
+    text.append(tabulate(rows, heads, tablefmt="pipe", disable_numparse=True))
+
+    classes = {name: found[tag] for name in names if (tag := f"probe_cls_{name}") in found}
+    if classes:
+        heads = ["Accuracy/balanced accuracy", *SETTINGS]
+        text.append(tabulate(_class_rows(classes), heads, tablefmt="pipe", disable_numparse=True))
+    return "\n\n".join(text) + "\n"
+
+
+def _class_rows(results: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """Accuracies by probe: of each model, trained and untrained, then of what needs none, once where it is the same."""
+    kinds: list[tuple[str, dict[str, Any]]] = []
+    for name, result in results.items():
+        kinds.append((name, result))
+        if result["random_init"]:
+            kinds.append((f"{name}, untrained", result["random_init"]))
+    for result in results.values():
+        kinds.append(("plain distances, no model", result["raw_distances"]))
+        for who, control in (("commonest class of train", "majority"), ("chance", "chance")):
+            kinds.append((who, dict.fromkeys(SETTINGS, result[control])))
+    rows = [(who, *(_figures(of[kind], ("accuracy", "balanced_accuracy")) for kind in SETTINGS)) for who, of in kinds]
+    return [list(row) for row in dict.fromkeys(rows)]
+
+
+def _figures(result: dict[str, Any] | None, names: Sequence[str] = ("r@1", "r@5", "r@10", "mAP")) -> str:
+    return " / ".join(cell(result[name]) for name in names) if result else "-"
+
+
+def command(config: Config) -> int:
+    """Run what is left; print and write the tables; 3 if a probe failed or a shape could not be read."""
+    jobs = plan(config)
+    finished = config.run(jobs)
+    done = [job for job in jobs if job.result.exists()]
+    if done:
+        beside = side_by_side(config)
+        of_document = [f"{job.result}" for job in done if job.module != CLASSES]
+        tables = collect(of_document) if of_document else []
+        sections = [f"## {table.title}\n\n{table.text('pipe')}\n" for table in tables]
+        write_text(config.results / "evaluation.md", "\n".join(["## Side by side\n", beside, *sections]))
+        print(beside)
+        print(f"tables: {config.results / 'evaluation.md'}")
+    return cli.EXIT_SOME_FAILED if any(job.state == "failed" for job in finished) else cli.EXIT_OK
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(Config, command, argv, output="results")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,130 @@
+"""The M1 few-shot table: five methods, five numbers of shots, three seeds, on the slots there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nepa3d import cli
+from nepa3d.analysis.fewshot_table import print_tables, read_runs, write_tables
+from nepa3d.execution.jobs import Job, JobFlags
+
+PRETRAINED = {  # folder of each method's pretraining; scratch has none
+    "scratch": "",
+    "shapenet_nepa": "shapenet_mesh_nepa",
+    "shapenet_mesh_udf_nepa": "shapenet_mesh_udf_nepa",
+    "shapenet_mix_nepa": "shapenet_mix_nepa",
+    "shapenet_mix_mae": "shapenet_mix_mae",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(JobFlags):
+    """Fine-tune every method with every number of shots and every seed, in runs/scan_<method>_k<K>_s<seed>.
+
+    A job is skipped if its last.pt exists, so the same command resumes an interrupted table. At the end, the table is
+    printed and written as Markdown, CSV and JSON.
+
+    Example: python -m nepa3d.experiments.m1_table --slots 0,1
+    """
+
+    cache_root: str = "data/scanobjectnn_main_split_v2"
+    """Cache with the splits train and test."""
+    runs_root: Path = Path("runs")
+    """Folder of the runs and of the pretrained models."""
+    logs: Path = Path("logs/finetune/scan_m1_table/jobs")
+    """Folder of the jobs' logs."""
+    results: Path = Path("results")
+    """Folder of m1_table.{md,csv,json}."""
+    methods: str = " ".join(PRETRAINED)
+    """Which models."""
+    shots: str = "0 1 5 10 20"
+    """Training shapes a class; 0: all."""
+    seeds: str = "0 1 2"
+    """Seeds of the head and, with few shots, of which shapes."""
+    pretrain_seed: int = 0
+    """Seed in the names of the pretrained models' folders."""
+    backend: str = "pointcloud_noray"
+    """View of the scans."""
+    epochs: int = 100
+    """Passes over the training set."""
+    batch: int = 128
+    """Sequences a step."""
+    lr: float = 1e-4
+    """Learning rate."""
+    n_point: int = 256
+    """Point queries of scratch; the others have their checkpoint's."""
+    n_ray: int = 256
+    """Ray queries of scratch."""
+    extra: str = ""
+    """More flags of nepa3d.train.finetune_cls, given as --extra="--lr 3e-4"."""
+    scratch_extra: str = ""
+    """More of them for scratch only, such as "--d_model 128"."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unknown = sorted(set(self.methods.split()) - set(PRETRAINED))
+        if unknown:
+            raise ValueError(f"methods must be among {', '.join(PRETRAINED)}, got {', '.join(unknown)}")
+        for name in ("shots", "seeds"):
+            if not all(word.isdecimal() for word in getattr(self, name).split()):
+                raise ValueError(f"{name} must be whole numbers with blanks between them, got {getattr(self, name)!r}")
+
+
+def run_name(method: str, shots: int, seed: int) -> str:
+    """The document's name of a run."""
+    return f"scan_{method}_k{shots}_s{seed}"
+
+
+def plan(config: Config) -> list[Job]:
+    """The jobs: methods, then shots, then seeds. ``ValueError`` naming the pretrained models that are not there."""
+    checkpoints = {method: _checkpoint(config, method) for method in config.methods.split()}
+    missing = [f"{path}" for path in checkpoints.values() if path is not None and not path.exists()]
+    if missing:
+        raise ValueError(f"methods: pretrain first, there is no {', '.join(missing)}")
+    jobs = []
+    for method, checkpoint in checkpoints.items():
+        sizes = ("--n_point", f"{config.n_point}", "--n_ray", f"{config.n_ray}", *config.scratch_extra.split())
+        weights = sizes if checkpoint is None else ("--ckpt", f"{checkpoint}")
+        for shots in map(int, config.shots.split()):
+            for seed in map(int, config.seeds.split()):
+                name = run_name(method, shots, seed)
+                folder = config.runs_root / name
+                flags = (
+                    *("--cache_root", config.cache_root, "--backend", config.backend, "--save_dir", f"{folder}"),
+                    *("--epochs", f"{config.epochs}", "--batch", f"{config.batch}", "--lr", f"{config.lr}"),
+                    *("--seed", f"{seed}", "--val_seed", "0", "--eval_seed", "0", "--fewshot_k", f"{shots}"),
+                    *("--fewshot_seed", f"{seed if shots else 0}", "--mc_eval_k_val", "1", "--mc_eval_k_test", "4"),
+                    *weights,
+                    *config.extra.split(),
+                )
+                log = config.logs / f"{name}.log"
+                jobs.append(Job(name, "nepa3d.train.finetune_cls", flags, folder / "last.pt", log))
+    return jobs
+
+
+def _checkpoint(config: Config, method: str) -> Path | None:
+    """The newest checkpoint of a method's pretraining."""
+    if not PRETRAINED[method]:
+        return None
+    folder = config.runs_root / f"{PRETRAINED[method]}_s{config.pretrain_seed}"
+    kept = sorted(folder.glob("ckpt_ep*.pt"), key=lambda path: (len(path.name), path.name))
+    return kept[-1] if kept else folder / "last.pt"
+
+
+def command(config: Config) -> int:
+    """Run them and print the table; 3 if one failed."""
+    finished = config.run(plan(config))
+    runs = read_runs(config.runs_root)
+    print_tables(runs)
+    write_tables(runs, config.results)
+    return cli.EXIT_SOME_FAILED if any(job.state == "failed" for job in finished) else cli.EXIT_OK
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(Config, command, argv, output="results")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,311 @@
+"""A trained model as a library calls it: embeddings of shapes, distances at any points, surfaces.
+
+Letters: N shapes, M points, D model width.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from nepa3d import __version__
+from nepa3d.corpora.procedural import FAMILIES, procedural_shape
+from nepa3d.execution.files import atomic_open, write_json
+from nepa3d.execution.progress_bar import progress_bar
+from nepa3d.models.checkpoint import Checkpoint, load_checkpoint
+from nepa3d.models.distances import distances_at
+from nepa3d.models.embedding import (
+    Pooling,
+    Precision,
+    Probe,
+    Representation,
+    hidden_states,
+    pick_device,
+    pooled_states,
+    probe_of,
+)
+from nepa3d.models.ridge import RidgeSums, predict
+from nepa3d.models.vectors import normalize
+from nepa3d.samples.completion import CompletionSample, QuerySource, SequenceSettings, sample_of_cache
+from nepa3d.samples.dataset import Sample, SampleSettings, sample_of_answers
+from nepa3d.samples.loader import Request, evaluation_batch
+from nepa3d.samples.tokenizer import draw_rows, evaluation_rng
+from nepa3d.shapes.query_pools import PoolSettings
+from nepa3d.shapes.shape import Shape
+from nepa3d.shapes.views import require_backend
+
+if TYPE_CHECKING:
+    import trimesh
+
+ShapeLike: TypeAlias = "Shape | str | os.PathLike[str]"
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+FORMAT = 1  # of a folder that save writes
+HEAD = "distance_head"  # the tensor of the head among the weights
+BUILT_IN = 64  # procedural shapes that a head is fitted on where none are given
+BUILT_IN_POOLS = PoolSettings(pt_pool=4000, ray_pool=0, no_pc_rays=True)
+GRID = 32  # cells a side where a surface is asked for
+
+
+def load(source: str | os.PathLike[str], *, device: str = "auto", precision: Precision = "float32") -> Encoder:
+    """The encoder of a checkpoint (``.pt``), of a folder that ``Encoder.save`` wrote or that holds a ``last.pt``, or of
+    a repository of the Hugging Face hub (``hf://user/name``, with huggingface_hub installed).
+
+    ``device`` "auto" is a GPU where there is one. ``precision`` "bf16" computes products in bfloat16. Raises
+    ``ValueError`` naming the file and the fault; no code in a file is run.
+    """
+    name = os.fspath(source)
+    folder = _downloaded(name) if name.startswith("hf://") else Path(name)
+    on = pick_device(device)
+    if folder.is_dir() and (folder / CONFIG).is_file():
+        checkpoint, head = _read_folder(folder, on)
+    else:
+        file = folder / "last.pt" if folder.is_dir() else folder
+        if not file.is_file():
+            raise ValueError(f"{name}: neither a checkpoint nor a folder with {CONFIG} or last.pt")
+        checkpoint, head = load_checkpoint(file, device=on), None
+    return Encoder(probe_of(checkpoint, on, precision), checkpoint.args, head)
+
+
+class Encoder:
+    """A frozen model. ``load`` makes one.
+
+    ```python
+    encoder = nepa3d.load("runs/nepa_qa/last.pt")
+    encoder.embed(["chair.obj", "table.npz"], view="pointcloud_noray").shape  # (2, 384)
+    ```
+    """
+
+    def __init__(self, probe: Probe, args: dict[str, Any], head: NDArray[np.float64] | None = None) -> None:
+        self.probe, self.args = probe, args
+        self._head = head
+
+    @property
+    def width(self) -> int:
+        """D, the length of an embedding."""
+        return int(self.probe.model.pos_emb.shape[2])
+
+    def embed(
+        self,
+        shapes: ShapeLike | Iterable[ShapeLike],
+        view: str = "mesh",
+        *,
+        draws: int = 1,
+        seed: int = 0,
+        pooling: Pooling = "eos",
+        representation: Representation = "h",
+        batch: int = 64,
+        progress: bool = False,
+    ) -> NDArray[np.float32]:
+        """Embeddings (N, D) of shapes as ``view`` sees them, each of length 1.
+
+        A shape is a ``Shape``, a cache file (``.npz``) or a mesh file. ``draws`` samples of its queries are embedded,
+        brought to length 1 and averaged; they depend on the shape's name (its path as spelt, if it is a cache file) and
+        on ``seed``, as those of ``nepa3d.analysis.retrieval_ucpr`` do. Raises ``ValueError`` naming a shape that cannot
+        be used.
+        """
+        require_backend(view, "view")
+        _require_positive(draws=draws, batch=batch)
+        wanted: Sequence[ShapeLike] = [shapes] if isinstance(shapes, (Shape, str, os.PathLike)) else [*shapes]
+        found = np.zeros((len(wanted), self.width))
+        with progress_bar(total=len(wanted) * draws, desc="embed", unit="sample", disable=not progress) as bar:
+            for begin in range(0, len(wanted), batch):
+                some = [shape if _is_cache(shape) else as_shape(shape) for shape in wanted[begin : begin + batch]]
+                for draw in range(draws):
+                    features, types = self.samples(some, view, seed, draw)
+                    states = pooled_states(self.probe, features, types, pooling, representation)
+                    found[begin : begin + len(some)] += normalize(states.cpu().numpy())
+                    bar.update(len(some))
+        return normalize(found).astype(np.float32)
+
+    def samples(self, shapes: Sequence[ShapeLike], view: str, seed: int = 0, draw: int = 0) -> Sample:
+        """Features (N, T, 15) and types (N, T) of one draw of each shape's queries, as ``embed`` takes them."""
+        require_backend(view, "view")
+        settings = SampleSettings(self.probe.n_point, self.probe.n_ray, qa=self.probe.qa, eos=self.probe.eos)
+        if all(_is_cache(shape) for shape in shapes):  # by the compiled loader
+            requests = [Request(os.fspath(shape), view, settings) for shape in shapes if not isinstance(shape, Shape)]
+            return evaluation_batch(requests, seed, draw, threads=os.cpu_count() or 1)
+        own = [as_shape(shape) for shape in shapes]
+        samples = [sample_of_answers(shape.name, shape.view(view), settings, seed, draw) for shape in own]
+        return np.stack([features for features, _ in samples]), np.stack([types for _, types in samples])
+
+    def fit_distance_head(
+        self,
+        shapes: Iterable[ShapeLike] | None = None,
+        *,
+        view: str = "pointcloud_noray",
+        ridge_lambda: float = 1e-3,
+        seed: int = 0,
+        batch: int = 16,
+        progress: bool = False,
+    ) -> None:
+        """Fit the linear head through which ``complete`` reads distances off the model's states, by ridge regression
+        towards the distance fields of ``shapes``, whose other points are the context, seen as ``view``.
+
+        Shapes must have a distance field, as those of meshes have. Without shapes, 64 of the built-in procedural corpus
+        serve; the first call of ``complete`` does so if no head is there.
+        """
+        settings = self.sequence(view)
+        sums = RidgeSums(self.width, self.probe.device)
+        wanted = _procedural(BUILT_IN) if shapes is None else [as_shape(shape) for shape in shapes]
+        with progress_bar(total=len(wanted), desc="fit head", unit="shape", disable=not progress) as bar:
+            for begin in range(0, len(wanted), batch):
+                some = wanted[begin : begin + batch]
+                samples = [sample_of_cache(shape, settings, seed) for shape in some]
+                features, types = np.stack([s.features for s in samples]), np.stack([s.types for s in samples])
+                states = hidden_states(self.probe, features, types, wanted=samples[0].query_tokens)
+                target = torch.from_numpy(np.stack([s.target for s in samples])).to(states.device)
+                sums.add(states.flatten(0, 1), target.flatten())
+                bar.update(len(some))
+        self._head = sums.solve(ridge_lambda)
+
+    def complete(
+        self,
+        shape: ShapeLike,
+        queries: ArrayLike,
+        *,
+        view: str = "pointcloud_noray",
+        n_context: int | None = None,
+        seed: int = 0,
+        batch: int = 16,
+    ) -> NDArray[np.float32]:
+        """Distances (M,) to the surface that the model predicts at ``queries`` (M, 3), points of [-1, 1]^3 in the
+        coordinates of the normalised shape.
+
+        The model is told the distances that ``view`` answers at ``n_context`` random point queries of the shape (left
+        out: half of what it takes). They are read through a linear head, see ``fit_distance_head``.
+        """
+        points = np.ascontiguousarray(queries, np.float32)
+        if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
+            raise ValueError(f"queries must be finite and have shape (M, 3), got {points.shape}")
+        settings = self.sequence(view, n_context)
+        own = as_shape(shape)
+        context = own.view(view)
+        rows = draw_rows(len(context.point_xyz), settings.n_context, evaluation_rng(own.name, seed))
+        if len(points) == 0:
+            return np.empty(0, np.float32)
+        predicted, _ = distances_at(points, context, rows, self.probe, self._fitted_head(), settings, batch)
+        return predicted
+
+    def surface(
+        self, shape: ShapeLike, *, resolution: int = GRID, level: float | None = None, **context: Any
+    ) -> trimesh.Trimesh:
+        """The mesh on which the predicted distance is ``level`` (left out: a cell's side), found by marching cubes in a
+        grid of ``resolution`` cells a side. ``context`` goes to ``complete``.
+
+        Raises ``ValueError`` where the predicted distance takes that value nowhere. Needs scikit-image
+        (``nepa3d[surfaces]``).
+        """
+        from nepa3d.samples.completion import cell_centres
+        from nepa3d.shapes.level_set import level_set
+
+        _require_positive(resolution=resolution)
+        drawn_at = 2.0 / resolution if level is None else level
+        field = self.complete(shape, cell_centres(resolution), **context).reshape(3 * (resolution,))
+        found = level_set(field, drawn_at)
+        if found is None:
+            raise ValueError(
+                f"the predicted distance is {drawn_at:g} nowhere: it lies between {field.min():g} and {field.max():g}"
+            )
+        return found
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``model.safetensors`` (the weights, and the distance head if there is one) and ``config.json`` (what
+        the model was trained with) into ``folder``, for ``load``. Each file is written whole or not at all."""
+        folder = Path(folder)
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.probe.model.state_dict().items()}
+        if self._head is not None:
+            tensors[HEAD] = torch.from_numpy(self._head)
+        with atomic_open(folder / WEIGHTS) as file:
+            file.write(save_tensors(tensors, {"format": "pt"}))
+        tokens = {"qa_tokens": int(self.probe.qa), "add_eos": int(self.probe.eos)}
+        args = self.args | tokens | {"n_point": self.probe.n_point, "n_ray": self.probe.n_ray}
+        write_json(folder / CONFIG, {"format": FORMAT, "nepa3d": __version__, "args": args})
+
+    def sequence(self, view: str, n_context: int | None = None, query_source: QuerySource = "pool") -> SequenceSettings:
+        """The settings of a completion sequence: a context seen as ``view``, half of what the model takes unless
+        ``n_context`` is given, and as many queries as it takes beside it."""
+        require_backend(view, "view")
+        room = (self.probe.max_len - 1 - int(self.probe.eos)) // (2 if self.probe.qa else 1)
+        told = room // 2 if n_context is None else n_context
+        if not 1 <= told < room:
+            raise ValueError(f"n_context must be from 1 to {room - 1} for this model, got {told}")
+        return SequenceSettings(view, told, room - told, self.probe.qa, self.probe.eos, query_source)
+
+    def predict_distances(self, sample: CompletionSample) -> NDArray[np.float64]:
+        """Distances (Q,) predicted at the queries of a completion sequence."""
+        hidden = hidden_states(self.probe, sample.features[None], sample.types[None], wanted=sample.query_tokens)
+        return predict(self._fitted_head(), hidden[0])
+
+    def _fitted_head(self) -> NDArray[np.float64]:
+        if self._head is None:
+            self.fit_distance_head()
+        assert self._head is not None
+        return self._head
+
+
+def as_shape(shape: ShapeLike) -> Shape:
+    """A shape from a ``Shape``, a cache file or a mesh file."""
+    if isinstance(shape, Shape):
+        return shape
+    return Shape.from_cache(shape) if _is_cache(shape) else Shape.from_mesh(shape)
+
+
+def _is_cache(shape: ShapeLike) -> bool:
+    return not isinstance(shape, Shape) and Path(shape).suffix == ".npz"
+
+
+def _procedural(count: int) -> list[Shape]:
+    """Shapes of the built-in corpus, of each class in turn."""
+    names = [(name, index) for index in range(math.ceil(count / len(FAMILIES))) for name in FAMILIES][:count]
+    return [
+        Shape.from_mesh(tuple(procedural_shape(name, index, 0)), key=f"{name}/{index}", settings=BUILT_IN_POOLS)
+        for name, index in names
+    ]
+
+
+def _read_folder(folder: Path, device: str) -> tuple[Checkpoint, NDArray[np.float64] | None]:
+    """What ``Encoder.save`` wrote."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if not isinstance(config, dict) or config.get("format") != FORMAT or not isinstance(config.get("args"), dict):
+            raise ValueError(f"expected an object with format {FORMAT} and args")
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG}: {error}") from error
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise ValueError(f"{weights}: there is no such file")
+    try:
+        tensors = load_tensors(weights.read_bytes())
+    except SafetensorError as error:
+        raise ValueError(f"{weights}: {error}") from error
+    head = tensors.pop(HEAD, None)
+    model = {name: tensor.to(device) for name, tensor in tensors.items()}
+    checkpoint = Checkpoint(model=model, opt={}, scaler=None, args=config["args"], epoch=0, step=0, path=str(weights))
+    return checkpoint, None if head is None else head.numpy().astype(np.float64)
+
+
+def _downloaded(name: str) -> Path:
+    """The folder of a repository ``hf://user/name``, fetched if it is not there."""
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise ValueError(f"{name}: huggingface_hub is not installed: pip install 'nepa3d[hub]'") from error
+    return Path(snapshot_download(name.removeprefix("hf://"), allow_patterns=[WEIGHTS, CONFIG]))
+
+
+def _require_positive(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")

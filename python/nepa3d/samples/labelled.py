@@ -1,0 +1,120 @@
+"""Shapes with class labels: training, validation and test sets, and their batches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nepa3d.corpora.objects import objects_of
+from nepa3d.corpora.shape_list import list_shapes
+from nepa3d.corpora.splits import class_of, grouped_validation, k_shot
+from nepa3d.samples.dataset import SampleSettings
+from nepa3d.samples.loader import Request, ahead, evaluation_batch, training_batch
+
+GroupBy = Literal["object", "file"]
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Paths of the three sets, and the names of the classes by label."""
+
+    train: list[str]
+    validation: list[str]
+    test: list[str]
+    classes: list[str]
+
+    def labels(self, paths: Sequence[str]) -> NDArray[np.int64]:
+        """The label (n,) of each path: the place of its folder's name among the classes."""
+        known = {name: label for label, name in enumerate(self.classes)}
+        return np.array([known[class_of(path)] for path in paths], np.int64)
+
+
+def split_sets(
+    cache_root: str, val_ratio: float, val_seed: int, fewshot_k: int, fewshot_seed: int, group_by: GroupBy = "file"
+) -> Sets:
+    """Test is the cache's own. Of its train split a stratified part is validation; of the rest K shots a class, or all.
+
+    By ``object`` all files of an object are validation, or none. ``ValueError`` if a class of the test set has no
+    training shape.
+    """
+    every, test = list_shapes(cache_root, "train"), list_shapes(cache_root, "test")
+    objects = objects_of(cache_root, "train", every) if group_by == "object" else every
+    validation = grouped_validation(every, objects, val_ratio, val_seed)
+    held_out = set(validation)
+    train = [path for path in every if path not in held_out]
+    if fewshot_k > 0:
+        train = k_shot(train, fewshot_k, fewshot_seed)
+    classes = sorted({class_of(path) for path in train})
+    unknown = sorted({class_of(path) for path in test} - set(classes))
+    if unknown:
+        raise ValueError(f"{cache_root}: test has classes that train has not: {', '.join(unknown)}")
+    return Sets(train, validation, test, classes)
+
+
+def short_classes(train: Sequence[str], fewshot_k: int) -> dict[str, int]:
+    """Classes of the training set with less than ``fewshot_k`` shapes, and how many they have."""
+    counts = Counter(map(class_of, train))
+    return {name: counts[name] for name in sorted(counts) if counts[name] < fewshot_k}
+
+
+def shortage(fewshot_k: int, short: Mapping[str, int]) -> str:
+    """What ``short_classes`` found, in a line."""
+    told = ", ".join(f"{name} {count}" for name, count in short.items())
+    return f"fewshot_k {fewshot_k} is more than these classes have training shapes, all of which are used: {told}"
+
+
+@dataclass(frozen=True)
+class View:
+    """How the shapes of a set become sequences, and how they are read."""
+
+    backend: str
+    settings: SampleSettings
+    batch: int
+    threads: int
+
+    def requests(self, paths: Sequence[str]) -> list[Request]:
+        """A request a path."""
+        return [Request(path, self.backend, self.settings) for path in paths]
+
+
+def training_batches(
+    sets: Sets, view: View, seed: int, epoch: int, *, drop_ray_prob: float
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Features (B, T, 15), types (B, T) and labels (B,) of the training set in an order of (seed, epoch)."""
+    order = np.random.default_rng([seed, epoch]).permutation(len(sets.train))
+    view = replace(view, settings=replace(view.settings, drop_ray_prob=drop_ray_prob))
+    requests, labels = view.requests(sets.train), sets.labels(sets.train)
+
+    def read(begin: int) -> tuple[Tensor, Tensor, Tensor]:
+        rows = order[begin : begin + view.batch]
+        places = range(begin, begin + len(rows))
+        chosen = [requests[row] for row in rows]
+        features, types = training_batch(chosen, seed, epoch, places, threads=max(1, view.threads))
+        return torch.from_numpy(features), torch.from_numpy(types), torch.from_numpy(labels[rows])
+
+    starts = range(0, len(order), view.batch)
+    return ahead(read, starts) if view.threads else map(read, starts)
+
+
+def evaluation_batches(
+    paths: Sequence[str], view: View, eval_seed: int, resamples: int
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """For each resample of each run of paths: the place of the first path, features (B, T, 15) and types (B, T)."""
+    requests = view.requests(paths)
+    parts = [(begin, resample) for begin in range(0, len(paths), view.batch) for resample in range(resamples)]
+
+    def read(number: int) -> tuple[int, Tensor, Tensor]:
+        begin, resample = parts[number]
+        chosen = requests[begin : begin + view.batch]
+        features, types = evaluation_batch(chosen, eval_seed, resample, threads=max(1, view.threads))
+        return begin, torch.from_numpy(features), torch.from_numpy(types)
+
+    numbers = range(len(parts))
+    return ahead(read, numbers) if view.threads else map(read, numbers)

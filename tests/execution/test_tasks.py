@@ -1,0 +1,90 @@
+"""Shapes in worker processes: a bad one costs only itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from nepa3d.execution.processes import Outcome, Pool, Report, Task
+from nepa3d.execution.tasks import run_tasks
+from nepa3d.shapes.mesh import BadShapeError, Reason
+
+
+def work(job: tuple[str, str]) -> str:
+    what, folder = job
+    if what == "bad mesh":
+        raise BadShapeError("a.obj", Reason.NO_FACES, "3 vertices and no face")
+    if what == "no space":
+        raise OSError(28, "No space left on device", "b.npz")
+    if what == "bug":
+        raise ZeroDivisionError("division by zero")
+    if what == "no memory":
+        raise MemoryError
+    if what == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if what == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "endless":
+        time.sleep(60)
+    if what == "repaired":
+        return "2 degenerate faces"
+    Path(folder, what).touch()
+    return ""
+
+
+def run(tmp_path: Path, jobs: list[str], pool: Pool) -> dict[str, Outcome]:
+    tasks = [Task(name, (name, f"{tmp_path}")) for name in jobs]
+    outcomes = run_tasks(work, tasks, pool, "test")
+    assert sorted(outcome.key for outcome in outcomes) == sorted(jobs)
+    return {outcome.key: outcome for outcome in outcomes}
+
+
+@pytest.mark.parametrize("chunk_size", [1, 4])
+def test_every_fault_is_named_and_the_rest_goes_on(tmp_path: Path, chunk_size: int) -> None:
+    good = [f"good {i}" for i in range(6)]
+    faults = ["bad mesh", "no space", "bug", "no memory", "segfault", "killed", "endless", "repaired"]
+    jobs = [job for pair in zip(faults, [*good, "good 6", "good 7"], strict=True) for job in pair]
+    found = run(tmp_path, jobs, Pool(workers=2, chunk_size=chunk_size, time_limit=1.5))
+    assert {key: outcome.state for key, outcome in found.items() if not key.startswith("good")} == {
+        "bad mesh": "bad_input",
+        "no space": "io_error",
+        "bug": "error",
+        "no memory": "oom",
+        "segfault": "crash",
+        "killed": "oom",
+        "endless": "timeout",
+        "repaired": "ok_repaired",
+    }
+    assert {outcome.state for key, outcome in found.items() if key.startswith("good")} == {"ok"}
+    assert len(list(tmp_path.iterdir())) == 8
+    assert "a.obj: no_faces: 3 vertices and no face" in found["bad mesh"].reason
+    assert "SIGSEGV" in found["segfault"].reason
+    assert found["bug"].reason == "ZeroDivisionError: division by zero"
+
+
+def test_workers_are_replaced(tmp_path: Path) -> None:
+    found = run(tmp_path, [f"good {i}" for i in range(5)], Pool(workers=1, max_tasks_per_child=2))
+    assert {outcome.state for outcome in found.values()} == {"ok"}
+
+
+def test_nothing_to_do(tmp_path: Path) -> None:
+    assert run(tmp_path, [], Pool()) == {}
+
+
+def test_report(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report([Outcome("b", "ok"), Outcome("c", "timeout", "too long"), Outcome("a", "crash", "SIGSEGV")])
+    assert report.counts() == {"ok": 1, "timeout": 1, "crash": 1}
+    assert [failure.key for failure in report.failures()] == ["a", "c"]
+    assert report.to_json()["failures"][0] == {"key": "a", "state": "crash", "reason": "SIGSEGV"}
+    report.print_summary("3 shapes")
+    assert "3 shapes: 1 ok, 1 timeout, 1 crash" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "value"), [("workers", 0), ("chunk_size", 0), ("max_tasks_per_child", -1)])
+def test_pool_is_checked(name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be at least"):
+        Pool(**{name: value})

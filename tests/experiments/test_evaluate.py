@@ -1,0 +1,116 @@
+"""The matrix of probes: every job, what is done is skipped, and the document's tables from whatever is there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nepa3d import cli
+from nepa3d.analysis.tables import read_result
+from nepa3d.execution.files import write_json
+from nepa3d.experiments import evaluate
+from nepa3d.experiments.evaluate import Config, plan, side_by_side
+from nepa3d.probes.classifiers import SETTINGS
+
+SIZES = ["--cache_root", "unpaired", "--n_context", "12", "--n_query", "8", "--n_seeds", "2", "--slots", "cpu*2"]
+
+
+def runs(tmp_path: Path, *checkpoints: str) -> list[str]:
+    paths = []
+    for name in checkpoints:
+        path = tmp_path / "runs" / name / "last.pt"
+        path.parent.mkdir(parents=True)
+        shutil.copy(f"{name}.pt", path)
+        paths.append(f"{path}")
+    return paths
+
+
+def test_the_jobs_are_the_documents_and_their_controls(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "a" / "last.pt"
+    with pytest.raises(ValueError, match="there is no"):
+        plan(Config(ckpts=(checkpoint,)))
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    jobs = {job.name: " ".join(job.flags) for job in plan(Config(ckpts=(checkpoint,)))}
+    assert len(jobs) == 4 + 2 + 5
+    retrieval = jobs["ucpr_a_mesh2udf"]
+    assert "--query_backend mesh --gallery_backend udfgrid" in retrieval
+    assert "--eval_seed 0 --eval_seed_gallery 999 --max_files 1000" in retrieval
+    assert "--ablate_point_xyz" in jobs["ucpr_a_pc2udf_ablate_xyz"]
+    assert (
+        "--head_train_split train_udf --head_train_backend udfgrid --max_shapes 800" in jobs["cpac_a_pc2udf_nontrans"]
+    )
+    assert "--context absent" in jobs["cpac_a_pc2udf_nontrans_absent"]
+    config = Config(ckpts=(checkpoint,), labelled_root="scans", labelled_backend="mesh")
+    more = {job.name: job for job in plan(config) if job.name not in jobs}
+    assert list(more) == ["probe_cls_a"] and more["probe_cls_a"].module == evaluate.CLASSES
+    found = " ".join(more["probe_cls_a"].flags)
+    assert found.startswith(f"--cache_root scans --backend mesh --ckpt {checkpoint} --n_seeds 3 ")
+    assert found.endswith(" --out_json results/probe_cls_a.json")
+    with pytest.raises(ValueError, match="folders of different names, got a, a"):
+        Config(ckpts=(checkpoint, tmp_path / "b" / "a" / "last.pt"))
+
+
+def test_the_matrix_is_finished_and_finished_again(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--ckpts", *runs(tmp_path, "mae_v1"), *SIZES]
+    flags += ["--results", f"{tmp_path / 'results'}", "--logs", f"{tmp_path / 'logs'}"]
+    assert evaluate.main(flags) == cli.EXIT_OK, capsys.readouterr()
+    assert "| `pointcloud_noray -> udfgrid` |" in capsys.readouterr().out
+    assert len(list((tmp_path / "results").glob("*.json"))) == 11
+    text = (tmp_path / "results" / "evaluation.md").read_text()
+    assert text.count("| mae_v1") == 1 + 1 + 5  # its column, its row of ablations, and a row a control
+    assert "plain distances, no model" in text
+    (tmp_path / "results" / "ucpr_mae_v1_mesh2udf.json").unlink()
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").glob("*.json")}
+    assert evaluate.main(flags) == cli.EXIT_OK
+    assert capsys.readouterr().out.count("done before") == 10
+    assert (tmp_path / "results" / "evaluation.md").read_text() == text
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+
+
+def test_classes_of_frozen_features_stand_beside_their_controls(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sklearn")
+    planned = evaluate.plan
+    wanted = ["probe_cls_mae_v1", "probe_cls_nepa_v1"]
+    monkeypatch.setattr(evaluate, "plan", lambda config: [job for job in planned(config) if job.name in wanted])
+    flags = ["--ckpts", *runs(tmp_path, "mae_v1", "nepa_v1"), *SIZES, "--labelled_root", "cache"]
+    flags += ["--results", f"{tmp_path / 'results'}", "--logs", f"{tmp_path / 'logs'}"]
+    assert evaluate.main(flags) == cli.EXIT_OK, capsys.readouterr()
+    text = (tmp_path / "results" / "evaluation.md").read_text()
+    assert text.count("## ") == 1  # no tables of the document's: none of its probes is done
+    table = text[text.index("| Accuracy/balanced accuracy") :].split("\n\n")[0].splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
+    assert cells[0][1:] == list(SETTINGS)
+    models = ["mae_v1", "mae_v1, untrained", "nepa_v1", "nepa_v1, untrained"]
+    assert [row[0] for row in cells[2:]] == [*models, "plain distances, no model", "commonest class of train", "chance"]
+    result = read_result(f"{tmp_path / 'results' / 'probe_cls_nepa_v1.json'}")
+    for row, kinds in ((cells[4], result), (cells[5], result["random_init"]), (cells[6], result["raw_distances"])):
+        assert row[1:] == [f"{kinds[k]['accuracy']:.4f} / {kinds[k]['balanced_accuracy']:.4f}" for k in SETTINGS]
+    assert cells[8][1:] == ["0.2500 / 0.2500"] * 3
+    capsys.readouterr()
+    wanted.append("ucpr_mae_v1_mesh2udf")
+    assert evaluate.main(flags) == cli.EXIT_OK
+    assert capsys.readouterr().out.count("done before") == 2
+    more = (tmp_path / "results" / "evaluation.md").read_text()
+    assert "\n".join(table) in more and "## UCPR" in more
+
+
+def test_a_probe_without_an_untrained_model_has_no_row_of_it(tmp_path: Path) -> None:
+    figures = {"accuracy": 0.5, "balanced_accuracy": 0.4}
+    result = dict.fromkeys(SETTINGS, figures) | {"random_init": None, "raw_distances": dict.fromkeys(SETTINGS, figures)}
+    write_json(tmp_path / "probe_cls_a.json", result | {"majority": figures, "chance": figures})
+    text = side_by_side(Config(ckpts=(tmp_path / "a" / "x.pt", tmp_path / "b" / "x.pt"), results=tmp_path))
+    assert "| a " in text and "0.5000 / 0.4000" in text
+    assert "untrained" not in text
+
+
+def test_tables_of_what_is_there(tmp_path: Path) -> None:
+    config = Config(ckpts=(tmp_path / "a" / "x.pt", tmp_path / "b" / "x.pt"), results=tmp_path)
+    lines = side_by_side(config).splitlines()
+    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["`mesh -> udfgrid`", *4 * ["-"]]
