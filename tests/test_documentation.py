@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import importlib
 import importlib.util
 import json
@@ -18,6 +17,7 @@ import yaml
 
 from nepa3d import cli
 from nepa3d.cli.commands import COMMANDS
+from nepa3d.cli.flags import flags
 from tests.data.corpus import SMALL, TETRAHEDRON
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +51,7 @@ def commands(page: Path) -> list[tuple[str, list[str]]]:
 def test_every_command_line_names_a_module_and_flags_that_exist(page: Path) -> None:
     for module, arguments in commands(page):
         assert module in MODULES, module
-        known = {field.name for field in dataclasses.fields(importlib.import_module(module).Config)} | {"config"}
+        known = flags(importlib.import_module(module).Config).keys() | {"config"}
         given = {word.removeprefix("--").partition("=")[0] for word in arguments if word.startswith("--")}
         assert given <= known, f"{module}: {given - known}"
 

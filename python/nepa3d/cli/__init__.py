@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nepa3d.cli import commands, configuration
+from nepa3d.cli import commands, configuration, flags
 from nepa3d.execution import files
 
 Config = TypeVar("Config")
@@ -64,7 +64,7 @@ def parse(config_type: type[Config], argv: Sequence[str] | None = None) -> Confi
     """
     module = _module(config_type)
     saved, rest = _take_config(sys.argv[1:] if argv is None else argv)
-    flags = configuration.load(saved, module, config_type) if saved else {}
+    given = configuration.load(saved, module, config_type) if saved else {}
     import tyro  # here, so that worker processes importing a command's module do not load it
 
     return tyro.cli(
@@ -72,7 +72,7 @@ def parse(config_type: type[Config], argv: Sequence[str] | None = None) -> Confi
         prog=commands.spelled(module),
         description=f"{_purpose(config_type, module)}\n\n{CONFIG_HELP}",
         args=rest,
-        default=_over_defaults(config_type, flags) if saved else tyro.MISSING_NONPROP,
+        default=_over_defaults(config_type, given) if saved else tyro.MISSING_NONPROP,
         compact_help=True,
         use_underscores=True,
         config=markers(),
@@ -140,15 +140,16 @@ def run(
 
 def _require_writable(config: Any) -> None:
     """``ValueError`` or ``OSError`` if a flag names an output file that cannot be one."""
+    values = flags.values(config)
     for flag in OUTPUT_FILES:
-        path = getattr(config, flag, None)
+        path = values.get(flag)
         if path:
             files.require_writable(path, flag)
 
 
 def _save(config: Any, output: str | None) -> None:
     """Keep the flags beside what the command wrote, if it did."""
-    written = getattr(config, output) if output else None
+    written = flags.values(config)[output] if output else None
     if written and Path(written).exists():
         module = _module(type(config))
         configuration.save(configuration.beside(Path(written), module), module, config)
@@ -171,12 +172,14 @@ def _take_config(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
     return Path(flags[at + 1]), flags[:at] + flags[at + 2 :]
 
 
-def _over_defaults(config_type: type[Config], flags: dict[str, Any]) -> Config:
-    """A configuration of ``flags`` and defaults; what neither gives is left to be asked for."""
+def _over_defaults(config_type: type[Config], given: dict[str, Any]) -> Config:
+    """A configuration of the flags ``given`` and of defaults; what neither gives is left to be asked for."""
     import tyro
 
     config = object.__new__(config_type)  # unchecked until it is whole
-    for field in dataclasses.fields(config_type):  # type: ignore[arg-type]
-        default = tyro.MISSING if field.default is dataclasses.MISSING else field.default
-        object.__setattr__(config, field.name, flags.get(field.name, default))
+    defaults = {name: flag.default for name, flag in flags.flags(config_type).items()}
+    for name, nested in flags.fields_of(config_type).items():
+        if nested is None:
+            default = tyro.MISSING if defaults[name] is dataclasses.MISSING else defaults[name]
+        object.__setattr__(config, name, _over_defaults(nested, given) if nested else given.get(name, default))
     return config

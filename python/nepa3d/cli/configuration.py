@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-import os
 import types
 import typing
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any, Literal, Union
 
 import yaml
 
+from nepa3d.cli import flags
 from nepa3d.execution import files, provenance
 
 SUFFIX = ".config.yaml"
@@ -24,8 +23,7 @@ def beside(output: Path, module: str) -> Path:
 
 def save(path: Path, module: str, config: Any) -> None:
     """Write all flags of the dataclass ``config`` of the command ``module``, and what ran it, as YAML."""
-    flags = {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
-    content = {"command": module, "run": provenance.describe(), "flags": flags}
+    content = {"command": module, "run": provenance.describe(), "flags": flags.spellings(config)}
     again = f"# python -m {module} --config THIS_FILE does it again; flags after it take precedence\n"
     files.write_text(path, again + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
@@ -40,24 +38,18 @@ def load(path: Path, module: str, config_type: type[Any]) -> dict[str, Any]:
         raise ValueError(f"{path} has no flags, expected a file that a command left beside its output")
     if content.get("command", module) != module:
         raise ValueError(f"{path} is of the command {content['command']}, expected {module}")
-    hints = typing.get_type_hints(config_type)
-    flags = {}
+    known = flags.flags(config_type)
+    given = {}
     for name, value in content["flags"].items():
-        if name not in hints:
-            near = difflib.get_close_matches(str(name), hints, 1)
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, 1)
             raise ValueError(f"{path}: there is no flag {name!r}" + (f", did you mean {near[0]}?" if near else ""))
+        flag = known[name]
         try:
-            flags[name] = _typed(value, hints[name])
+            given[name] = _typed(value, flag.type) if flag.spelled is flags.AS_IT_IS else _spelled_value(value, flag)
         except TypeError:
-            raise ValueError(f"{path}: {name} must be {_spelled(hints[name])}, got {value!r}") from None
-    return flags
-
-
-def _plain(value: Any) -> Any:
-    """``value`` as YAML knows it."""
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+            raise ValueError(f"{path}: {name} must be {_spelled(flag)}, got {value!r}") from None
+    return given
 
 
 def _typed(value: Any, hint: Any) -> Any:
@@ -80,6 +72,16 @@ def _typed(value: Any, hint: Any) -> Any:
     raise TypeError
 
 
-def _spelled(hint: Any) -> str:
-    """A type as an error names it."""
+def _spelled_value(value: Any, flag: flags.Flag) -> Any:
+    """The value of a flag that a file spells as a number; TypeError if it is none."""
+    if type(value) is not int or flag.spelling(flag.spelled.value(value)) != value:
+        raise TypeError
+    return flag.spelled.value(value)
+
+
+def _spelled(flag: flags.Flag) -> str:
+    """The type of a flag as an error names it."""
+    if flag.spelled is not flags.AS_IT_IS:
+        return "a number that the flag allows"
+    hint = flag.type
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "").replace("pathlib.", "")

@@ -7,7 +7,6 @@ name come last and win. The command is printed before it runs.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import importlib
 import os
@@ -18,28 +17,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nepa3d import cli
-from nepa3d.cli import commands
+from nepa3d.cli import commands, flags
 
 SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 def flags_from(config_type: type[Any], environment: Mapping[str, str]) -> list[str]:
     """The flags of a command's dataclass that ``environment`` gives. ``ValueError``: a switch neither on nor off."""
-    types = typing.get_type_hints(config_type)
-    flags: list[str] = []
-    for field in dataclasses.fields(config_type):
-        name, value = field.name.upper(), environment.get(field.name.upper(), "")
+    words: list[str] = []
+    for flag in flags.flags(config_type).values():
+        name, value = flag.name.upper(), environment.get(flag.name.upper(), "")
         if not value:
             continue
-        if types[field.name] is bool:
+        if flag.type is bool and flag.spelled is flags.AS_IT_IS:
             if value.lower() not in SWITCH:
                 raise ValueError(f"{name} must be one of {', '.join(SWITCH)}, got {value!r}")
-            flags += [f"--{field.name}"] if SWITCH[value.lower()] else []
-        elif typing.get_origin(types[field.name]) in (list, tuple):
-            flags += [f"--{field.name}", *shlex.split(value)]
+            words += [f"--{flag.name}"] if SWITCH[value.lower()] else []
+        elif typing.get_origin(flag.type) in (list, tuple):
+            words += [f"--{flag.name}", *shlex.split(value)]
         else:
-            flags.append(f"--{field.name}={value}")
-    return flags
+            words.append(f"--{flag.name}={value}")
+    return words
 
 
 def command_module(name: str) -> Any:
@@ -67,12 +65,12 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
         return cli.EXIT_USAGE
     try:
         module = command_module(arguments[0])
-        flags = [*flags_from(module.Config, environment), *arguments[1:]]
+        words = [*flags_from(module.Config, environment), *arguments[1:]]
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return cli.EXIT_USAGE
-    print(f"python -m {arguments[0]} {shlex.join(flags)}", flush=True)
-    status: int = module.main(flags)
+    print(f"python -m {arguments[0]} {shlex.join(words)}", flush=True)
+    status: int = module.main(words)
     return status
 
 
