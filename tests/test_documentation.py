@@ -18,13 +18,14 @@ import yaml
 from nepa3d import cli
 from nepa3d.cli.commands import COMMANDS
 from nepa3d.cli.flags import flags
+from nepa3d.corpora.layouts import LAYOUTS
+from nepa3d.data import preprocess_meshes
 from tests.data.corpus import SMALL, TETRAHEDRON
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = {module for module, _ in COMMANDS.values()}
 FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
-ADDED_BY_EXAMPLES = {"preprocess-parts"}  # commands that docs/extending.md adds
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -63,7 +64,7 @@ def test_the_pages_show_commands() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_named_commands_and_python_blocks_are_sound(page: Path) -> None:
     named = set(re.findall(r"`nepa3d ([a-z][a-z0-9-]*)", page.read_text(encoding="utf-8")))
-    assert named <= COMMANDS.keys() | ADDED_BY_EXAMPLES
+    assert named <= COMMANDS.keys()
     for block in blocks(page, "python"):
         ast.parse(f"{{{block}}}" if block.startswith('"') and not block.startswith('"""') else block)
 
@@ -91,13 +92,13 @@ def example(name: str, begins: str, folder: Path) -> ModuleType:
 
 @pytest.fixture(autouse=True)
 def _no_examples_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("preprocess_parts", "class_agreement"):
+    for name in ("parts", "class_agreement"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
 
 def test_the_corpus_of_the_example_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
-    module = example("preprocess_parts", '"""Meshes in <parts_root>', tmp_path)
+    module = example("parts", '"""Meshes in <parts_root>', tmp_path)
+    monkeypatch.setitem(LAYOUTS, "parts", module.parts)
     vertices = [line.split()[1:] for line in TETRAHEDRON.format(1).splitlines() if line.startswith("v")]
     corners = [int(word) - 1 for line in TETRAHEDRON.splitlines() if line.startswith("f") for word in line.split()[1:]]
     facets = ["vertex " + " ".join(vertices[corner]) for corner in corners]
@@ -105,14 +106,14 @@ def test_the_corpus_of_the_example_is_built(tmp_path: Path, monkeypatch: pytest.
         "facet normal 0 0 0\nouter loop\n" + "\n".join(facets[i : i + 3]) + "\nendloop\nendfacet\n"
         for i in range(0, len(facets), 3)
     )
-    for split in ("train", "test"):
-        path = tmp_path / "parts" / split / "bolt" / "one.stl"
+    for split, name in (("train", "one"), ("test", "two")):
+        path = tmp_path / "parts" / split / "bolt" / f"{name}.stl"
         path.parent.mkdir(parents=True)
         path.write_text(f"solid\n{loops}endsolid\n", encoding="utf-8")
-    arguments = ["--parts_root", f"{tmp_path / 'parts'}", "--out_root", f"{tmp_path / 'cache'}", "--workers", "1"]
-    assert module.main([*arguments, *SMALL]) == cli.EXIT_OK
+    arguments = ["--mesh_root", f"{tmp_path / 'parts'}", "--out_root", f"{tmp_path / 'cache'}", "--workers", "1"]
+    assert preprocess_meshes.main([*arguments, "--layout", "parts", *SMALL]) == cli.EXIT_OK
     made = sorted(path.relative_to(tmp_path / "cache").as_posix() for path in (tmp_path / "cache").glob("*/*/*.npz"))
-    assert made == ["test/bolt/one.npz", "train/bolt/one.npz"]
+    assert made == ["test/bolt/two.npz", "train/bolt/one.npz"]
 
 
 def test_the_probe_of_the_example_runs(tmp_path: Path, golden: Path) -> None:

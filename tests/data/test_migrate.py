@@ -24,7 +24,8 @@ from nepa3d.shapes.cache import read_cache
 KEY = migration.KEY
 DIE_WHEN_WRITTEN = """
 import os, signal, sys
-from nepa3d.data import files, migrate_add_pt_dist_pc_pool as migration
+from nepa3d.data import migrate_add_pt_dist_pc_pool as migration
+from nepa3d.execution import files
 files.os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
 migration.migrate_file(sys.argv[1])
 """

@@ -13,6 +13,7 @@ import pytest
 
 from nepa3d import cli
 from nepa3d.data import preprocess_shapenet, progress
+from nepa3d.execution import shard_progress
 from nepa3d.execution.processes import Pool, Task
 from nepa3d.execution.sharding import Shard, choose_shard
 from nepa3d.execution.tasks import run_tasks
@@ -123,18 +124,18 @@ class TestShards:
 
 class TestProgress:
     def test_tells_the_time_the_slowest_shard_needs(self) -> None:
-        fast = progress.Status(0, 3, 100, 20, 70, 0, 7.0, 0.0)
-        slow = progress.Status(1, 3, 100, 0, 10, 1, 60.0, 0.0)
+        fast = shard_progress.Status(0, 3, 100, 20, 70, 0, 7.0, 0.0)
+        slow = shard_progress.Status(1, 3, 100, 0, 10, 1, 60.0, 0.0)
         assert fast.seconds_left() == pytest.approx(1.0)
-        assert progress.summary([fast, slow]) == "0 of 3 shards finished, 1 not begun, about 9 min 00 s left"
-        rows = progress.table([fast, slow], now=100.0).splitlines()
+        assert shard_progress.summary([fast, slow]) == "0 of 3 shards finished, 1 not begun, about 9 min 00 s left"
+        rows = shard_progress.table([fast, slow], now=100.0).splitlines()
         assert rows[2].endswith("silent for 1 min 40 s")
-        assert progress.table([slow], now=10.0).splitlines()[2].endswith("9 min 00 s left")
+        assert shard_progress.table([slow], now=10.0).splitlines()[2].endswith("9 min 00 s left")
 
     def test_says_nothing_before_anything_is_known(self) -> None:
-        begun = progress.Status(0, 2, 10, 0, 0, 0, 0.0, 0.0)
-        assert progress.summary([begun]) == "0 of 2 shards finished, 1 not begun"
-        assert progress.Status(0, 2, 10, 10, 0, 0, 0.0, 0.0).seconds_left() == 0
+        begun = shard_progress.Status(0, 2, 10, 0, 0, 0, 0.0, 0.0)
+        assert shard_progress.summary([begun]) == "0 of 2 shards finished, 1 not begun"
+        assert shard_progress.Status(0, 2, 10, 10, 0, 0, 0.0, 0.0).seconds_left() == 0
 
 
 ray = pytest.importorskip("ray", reason="ray is not installed")

@@ -9,6 +9,7 @@ import pytest
 
 from nepa3d import cli
 from nepa3d.analysis.tables import read_result
+from nepa3d.cli import flags
 from nepa3d.execution.files import write_json
 from nepa3d.experiments import evaluate
 from nepa3d.experiments.evaluate import Config, plan, side_by_side
@@ -33,22 +34,26 @@ def test_the_jobs_are_the_documents_and_their_controls(tmp_path: Path) -> None:
         plan(Config(ckpts=(checkpoint,)))
     checkpoint.parent.mkdir()
     checkpoint.touch()
-    jobs = {job.name: " ".join(job.flags) for job in plan(Config(ckpts=(checkpoint,)))}
+    jobs = {job.name: job for job in plan(Config(ckpts=(checkpoint,)))}
     assert len(jobs) == 4 + 2 + 5
-    retrieval = jobs["ucpr_a_mesh2udf"]
+    retrieval = " ".join(jobs["ucpr_a_mesh2udf"].command)
+    assert retrieval.startswith("nepa3d.analysis.retrieval_ucpr --cache_root data/shapenet_unpaired_cache_v1 --ckpt ")
     assert "--query_backend mesh --gallery_backend udfgrid" in retrieval
-    assert "--eval_seed 0 --eval_seed_gallery 999 --max_files 1000" in retrieval
-    assert "--ablate_point_xyz" in jobs["ucpr_a_pc2udf_ablate_xyz"]
-    assert (
-        "--head_train_split train_udf --head_train_backend udfgrid --max_shapes 800" in jobs["cpac_a_pc2udf_nontrans"]
-    )
-    assert "--context absent" in jobs["cpac_a_pc2udf_nontrans_absent"]
+    assert "--eval_seed_gallery 999 --n_seeds 3 --max_files 1000" in retrieval
+    assert flags.values(jobs["ucpr_a_mesh2udf"].config)["eval_seed"] == 0
+    assert "--ablate_point_xyz" in jobs["ucpr_a_pc2udf_ablate_xyz"].command
+    assert "--ablate_point_dist" in jobs["ucpr_a_pc2udf_ablate_dist"].command
+    completion = flags.values(jobs["cpac_a_pc2udf_nontrans"].config)
+    wanted = {"head_train_split": "train_udf", "head_train_backend": "udfgrid", "max_shapes": 800, "context": "own"}
+    assert completion | wanted == completion
+    assert " ".join(jobs["cpac_a_pc2udf_nontrans_absent"].command).count("--context absent") == 1
     config = Config(ckpts=(checkpoint,), labelled_root="scans", labelled_backend="mesh")
     more = {job.name: job for job in plan(config) if job.name not in jobs}
-    assert list(more) == ["probe_cls_a"] and more["probe_cls_a"].module == evaluate.CLASSES
-    found = " ".join(more["probe_cls_a"].flags)
-    assert found.startswith(f"--cache_root scans --backend mesh --ckpt {checkpoint} --n_seeds 3 ")
-    assert found.endswith(" --out_json results/probe_cls_a.json")
+    assert list(more) == ["probe_cls_a"]
+    assert more["probe_cls_a"].module == "nepa3d.analysis.classification_probes"
+    found = flags.values(more["probe_cls_a"].config)
+    wanted = {"cache_root": "scans", "backend": "mesh", "ckpt": f"{checkpoint}", "n_seeds": 3}
+    assert found | wanted | {"out_json": "results/probe_cls_a.json"} == found
     with pytest.raises(ValueError, match="folders of different names, got a, a"):
         Config(ckpts=(checkpoint, tmp_path / "b" / "a" / "last.pt"))
 

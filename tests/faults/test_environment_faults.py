@@ -16,7 +16,7 @@ import pytest
 import benchmarks
 import nepa3d
 from nepa3d import cli
-from nepa3d.data import preprocess_shapenet
+from nepa3d.corpora import shapenet
 from nepa3d.execution import jobs, sockets
 from nepa3d.execution.sharding import Shard, choose_shard
 from nepa3d.train.distributed import local_rank
@@ -317,6 +317,6 @@ def test_metadata_of_macos_is_no_mesh(made: Path) -> None:
     """E11"""
     beside = made / "meshes" / "chair" / "m00" / "models" / "._model_normalized.obj"
     beside.write_bytes(b"\0\5\x16\7")
-    found = preprocess_shapenet.find_meshes(made / "meshes", "*/*/models/*.obj")
+    found = shapenet.find_meshes(made / "meshes", "*/*/models/*.obj")
     beside.unlink()
     assert len(found) == 4

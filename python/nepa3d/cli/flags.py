@@ -36,6 +36,8 @@ class Flag:
     spelled: Spelled
     group: tuple[str, ...]
     """Names of the fields that lead to the nested dataclass that holds it."""
+    metadata: tuple[Any, ...]
+    """What else ``Annotated`` says, for tyro."""
 
     def spelling(self, value: Any) -> Any:
         """``value`` as a file holds it: numbers, strings, lists."""
@@ -66,7 +68,7 @@ def _flags(config_type: type[Any], group: tuple[str, ...]) -> Iterator[Flag]:
             continue
         default = field.default_factory() if field.default_factory is not MISSING else field.default
         spelled = next((found for found in metadata if isinstance(found, Spelled)), AS_IT_IS)
-        yield Flag(field.name, hint, default, spelled, group)
+        yield Flag(field.name, hint, default, spelled, group, tuple(metadata))
 
 
 def values(config: Any) -> dict[str, Any]:
@@ -115,9 +117,14 @@ def fields_of(config_type: type[Any]) -> dict[str, type[Any] | None]:
 
 def command_line(config: Any) -> list[str]:
     """The words that give a command the flags of ``config``, those that are as by default left out."""
+    import tyro  # here, so that worker processes importing a command's module do not load it
+
     words: list[str] = []
     for name, flag in flags(type(config)).items():
         value = _value(config, flag)
+        if tyro.conf.Positional in flag.metadata:
+            words.append(f"{flag.spelling(value)}")
+            continue
         if value == flag.default and type(value) is type(flag.default):
             continue
         spelling = flag.spelling(value)

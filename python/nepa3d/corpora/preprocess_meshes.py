@@ -85,11 +85,13 @@ def keys_path(out_root: Path, split: str) -> Path:
     return out_root / "_splits" / f"{split}_keys.json"
 
 
-def by_key(keyed: Sequence[tuple[str, Path]]) -> dict[str, Path]:
-    """Meshes by shape; two of one name would overwrite each other, and are refused."""
-    found: dict[str, Path] = {}
-    for key, path in keyed:
-        if key in found:
-            raise ValueError(f"two meshes are both shape {key}: {found[key]} and {path}")
-        found[key] = path
-    return found
+def require_one_split(out_root: Path, split: str, jobs: Sequence[ShapeJob]) -> None:
+    """Refuse to put a shape into both splits."""
+    other = "test" if split == "train" else "train"
+    for job in jobs:
+        there = out_root / other / f"{job.key}.npz"
+        if there.exists():
+            raise ValueError(
+                f"{there}: this shape now belongs to {split}, as meshes were added or the split's settings changed: "
+                "choose another out_root, or delete it"
+            )

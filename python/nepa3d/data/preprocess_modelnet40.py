@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from nepa3d import cli
-from nepa3d.corpora.preprocess_meshes import MeshFlags, ShapeJob, by_key, preprocess_meshes, shape_jobs
+from nepa3d.corpora.modelnet40 import find_meshes
+from nepa3d.corpora.preprocess_meshes import MeshFlags, ShapeJob, preprocess_meshes, shape_jobs
 from nepa3d.corpora.preprocessing import exit_status
-from nepa3d.execution.files import is_macos_metadata
 from nepa3d.execution.processes import Report
 
 
@@ -38,15 +38,7 @@ class Config(MeshFlags):
 
 def plan(config: Config) -> list[ShapeJob]:
     """The jobs of the split, sorted by key. ``ValueError`` if there are none."""
-    root, split = config.modelnet_root, config.split
-    if not root.is_dir():
-        raise ValueError(f"modelnet_root: {root} is not a folder")
-    found = root.glob(f"*/{split}/*")
-    paths = sorted(path for path in found if path.suffix.lower() == ".off" and not is_macos_metadata(path))
-    if not paths:
-        raise ValueError(f"no mesh matches */{split}/*.off below {root}")
-    meshes = by_key([(f"{path.parts[-3]}/{path.stem}", path) for path in paths])
-    return shape_jobs(config, config.out_root, split, meshes)
+    return shape_jobs(config, config.out_root, config.split, find_meshes(config.modelnet_root, config.split))
 
 
 def preprocess(config: Config) -> Report:

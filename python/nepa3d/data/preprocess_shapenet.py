@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Literal
 
 from nepa3d import cli
-from nepa3d.corpora.preprocess_meshes import MeshFlags, ShapeJob, by_key, preprocess_meshes, shape_jobs
+from nepa3d.corpora.preprocess_meshes import MeshFlags, ShapeJob, preprocess_meshes, require_one_split, shape_jobs
 from nepa3d.corpora.preprocessing import exit_status
+from nepa3d.corpora.shapenet import MESH_GLOB, find_meshes
 from nepa3d.corpora.splits import mesh_test_split
-from nepa3d.execution.files import is_macos_metadata
 from nepa3d.execution.processes import Report
 
 
@@ -33,7 +33,7 @@ class Config(MeshFlags):
     """Folder to write the cache to."""
     split: Literal["train", "test", "all"] = "all"
     """Which split to build."""
-    mesh_glob: str = "*/*/models/model_normalized.obj"
+    mesh_glob: str = MESH_GLOB
     """Pattern of the mesh files below shapenet_root; the first two parts of a path are the synset and the model."""
     test_ratio: float = 0.1
     """Share of each synset that becomes the test split."""
@@ -44,31 +44,6 @@ class Config(MeshFlags):
         """Also which files there are."""
         chosen = {name: getattr(self, name) for name in ("mesh_glob", "test_ratio", "split_seed")}
         return super().content() | chosen
-
-
-def shape_key(mesh: Path, root: Path) -> str:
-    """ "synset/model" of a mesh below ``root``."""
-    parts = mesh.relative_to(root).parts
-    if len(parts) < 2:
-        raise ValueError(f"{mesh}: a mesh must lie in a synset's folder below {root}")
-    return f"{parts[0]}/{parts[1] if len(parts) > 2 else mesh.stem}"
-
-
-def find_meshes(root: Path, mesh_glob: str) -> dict[str, Path]:
-    """The meshes below ``root`` by key. ``ValueError`` if there are none."""
-    if not root.is_dir():
-        raise ValueError(f"shapenet_root: {root} is not a folder")
-    pattern = PurePath(mesh_glob)
-    if pattern.is_absolute() or ".." in pattern.parts or not pattern.parts:
-        raise ValueError(f"mesh_glob must be a pattern below {root}, got {mesh_glob!r}")
-    try:
-        paths = sorted(path for path in root.glob(mesh_glob) if not is_macos_metadata(path))
-    except ValueError as error:
-        raise ValueError(f"mesh_glob: {mesh_glob!r} is no pattern: {error}") from error
-    meshes = by_key([(shape_key(path, root), path) for path in paths])
-    if not meshes:
-        raise ValueError(f"no mesh matches {mesh_glob} below {root}")
-    return meshes
 
 
 def plan(config: Config) -> dict[str, list[ShapeJob]]:
@@ -88,20 +63,8 @@ def preprocess(config: Config) -> Report:
     """Build every missing cache file of the chosen split; see ``Config``."""
     splits = plan(config)
     for split, of_split in splits.items():
-        _require_one_split(config.out_root, split, of_split)
+        require_one_split(config.out_root, split, of_split)
     return preprocess_meshes(config, config.out_root, splits, config.content(), f"preprocess_{config.split}")
-
-
-def _require_one_split(out_root: Path, split: str, jobs: Sequence[ShapeJob]) -> None:
-    """Refuse to put a shape into both splits."""
-    other = "test" if split == "train" else "train"
-    for job in jobs:
-        there = out_root / other / f"{job.key}.npz"
-        if there.exists():
-            raise ValueError(
-                f"{there}: this shape now belongs to {split}, as meshes were added or the split's settings changed: "
-                "choose another out_root, or delete it"
-            )
 
 
 def command(config: Config) -> int:

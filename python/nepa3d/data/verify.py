@@ -19,7 +19,7 @@ from nepa3d import cli, ops
 from nepa3d.corpora.preprocess_meshes import keys_path
 from nepa3d.corpora.preprocessing import settings_file
 from nepa3d.corpora.shape_list import list_shapes
-from nepa3d.data.preprocess_shapenet import shape_key
+from nepa3d.corpora.shapenet import shape_key
 from nepa3d.execution.files import TEMPORARY_PREFIX, read_json, write_json, write_text
 from nepa3d.execution.processes import Pool, Task
 from nepa3d.execution.tasks import run_tasks

@@ -22,8 +22,8 @@ from tabulate import tabulate
 
 from nepa3d import cli, ops
 from nepa3d.corpora.preprocessing import RunFlags, exit_status, preprocess
+from nepa3d.corpora.shapenet import find_meshes
 from nepa3d.corpora.splits import mesh_test_split
-from nepa3d.data.preprocess_shapenet import find_meshes
 from nepa3d.execution.files import atomic_path, write_json, write_npz
 from nepa3d.execution.processes import Report, Unwritten
 from nepa3d.execution.progress_bar import progress_bar

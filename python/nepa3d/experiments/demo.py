@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
 from tabulate import tabulate
 
 from nepa3d import cli
+from nepa3d.analysis import (
+    classification_probes,
+    completion_cpac_udf,
+    fewshot_table,
+    retrieval_ucpr,
+    surfaces,
+    tables,
+)
+from nepa3d.data import (
+    import_sweethome3d,
+    migrate_add_pt_dist_pc_pool,
+    preprocess_scanobjectnn,
+    preprocess_shapenet,
+    preprocess_shapenet_unpaired,
+    procedural,
+    shapenet_unpaired_split,
+    verify,
+    virtual_scanner,
+)
 from nepa3d.data.import_sweethome3d import fetch_furniture, find_furniture
 from nepa3d.execution.files import read_json, write_json, write_text
+from nepa3d.experiments.jobs import Finished, Job, run_jobs
+from nepa3d.models.checkpoint import ModelFlags
+from nepa3d.report import page, picture
+from nepa3d.shapes.query_pools import PoolSettings
+from nepa3d.train import finetune_cls, pretrain
+from nepa3d.train.corpus import CorpusFlags, SampleFlags
+from nepa3d.train.loop import LoopFlags, OutputFlags
+from nepa3d.train.schedule import DualMaskFlags, LearningRateFlags
+from nepa3d.train.step import LossFlags, StepFlags
 
 PAIRS = (("mesh", "udfgrid"), ("mesh", "pointcloud_noray"), ("pointcloud_noray", "udfgrid"))
 SHORT = {"mesh": "mesh", "udfgrid": "udf", "pointcloud_noray": "pc"}
+SOME_MAY_FAIL = (cli.EXIT_OK, cli.EXIT_SOME_FAILED)
 
 
 @dataclass(frozen=True)
@@ -43,10 +69,11 @@ class Scale:
     per_class: int  # of the procedural corpus
     samples: int  # a pretraining epoch
     epochs: int
-    model: tuple[str, ...]
-    tokens: tuple[str, ...]
+    model: ModelFlags
+    tokens: int  # points, and rays, of a sample
     finetuning: int  # epochs
-    pools: tuple[str, ...] = ()
+    pools: PoolSettings = field(default_factory=PoolSettings)
+    test_ratio: float = 0.1
 
 
 FULL = Scale(
@@ -54,8 +81,8 @@ FULL = Scale(
     per_class=50,
     samples=2048,
     epochs=6,
-    model=("--d_model", "128", "--layers", "4", "--heads", "4"),
-    tokens=("--n_point", "64", "--n_ray", "64"),
+    model=ModelFlags(d_model=128, layers=4, heads=4),
+    tokens=64,
     finetuning=10,
 )
 QUICK = Scale(
@@ -63,40 +90,54 @@ QUICK = Scale(
     per_class=4,
     samples=128,
     epochs=2,
-    model=("--d_model", "64", "--layers", "2", "--heads", "2"),
-    tokens=("--n_point", "32", "--n_ray", "32"),
+    model=ModelFlags(d_model=64, layers=2, heads=2),
+    tokens=32,
     finetuning=2,
-    pools=(
-        "--pt_pool",
-        "2000",
-        "--ray_pool",
-        "800",
-        "--n_views",
-        "8",
-        "--rays_per_view",
-        "100",
-        "--test_ratio",
-        "0.25",
-    ),
+    pools=PoolSettings(pt_pool=2000, ray_pool=800, n_views=8, rays_per_view=100),
+    test_ratio=0.25,
 )
-OBJECTIVES = {
-    "nepa": (
-        *("--objective", "nepa", "--qa_tokens", "1", "--skip_missing_rays", "1"),
-        *("--dual_mask_near", "0.4", "--dual_mask_far", "0.1", "--dual_mask_window", "32"),
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a model of the demo is trained with."""
+
+    loss: LossFlags
+    qa_tokens: bool
+    skip_missing_rays: bool = False
+    dual_mask: DualMaskFlags = field(default_factory=DualMaskFlags)
+
+
+METHODS = {
+    "nepa": Method(
+        LossFlags(objective="nepa"),
+        qa_tokens=True,
+        skip_missing_rays=True,
+        dual_mask=DualMaskFlags(dual_mask_near=0.4, dual_mask_far=0.1, dual_mask_window=32),
     ),
-    "mae": ("--objective", "mae", "--qa_tokens", "0"),
+    "mae": Method(LossFlags(objective="mae"), qa_tokens=False),
 }
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One command of the pipeline; it is left out when ``result`` exists."""
+class Demo:
+    """The folders of a demo, and how much it does."""
 
-    name: str
-    module: str
-    arguments: tuple[str, ...]
-    result: Path | None = None
-    accepted: tuple[int, ...] = (cli.EXIT_OK,)
+    root: Path
+    scale: Scale
+    workers: int
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    def checkpoint(self, name: str) -> Path:
+        """The last one of a model."""
+        return self.runs / name / f"ckpt_ep{self.scale.epochs - 1:03d}.pt"
 
 
 def find_source(download: Path) -> tuple[str, Path | None]:
@@ -108,163 +149,135 @@ def find_source(download: Path) -> tuple[str, Path | None]:
     return f"Sweet Home 3D's furniture, from {furniture}", furniture
 
 
-def corpus_stage(root: Path, furniture: Path | None, scale: Scale) -> Stage:
-    """The stage that makes <root>/corpus."""
-    out = ("--out_root", f"{root / 'corpus'}")
+def corpus_job(demo: Demo, furniture: Path | None) -> Job:
+    """Make <root>/corpus."""
+    out, scale = demo.root / "corpus", demo.scale
     if furniture is None:
-        return Stage("corpus", "nepa3d.data.procedural", (*out, "--per_class", str(scale.per_class)))
-    limit = ("--limit", str(scale.shapes)) if scale.shapes else ()
-    arguments = ("--furniture_root", f"{furniture}", *out, *limit)
-    return Stage("corpus", "nepa3d.data.import_sweethome3d", arguments, accepted=(cli.EXIT_OK, cli.EXIT_SOME_FAILED))
+        return Job("corpus", procedural.Config(out_root=out, per_class=scale.per_class))
+    config = import_sweethome3d.Config(out_root=out, furniture_root=furniture, limit=scale.shapes)
+    return Job("corpus", config, accepted=SOME_MAY_FAIL)
 
 
-def data_stages(config: Config, scale: Scale) -> list[Stage]:
+def data_jobs(demo: Demo) -> Iterator[Job]:
     """Caches, the unpaired split and its view, and the migration."""
-    root = config.root
-    cache, split = f"{root / 'cache'}", f"{root / 'unpaired_split.json'}"
-    some = (cli.EXIT_OK, cli.EXIT_SOME_FAILED)
-    return [
-        Stage(
-            "preprocess",
-            "nepa3d.data.preprocess_shapenet",
-            (
-                *("--shapenet_root", f"{root / 'corpus'}", "--out_root", cache),
-                *("--workers", str(config.workers), *scale.pools),
-            ),
-            accepted=some,
+    root, workers = demo.root, demo.workers
+    cache, split = root / "cache", root / "unpaired_split.json"
+    yield Job(
+        "preprocess",
+        preprocess_shapenet.Config(
+            shapenet_root=root / "corpus",
+            out_root=cache,
+            workers=workers,
+            test_ratio=demo.scale.test_ratio,
+            **vars(demo.scale.pools),
         ),
-        Stage("split", "nepa3d.data.shapenet_unpaired_split", ("--cache_root", cache, "--out_json", split)),
-        Stage(
-            "view",
-            "nepa3d.data.preprocess_shapenet_unpaired",
-            ("--src_cache_root", cache, "--split_json", split, "--out_root", f"{root / 'unpaired'}"),
-        ),
-        Stage(
-            "migrate",
-            "nepa3d.data.migrate_add_pt_dist_pc_pool",
-            ("--cache_root", cache, "--splits", "all", "--workers", str(config.workers)),
-        ),
-    ]
-
-
-def scan_stages(config: Config) -> list[Stage]:
-    """Scans of the meshes, and their caches."""
-    root = config.root
-    some = (cli.EXIT_OK, cli.EXIT_SOME_FAILED)
-    workers = ("--workers", str(config.workers))
-    return [
-        Stage(
-            "scan",
-            "nepa3d.data.virtual_scanner",
-            ("--mesh_root", f"{root / 'corpus'}", "--out_root", f"{root / 'scans'}", *workers),
-            accepted=some,
-        ),
-        Stage(
-            "scan caches",
-            "nepa3d.data.preprocess_scanobjectnn",
-            (
-                *(
-                    "--scan_root",
-                    f"{root / 'scans' / 'h5_files' / 'main_split'}",
-                    "--out_root",
-                    f"{root / 'scan_cache'}",
-                ),
-                *("--pt_pool", "4000", "--ray_pool", "256", *workers),
-            ),
-            accepted=some,
-        ),
-        Stage("verify", "nepa3d.data.verify", (f"{root / 'cache'}", *workers)),
-    ]
-
-
-def pretrain_stages(config: Config, scale: Scale) -> list[Stage]:
-    """One small model for each objective."""
-    return [
-        Stage(
-            f"pretrain {name}",
-            "nepa3d.train.pretrain",
-            (
-                *("--mix_config", f"{config.root / 'mix.yaml'}", "--save_dir", f"{config.root / 'runs' / name}"),
-                *("--mix_num_samples", str(scale.samples), "--epochs", str(scale.epochs), "--lr", "1e-3"),
-                *("--save_every", "1000", "--num_workers", "0", "--batch", "32"),
-                *scale.model,
-                *scale.tokens,
-                *objective,
-            ),
-            result=config.root / "runs" / name / f"ckpt_ep{scale.epochs - 1:03d}.pt",
-        )
-        for name, objective in OBJECTIVES.items()
-    ]
-
-
-def probe_stages(config: Config, scale: Scale) -> list[Stage]:
-    """Retrieval on three pairs, non-transductive completion and its surfaces, and classes of scans, for each model."""
-    stages = []
-    results = config.root / "results"
-    for name in OBJECTIVES:
-        checkpoint = config.root / "runs" / name / f"ckpt_ep{scale.epochs - 1:03d}.pt"
-        common = ("--cache_root", f"{config.root / 'unpaired'}", "--split", "eval", "--ckpt", f"{checkpoint}")
-        for query, gallery in PAIRS:
-            out = results / f"ucpr_{name}_{SHORT[query]}2{SHORT[gallery]}.json"
-            backends = ("--query_backend", query, "--gallery_backend", gallery)
-            seeds = ("--eval_seed", "0", "--eval_seed_gallery", "999", "--out_json", f"{out}")
-            stages.append(Stage(out.stem, "nepa3d.analysis.retrieval_ucpr", (*common, *backends, *seeds), out))
-        out = results / f"cpac_{name}_pc2udf_nontrans.json"
-        points = scale.tokens[1]
-        backends = ("--context_backend", "pointcloud_noray", "--head_train_split", "train_udf")
-        draws = ("--n_context", points, "--n_query", points, "--out_json", f"{out}")
-        stages.append(Stage(out.stem, "nepa3d.analysis.completion_cpac_udf", (*common, *backends, *draws), out))
-        shown = config.root / "surfaces" / name
-        asked = (*backends, "--n_context", points, "--n_query", points, "--out_root", f"{shown}")
-        stages.append(Stage(f"surfaces {name}", "nepa3d.analysis.surfaces", (*common, *asked), shown / "scores.json"))
-        out = results / f"probe_cls_{name}.json"
-        scans = ("--cache_root", f"{config.root / 'scan_cache'}", "--ckpt", f"{checkpoint}", "--out_json", f"{out}")
-        stages.append(Stage(out.stem, "nepa3d.analysis.classification_probes", scans, out))
-    return stages
-
-
-def finetune_stages(config: Config, scale: Scale) -> list[Stage]:
-    """A classifier of the scans from each model and from none, with five shapes a class and with all; their table."""
-    runs = config.root / "runs"
-    common = (
-        *("--cache_root", f"{config.root / 'scan_cache'}", "--backend", "pointcloud_noray", "--batch", "64"),
-        *("--epochs", str(scale.finetuning), "--lr", "1e-3", "--num_workers", "1", "--mc_eval_k_test", "4"),
+        accepted=SOME_MAY_FAIL,
     )
-    weights = {name: ("--ckpt", f"{runs / name / f'ckpt_ep{scale.epochs - 1:03d}.pt'}") for name in OBJECTIVES} | {
-        "scratch": (*scale.model, *scale.tokens)
-    }
-    stages = []
-    for name, flags in weights.items():
+    yield Job("split", shapenet_unpaired_split.Config(cache_root=f"{cache}", out_json=split))
+    unpaired = preprocess_shapenet_unpaired.Config(src_cache_root=cache, split_json=split, out_root=root / "unpaired")
+    yield Job("view", unpaired)
+    yield Job("migrate", migrate_add_pt_dist_pc_pool.Config(cache_root=f"{cache}", splits="all", workers=workers))
+
+
+def scan_jobs(demo: Demo) -> Iterator[Job]:
+    """Scans of the meshes, and their caches."""
+    root, workers = demo.root, demo.workers
+    scan = virtual_scanner.Config(mesh_root=root / "corpus", out_root=root / "scans", workers=workers)
+    yield Job("scan", scan, accepted=SOME_MAY_FAIL)
+    caches = preprocess_scanobjectnn.Config(
+        scan_root=root / "scans" / "h5_files" / "main_split",
+        out_root=root / "scan_cache",
+        pt_pool=4000,
+        ray_pool=256,
+        workers=workers,
+    )
+    yield Job("scan caches", caches, accepted=SOME_MAY_FAIL)
+    yield Job("verify", verify.Config(root / "cache", workers=workers))
+
+
+def pretrain_jobs(demo: Demo) -> Iterator[Job]:
+    """One small model for each method."""
+    scale = demo.scale
+    for name, method in METHODS.items():
+        config = pretrain.Config(
+            save_dir=f"{demo.runs / name}",
+            corpus=CorpusFlags(mix_config=f"{demo.root / 'mix.yaml'}", mix_num_samples=scale.samples),
+            samples=SampleFlags(n_point=scale.tokens, n_ray=scale.tokens, qa_tokens=method.qa_tokens),
+            model=scale.model,
+            loss=method.loss,
+            dual_mask=method.dual_mask,
+            loop=LoopFlags(batch=32, epochs=scale.epochs, num_workers=0),
+            learning_rate=LearningRateFlags(lr=1e-3),
+            step=StepFlags(skip_missing_rays=method.skip_missing_rays),
+            output=OutputFlags(save_every=1000),
+        )
+        yield Job(f"pretrain {name}", config, demo.checkpoint(name))
+
+
+def probe_jobs(demo: Demo) -> Iterator[Job]:
+    """Retrieval on three pairs, non-transductive completion and its surfaces, and classes of scans, for each model."""
+    unpaired, points = f"{demo.root / 'unpaired'}", demo.scale.tokens
+    for name in METHODS:
+        ckpt = f"{demo.checkpoint(name)}"
+        for query, gallery in PAIRS:
+            out = demo.results / f"ucpr_{name}_{SHORT[query]}2{SHORT[gallery]}.json"
+            retrieval = retrieval_ucpr.Config(
+                cache_root=unpaired,
+                ckpt=ckpt,
+                query_backend=query,
+                gallery_backend=gallery,
+                eval_seed_gallery=999,
+                out_json=f"{out}",
+            )
+            yield Job(out.stem, retrieval, out)
+        out = demo.results / f"cpac_{name}_pc2udf_nontrans.json"
+        completion = completion_cpac_udf.Config(
+            cache_root=unpaired, ckpt=ckpt, n_context=points, n_query=points, out_json=f"{out}"
+        )
+        yield Job(out.stem, completion, out)
+        shown = demo.root / "surfaces" / name
+        drawn = surfaces.Config(cache_root=unpaired, ckpt=ckpt, n_context=points, n_query=points, out_root=shown)
+        yield Job(f"surfaces {name}", drawn, shown / "scores.json")
+        out = demo.results / f"probe_cls_{name}.json"
+        scans = f"{demo.root / 'scan_cache'}"
+        yield Job(out.stem, classification_probes.Config(cache_root=scans, ckpt=ckpt, out_json=f"{out}"), out)
+
+
+def finetune_jobs(demo: Demo) -> Iterator[Job]:
+    """A classifier of the scans from each model and from none, with five shapes a class and with all; their table."""
+    common = finetune_cls.Config(
+        cache_root=f"{demo.root / 'scan_cache'}",
+        save_dir="",
+        batch=64,
+        epochs=demo.scale.finetuning,
+        lr=1e-3,
+        num_workers=1,
+        mc_eval_k_test=4,
+    )
+    tokens, model = demo.scale.tokens, demo.scale.model
+    scratch = replace(common, n_point=tokens, n_ray=tokens, model=model)
+    models = {name: replace(common, ckpt=f"{demo.checkpoint(name)}") for name in METHODS} | {"scratch": scratch}
+    for name, config in models.items():
         for shots in (5, 0):
-            folder = runs / f"scan_{name}_k{shots}_s0"
-            arguments = (*common, *flags, "--fewshot_k", str(shots), "--save_dir", f"{folder}")
-            stage = f"fine-tune {name}, {shots or 'all'} a class"
-            stages.append(Stage(stage, "nepa3d.train.finetune_cls", arguments, folder / "last.pt"))
-    table = ("--runs_root", f"{runs}", "--results", f"{config.root / 'results'}")
-    return [*stages, Stage("few-shot table", "nepa3d.analysis.fewshot_table", table)]
+            folder = demo.runs / f"scan_{name}_k{shots}_s0"
+            of_shots = replace(config, fewshot_k=shots, save_dir=f"{folder}")
+            yield Job(f"fine-tune {name}, {shots or 'all'} a class", of_shots, folder / "last.pt")
+    yield Job("few-shot table", fewshot_table.Config(runs_root=demo.runs, results=demo.results))
 
 
-def report_stages(config: Config) -> list[Stage]:
+def report_jobs(demo: Demo) -> Iterator[Job]:
     """The tables, the picture and the page."""
-    root = config.root
-    results = [
-        f"{path}" for path in sorted({*(root / "results").glob("ucpr_*.json"), *(root / "results").glob("cpac_*.json")})
-    ]
-    runs = [f"{root / 'runs' / name}" for name in OBJECTIVES]
-    return [
-        Stage(
-            "table", "nepa3d.analysis.tables", ("--results", *results, "--out_md", f"{root / 'results' / 'tables.md'}")
-        ),
-        Stage(
-            "picture",
-            "nepa3d.report.picture",
-            (
-                *("--cache_root", f"{root / 'unpaired'}", "--split", "eval", "--runs", *runs),
-                *("--results", *results, "--out_png", f"{root / 'demo.png'}"),
-            ),
-        ),
-        Stage("report", "nepa3d.report.page", (f"{root}", "--title", "nepa3d demo")),
-    ]
+    found = sorted({*demo.results.glob("ucpr_*.json"), *demo.results.glob("cpac_*.json")})
+    results = tuple(f"{path}" for path in found)
+    yield Job("table", tables.Config(results=results, out_md=f"{demo.results / 'tables.md'}"))
+    drawn = picture.Config(
+        cache_root=f"{demo.root / 'unpaired'}",
+        runs=tuple(f"{demo.runs / name}" for name in METHODS),
+        results=results,
+        out_png=f"{demo.root / 'demo.png'}",
+    )
+    yield Job("picture", drawn)
+    yield Job("report", page.Config(demo.root, title="nepa3d demo"))
 
 
 def write_mix(path: Path, unpaired: Path) -> None:
@@ -277,59 +290,39 @@ def write_mix(path: Path, unpaired: Path) -> None:
     write_text(path, yaml.safe_dump({"mix_seed": 0, "replacement": True, "datasets": datasets}, sort_keys=False))
 
 
-def run_stage(stage: Stage) -> float:
-    """Run one command, showing it as a user would type it; returns its seconds, 0 if its result was there."""
-    if stage.result is not None and stage.result.exists():
-        print(f"\n== {stage.name}: done before ({stage.result})", flush=True)
-        return 0.0
-    print(f"\n== {stage.name}\n$ python -m {stage.module} {' '.join(stage.arguments)}", flush=True)
-    begin = time.perf_counter()
-    status = subprocess.run([sys.executable, "-u", "-m", stage.module, *stage.arguments]).returncode
-    if status not in stage.accepted:
-        raise SystemExit(status)
-    return time.perf_counter() - begin
-
-
-def demo(config: Config) -> None:
-    """Run every stage; see ``Config``."""
-    scale = QUICK if config.quick else FULL
+def run(config: Config) -> int:
+    """Run every job, see ``Config``; the exit status of one that fails, after which no other is run."""
     said, furniture = find_source(config.root / "download")
     print(f"corpus: {said}")
-    if furniture is None:  # in a folder of its own, should the package be found another time
-        config = replace(config, root=config.root / "procedural")
-    write_mix(config.root / "mix.yaml", config.root / "unpaired")
-    seconds: dict[str, float] = {}
-    for stage in [
-        corpus_stage(config.root, furniture, scale),
-        *data_stages(config, scale),
-        *scan_stages(config),
-        *pretrain_stages(config, scale),
-        *probe_stages(config, scale),
-        *finetune_stages(config, scale),
-    ]:
-        seconds[stage.name] = run_stage(stage)
-    for stage in report_stages(config):
-        seconds[stage.name] = run_stage(stage)
-    _write_timings(config.root / "timings.json", seconds)
+    # procedural shapes in a folder of their own, should the package be found another time
+    root = config.root if furniture is not None else config.root / "procedural"
+    demo = Demo(root, QUICK if config.quick else FULL, config.workers)
+    write_mix(root / "mix.yaml", root / "unpaired")
+    jobs = [corpus_job(demo, furniture), *data_jobs(demo), *scan_jobs(demo), *pretrain_jobs(demo)]
+    finished = run_jobs([*jobs, *probe_jobs(demo), *finetune_jobs(demo)], [None], stop_at_failure=True)
+    if finished[-1].state != "failed":
+        finished += run_jobs(list(report_jobs(demo)), [None], stop_at_failure=True)
+    if finished[-1].state == "failed":
+        return finished[-1].status or cli.EXIT_IO
+    _write_timings(root / "timings.json", finished)
     print(f"\ncorpus: {said}")
-    print(tabulate(seconds.items(), headers=("stage", "seconds"), floatfmt=".1f", tablefmt="github"))
-    print(f"to look at: {config.root / 'report.html'}")
-    print(f"picture: {config.root / 'demo.png'}, tables: {config.root / 'results' / 'tables.md'}, ", end="")
-    print(f"completed surfaces: {config.root / 'surfaces'}")
+    seconds = [(done.job.name, done.seconds) for done in finished]
+    print(tabulate(seconds, headers=("stage", "seconds"), floatfmt=".1f", tablefmt="github"))
+    print(f"to look at: {root / 'report.html'}")
+    print(f"picture: {root / 'demo.png'}, tables: {demo.results / 'tables.md'}, ", end="")
+    print(f"completed surfaces: {root / 'surfaces'}")
+    return cli.EXIT_OK
 
 
-def _write_timings(path: Path, seconds: dict[str, float]) -> None:
-    """Keep a stage's time when it was skipped now because it was done before."""
+def _write_timings(path: Path, finished: Sequence[Finished]) -> None:
+    """Keep a job's time when it was skipped now because it was done before."""
     before = read_json(path) if path.exists() else {}
-    write_json(path, {name: round(took, 2) if took else before.get(name, 0.0) for name, took in seconds.items()})
-
-
-def command(config: Config) -> None:
-    demo(config)
+    times = {done.job.name: round(done.seconds, 2) or before.get(done.job.name, 0.0) for done in finished}
+    write_json(path, times)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(Config, command, argv)
+    return cli.run(Config, run, argv)
 
 
 if __name__ == "__main__":

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from tabulate import tabulate
 
 from nepa3d import cli
+from nepa3d.analysis import classification_probes, completion_cpac_udf, retrieval_ucpr
 from nepa3d.analysis.tables import collect, read_result
 from nepa3d.execution.files import write_text
-from nepa3d.execution.jobs import Job, JobFlags
+from nepa3d.experiments.job_flags import JobFlags
+from nepa3d.experiments.jobs import Job
 from nepa3d.models.embedding import Precision
 from nepa3d.probes.classifiers import SETTINGS
 from nepa3d.probes.intervals import cell
+from nepa3d.samples.completion import Context, QuerySource
 
-RETRIEVAL, COMPLETION = "nepa3d.analysis.retrieval_ucpr", "nepa3d.analysis.completion_cpac_udf"
-CLASSES = "nepa3d.analysis.classification_probes"
+ProbeConfig: TypeAlias = "retrieval_ucpr.Config | completion_cpac_udf.Config | classification_probes.Config"
 SHORT = {"mesh": "mesh", "udfgrid": "udf", "pointcloud_noray": "pc"}
 PAIRS = (  # the document's, section 8.8
     ("mesh", "udfgrid"),
@@ -27,18 +29,18 @@ PAIRS = (  # the document's, section 8.8
     ("pointcloud_noray", "udfgrid"),
 )
 ABLATED = ("pointcloud_noray", "udfgrid")
-CONTROLS = {  # of completion: flags beside the document's
-    "": (),
-    "disjoint": ("--query_source", "pool_disjoint"),
-    "grid": ("--query_source", "grid"),
-    "mismatched": ("--context", "mismatched"),
-    "absent": ("--context", "absent"),
+CONTROLS: dict[str, tuple[QuerySource, Context]] = {  # of completion: query points and context
+    "": ("pool", "own"),
+    "disjoint": ("pool_disjoint", "own"),
+    "grid": ("grid", "own"),
+    "mismatched": ("pool", "mismatched"),
+    "absent": ("pool", "absent"),
 }
 GALLERY_SEED = 999
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(JobFlags):
+class Config:
     """Run all probes and controls for several checkpoints and print the results side by side.
 
     Retrieval on four pairs of views with two ablations, completion with four controls and, with labelled_root, classes
@@ -73,6 +75,7 @@ class Config(JobFlags):
     """Query points of a completion."""
     n_seeds: int = 3
     """Evaluation seeds of each figure."""
+    jobs: JobFlags = field(default_factory=JobFlags)
     precision: Precision = "float32"
     """Of the models' products; bf16 is faster on a GPU and moves figures a little."""
 
@@ -87,7 +90,6 @@ class Config(JobFlags):
         return [self.name_of(path) for path in self.ckpts]
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         names = self.names
         if not names or len(set(names)) < len(names):
             raise ValueError(f"ckpts must lie in folders of different names, got {', '.join(names) or 'none'}")
@@ -104,37 +106,52 @@ def plan(config: Config) -> list[Job]:
 
 
 def _jobs(config: Config, checkpoint: Path) -> Iterator[Job]:
-    name = config.name_of(checkpoint)
-    both = ("--ckpt", f"{checkpoint}", "--n_seeds", f"{config.n_seeds}", "--precision", config.precision)
-    common = ("--cache_root", config.cache_root, "--split", config.split, *both)
-    sizes = (
-        "--max_shapes",
-        f"{config.max_shapes}",
-        "--n_context",
-        f"{config.n_context}",
-        "--n_query",
-        f"{config.n_query}",
-    )
-    head = ("--head_train_split", config.head_train_split, "--head_train_backend", "udfgrid")
-    seeds = ("--eval_seed", "0", "--eval_seed_gallery", f"{GALLERY_SEED}", "--max_files", f"{config.max_files}")
+    name, ckpt = config.name_of(checkpoint), f"{checkpoint}"
 
-    def job(tag: str, module: str, *flags: str) -> Job:
+    def job(tag: str, probe: ProbeConfig) -> Job:
         out = config.results / f"{tag}.json"
-        return Job(tag, module, (*flags, "--out_json", f"{out}"), out, config.logs / f"{tag}.log")
+        return Job(tag, replace(probe, out_json=f"{out}"), out, config.logs / f"{tag}.log")
 
     for query, gallery in PAIRS:
         tag = f"ucpr_{name}_{SHORT[query]}2{SHORT[gallery]}"
-        flags = ("--query_backend", query, "--gallery_backend", gallery, *seeds)
-        yield job(tag, RETRIEVAL, *common, *flags)
+        retrieval = retrieval_ucpr.Config(
+            cache_root=config.cache_root,
+            ckpt=ckpt,
+            query_backend=query,
+            gallery_backend=gallery,
+            split=config.split,
+            eval_seed_gallery=GALLERY_SEED,
+            n_seeds=config.n_seeds,
+            max_files=config.max_files,
+            precision=config.precision,
+        )
+        yield job(tag, retrieval)
         if (query, gallery) == ABLATED:
-            for what in ("xyz", "dist"):
-                yield job(f"{tag}_ablate_{what}", RETRIEVAL, *common, *flags, f"--ablate_point_{what}")
-    for control, more in CONTROLS.items():
+            yield job(f"{tag}_ablate_xyz", replace(retrieval, ablate_point_xyz=True))
+            yield job(f"{tag}_ablate_dist", replace(retrieval, ablate_point_dist=True))
+    completion = completion_cpac_udf.Config(
+        cache_root=config.cache_root,
+        ckpt=ckpt,
+        split=config.split,
+        n_context=config.n_context,
+        n_query=config.n_query,
+        n_seeds=config.n_seeds,
+        head_train_split=config.head_train_split,
+        max_shapes=config.max_shapes,
+        precision=config.precision,
+    )
+    for control, (query_source, context) in CONTROLS.items():
         tag = f"cpac_{name}_pc2udf_nontrans" + (f"_{control}" if control else "")
-        yield job(tag, COMPLETION, *common, "--context_backend", "pointcloud_noray", *head, *sizes, *more)
+        yield job(tag, replace(completion, query_source=query_source, context=context))
     if config.labelled_root:
-        where = ("--cache_root", config.labelled_root, "--backend", config.labelled_backend)
-        yield job(f"probe_cls_{name}", CLASSES, *where, *both)
+        classes = classification_probes.Config(
+            cache_root=config.labelled_root,
+            ckpt=ckpt,
+            backend=config.labelled_backend,
+            n_seeds=config.n_seeds,
+            precision=config.precision,
+        )
+        yield job(f"probe_cls_{name}", classes)
 
 
 def side_by_side(config: Config) -> str:
@@ -202,11 +219,11 @@ def _figures(result: dict[str, Any] | None, names: Sequence[str] = ("r@1", "r@5"
 def command(config: Config) -> int:
     """Run what is left; print and write the tables; 3 if a probe failed or a shape could not be read."""
     jobs = plan(config)
-    finished = config.run(jobs)
-    done = [job for job in jobs if job.result.exists()]
+    finished = config.jobs.run(jobs)
+    done = [job for job in jobs if job.done]
     if done:
         beside = side_by_side(config)
-        of_document = [f"{job.result}" for job in done if job.module != CLASSES]
+        of_document = [f"{job.result}" for job in done if not isinstance(job.config, classification_probes.Config)]
         tables = collect(of_document) if of_document else []
         sections = [f"## {table.title}\n\n{table.text('pipe')}\n" for table in tables]
         write_text(config.results / "evaluation.md", "\n".join(["## Side by side\n", beside, *sections]))

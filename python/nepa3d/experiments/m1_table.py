@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nepa3d import cli
 from nepa3d.analysis.fewshot_table import print_tables, read_runs, write_tables
-from nepa3d.execution.jobs import Job, JobFlags
+from nepa3d.experiments.job_flags import JobFlags, with_words
+from nepa3d.experiments.jobs import Job
+from nepa3d.train import finetune_cls
 
 PRETRAINED = {  # folder of each method's pretraining; scratch has none
     "scratch": "",
@@ -20,7 +22,7 @@ PRETRAINED = {  # folder of each method's pretraining; scratch has none
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(JobFlags):
+class Config:
     """Fine-tune every method with every number of shots and every seed, in runs/scan_<method>_k<K>_s<seed>.
 
     A job is skipped if its last.pt exists, so the same command resumes an interrupted table. At the end, the table is
@@ -57,13 +59,13 @@ class Config(JobFlags):
     """Point queries of scratch; the others have their checkpoint's."""
     n_ray: int = 256
     """Ray queries of scratch."""
+    jobs: JobFlags = field(default_factory=JobFlags)
     extra: str = ""
     """More flags of nepa3d.train.finetune_cls, given as --extra="--lr 3e-4"."""
     scratch_extra: str = ""
     """More of them for scratch only, such as "--d_model 128"."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         unknown = sorted(set(self.methods.split()) - set(PRETRAINED))
         if unknown:
             raise ValueError(f"methods must be among {', '.join(PRETRAINED)}, got {', '.join(unknown)}")
@@ -83,25 +85,37 @@ def plan(config: Config) -> list[Job]:
     missing = [f"{path}" for path in checkpoints.values() if path is not None and not path.exists()]
     if missing:
         raise ValueError(f"methods: pretrain first, there is no {', '.join(missing)}")
-    jobs = []
-    for method, checkpoint in checkpoints.items():
-        sizes = ("--n_point", f"{config.n_point}", "--n_ray", f"{config.n_ray}", *config.scratch_extra.split())
-        weights = sizes if checkpoint is None else ("--ckpt", f"{checkpoint}")
-        for shots in map(int, config.shots.split()):
-            for seed in map(int, config.seeds.split()):
-                name = run_name(method, shots, seed)
-                folder = config.runs_root / name
-                flags = (
-                    *("--cache_root", config.cache_root, "--backend", config.backend, "--save_dir", f"{folder}"),
-                    *("--epochs", f"{config.epochs}", "--batch", f"{config.batch}", "--lr", f"{config.lr}"),
-                    *("--seed", f"{seed}", "--val_seed", "0", "--eval_seed", "0", "--fewshot_k", f"{shots}"),
-                    *("--fewshot_seed", f"{seed if shots else 0}", "--mc_eval_k_val", "1", "--mc_eval_k_test", "4"),
-                    *weights,
-                    *config.extra.split(),
-                )
-                log = config.logs / f"{name}.log"
-                jobs.append(Job(name, "nepa3d.train.finetune_cls", flags, folder / "last.pt", log))
-    return jobs
+    return [
+        _job(config, method, checkpoint, shots, seed)
+        for method, checkpoint in checkpoints.items()
+        for shots in map(int, config.shots.split())
+        for seed in map(int, config.seeds.split())
+    ]
+
+
+def _job(config: Config, method: str, checkpoint: Path | None, shots: int, seed: int) -> Job:
+    name = run_name(method, shots, seed)
+    folder = config.runs_root / name
+    wanted = finetune_cls.Config(
+        cache_root=config.cache_root,
+        save_dir=f"{folder}",
+        ckpt=f"{checkpoint or ''}",
+        backend=config.backend,
+        epochs=config.epochs,
+        batch=config.batch,
+        lr=config.lr,
+        n_point=None if checkpoint else config.n_point,
+        n_ray=None if checkpoint else config.n_ray,
+        seed=seed,
+        val_seed=0,
+        eval_seed=0,
+        fewshot_k=shots,
+        fewshot_seed=seed if shots else 0,
+        mc_eval_k_val=1,
+        mc_eval_k_test=4,
+    )
+    words = config.extra if checkpoint else f"{config.scratch_extra} {config.extra}"
+    return Job(name, with_words(wanted, words), folder / "last.pt", config.logs / f"{name}.log")
 
 
 def _checkpoint(config: Config, method: str) -> Path | None:
@@ -115,7 +129,7 @@ def _checkpoint(config: Config, method: str) -> Path | None:
 
 def command(config: Config) -> int:
     """Run them and print the table; 3 if one failed."""
-    finished = config.run(plan(config))
+    finished = config.jobs.run(plan(config))
     runs = read_runs(config.runs_root)
     print_tables(runs)
     write_tables(runs, config.results)

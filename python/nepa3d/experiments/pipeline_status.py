@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from nepa3d import cli
 from nepa3d.analysis.fewshot_table import RUN
-from nepa3d.execution.jobs import running
+from nepa3d.experiments.jobs import running
 
 
 @dataclass(frozen=True)

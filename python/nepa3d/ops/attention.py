@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from nepa3d.ops.token_major import token_major_like
+
 HEAD_SIZES = range(1, 129)  # of the kernel
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _MASK32 = 0xFFFFFFFF
@@ -109,12 +111,6 @@ def unpack_edges(words: Tensor) -> Tensor:
     length = words.shape[1]
     bits = (words[0, :, :, None] >> torch.arange(32, device=words.device, dtype=torch.int32)) & 1
     return bits.flatten(1)[:, :length].bool()
-
-
-def token_major_like(q: Tensor) -> Tensor:
-    """An empty (B, H, T, D) that lies in memory as (B, T, H, D): joining the heads then copies nothing."""
-    b, h, length, d = q.shape
-    return q.new_empty(b, length, h, d).transpose(1, 2)
 
 
 def _words(length: int) -> int:

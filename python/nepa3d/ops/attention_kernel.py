@@ -21,7 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from nepa3d.ops.attention import token_major_like
+from nepa3d.ops.token_major import token_major_like
 
 NEVER = tl.constexpr(-1e30)  # the score of a dropped edge: finite, as the difference of two infinities is none
 

@@ -16,22 +16,23 @@ import pytest
 from nepa3d import cli
 from nepa3d.analysis import fewshot_table
 from nepa3d.analysis.fewshot_table import FewShotRun, markdown, read_runs, rows_of
-from nepa3d.execution.jobs import Finished, Job, JobFlags, line, run_jobs, running, slots_from
+from nepa3d.cli import flags
+from nepa3d.data import preprocess_shapenet, procedural
 from nepa3d.experiments import m1_pretrains, m1_table
+from nepa3d.experiments.job_flags import JobFlags, slots_from
+from nepa3d.experiments.jobs import Finished, Job, run_jobs, running
 from nepa3d.models.checkpoint import write_tensors
 
 
 def made(tmp_path: Path, name: str) -> Job:
     """A job that succeeds quickly."""
     out = tmp_path / name
-    flags = ("--out_root", f"{out}", "--per_class", "1")
-    return Job(name, "nepa3d.data.procedural", flags, out, tmp_path / "logs" / f"{name}.log")
+    return Job(name, procedural.Config(out_root=out, per_class=1), out, tmp_path / "logs" / f"{name}.log")
 
 
 def failing(tmp_path: Path) -> Job:
-    flags = ("--shapenet_root", "nowhere", "--out_root", f"{tmp_path}/x")
-    log = tmp_path / "logs" / "bad.log"
-    return Job("bad", "nepa3d.data.preprocess_shapenet", flags, tmp_path / "x", log)
+    config = preprocess_shapenet.Config(shapenet_root=Path("nowhere"), out_root=tmp_path / "x")
+    return Job("bad", config, tmp_path / "x", tmp_path / "logs" / "bad.log")
 
 
 def test_a_failure_stops_no_other_and_what_is_done_is_skipped(tmp_path: Path) -> None:
@@ -40,7 +41,7 @@ def test_a_failure_stops_no_other_and_what_is_done_is_skipped(tmp_path: Path) ->
     assert {name: f.state for name, f in first.items()} == {"a": "ok", "bad": "failed", "b": "ok"}
     assert first["bad"].status == cli.EXIT_USAGE
     assert "nowhere is not a folder" in first["bad"].job.log.read_text()
-    assert "see " in line(first["bad"])
+    assert "see " in first["bad"].line
     again = {finished.job.name: finished.state for finished in run_jobs(jobs, ["cpu"])}
     assert again == {"a": "done before", "bad": "failed", "b": "done before"}
     assert not running(tmp_path / "logs")
@@ -58,7 +59,8 @@ def test_a_pid_file_is_running_only_while_its_process_can_write(tmp_path: Path) 
 
 
 def test_a_job_that_ends_well_without_its_result_has_failed(tmp_path: Path) -> None:
-    job = Job("no result", "nepa3d", ("--help",), tmp_path / "result", tmp_path / "job.log")
+    config = procedural.Config(out_root=tmp_path / "out", per_class=1)
+    job = Job("no result", config, tmp_path / "result", tmp_path / "job.log")
     assert [finished.state for finished in run_jobs([job], ["cpu"])] == ["failed"]
 
 
@@ -76,10 +78,12 @@ def test_pretrainings_are_the_documents(tmp_path: Path, monkeypatch: pytest.Monk
     assert [job.name for job in jobs] == ["shapenet_mesh_udf_nepa_s0", "shapenet_mix_nepa_s0", "shapenet_mix_mae_s0"]
     assert jobs[1].result == Path("runs/shapenet_mix_nepa_s0/ckpt_ep049.pt")
     assert jobs[1].log == Path("logs/pretrain/m1/shapenet_mix_nepa_s0.log")
-    flags = " ".join(jobs[1].flags)
-    assert "--resume runs/shapenet_mix_nepa_s0/last.pt" in flags
-    assert "--drop_ray_prob 0.3" in flags
-    assert "--batch 32 --save_every 10 --n_point 256 --n_ray 256" in flags
+    found = flags.values(jobs[1].config)
+    wanted = {"resume": "runs/shapenet_mix_nepa_s0/last.pt", "drop_ray_prob": 0.3, "objective": "nepa", "epochs": 50}
+    assert found | wanted | {"batch": 32, "save_every": 10, "n_point": 256, "n_ray": 256} == found
+    assert "--drop_ray_prob 0.3" in " ".join(jobs[1].command)
+    more = m1_pretrains.plan(m1_pretrains.Config(extra="--d_model 128 --epochs 3"))[0]
+    assert flags.values(more.config) | {"d_model": 128, "epochs": 3} == flags.values(more.config)
     with pytest.raises(ValueError, match="methods"):
         m1_pretrains.Config(methods="other")
 
@@ -96,15 +100,13 @@ def test_table_jobs_are_the_documents(tmp_path: Path, monkeypatch: pytest.Monkey
     jobs = {job.name: job for job in m1_table.plan(m1_table.Config())}
     assert len(jobs) == 75
     job = jobs["scan_shapenet_mix_nepa_k5_s2"]
-    flags = " ".join(job.flags)
-    assert "--ckpt runs/shapenet_mix_nepa_s0/ckpt_ep049.pt" in flags
-    assert "--fewshot_k 5 --fewshot_seed 2" in flags
-    assert "--val_seed 0 --eval_seed 0" in flags
-    assert "--mc_eval_k_val 1 --mc_eval_k_test 4" in flags
+    found = flags.values(job.config)
+    wanted = {"ckpt": "runs/shapenet_mix_nepa_s0/ckpt_ep049.pt", "fewshot_k": 5, "fewshot_seed": 2, "n_point": None}
+    assert found | wanted | {"val_seed": 0, "eval_seed": 0, "mc_eval_k_val": 1, "mc_eval_k_test": 4} == found
     assert job.result == Path("runs/scan_shapenet_mix_nepa_k5_s2/last.pt")
     assert job.log == Path("logs/finetune/scan_m1_table/jobs/scan_shapenet_mix_nepa_k5_s2.log")
-    assert "--fewshot_k 0 --fewshot_seed 0" in " ".join(jobs["scan_scratch_k0_s2"].flags)
-    assert "--ckpt" not in jobs["scan_scratch_k0_s2"].flags
+    scratch = flags.values(jobs["scan_scratch_k0_s2"].config)
+    assert scratch | {"fewshot_k": 0, "fewshot_seed": 0, "ckpt": "", "n_point": 256, "seed": 2} == scratch
 
 
 @pytest.mark.filterwarnings("default")
@@ -205,6 +207,6 @@ class TestTable:
 
 def test_lines() -> None:
     job = made(Path("x"), "a")
-    assert line(Finished(job, "done before")) == "a: done before"
-    assert line(Finished(job, "ok", 61.4)) == "a: ok, 61 s"
-    assert os.sep in line(Finished(job, "failed", 1, 2))
+    assert Finished(job, "done before").line == "a: done before"
+    assert Finished(job, "ok", 61.4).line == "a: ok, 61 s"
+    assert os.sep in Finished(job, "failed", 1, 2).line

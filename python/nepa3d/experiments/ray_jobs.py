@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nepa3d.execution.jobs import Finished, Job, Processes, line, run_job
 from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.execution.ray_tasks import ray, ray_cluster
+from nepa3d.experiments.jobs import Finished, Job, Processes, run_job
 
 PATIENCE = 10.0  # seconds in which jobs that are told to end may do so
 
@@ -39,7 +39,7 @@ def run_jobs_on_ray(jobs: Sequence[Job], address: str, slots: Sequence[str]) -> 
                 except ray.exceptions.WorkerCrashedError:
                     finished.append(Finished(job, "failed", status=-1))
                 progress.update()
-                progress.write(line(finished[-1]))
+                progress.write(finished[-1].line)
         finally:  # whoever ends us ends them
             for task in running:
                 ray.cancel(task)
