@@ -34,7 +34,7 @@ from nepa3d.models.ridge import ERROR_FIGURES, DistanceErrors, RidgeSums, error_
 from nepa3d.probes.intervals import cell, interval
 from nepa3d.samples.completion import MESH_FILE, Context, QuerySource, SequenceSettings, Target
 from nepa3d.samples.completion_loader import CompletionBatch, completion_batch
-from nepa3d.samples.loader import ahead
+from nepa3d.samples.loader import prefetch
 from nepa3d.samples.schema import sequence_length
 from nepa3d.shapes.views import VoxelSettings, require_backend
 
@@ -333,7 +333,7 @@ def _stream(
     begins = range(0, shapes, config.batch)
     n_read = 0
     with progress_bar(total=shapes, desc=title, unit="shape") as progress:
-        for count, batch, faults in ahead(read_batch, begins) if config.num_workers else map(read_batch, begins):
+        for count, batch, faults in prefetch(read_batch, begins) if config.num_workers else map(read_batch, begins):
             for path, fault in faults.items():
                 failed.setdefault(path, fault)
             if len(batch):

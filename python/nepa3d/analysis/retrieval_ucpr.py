@@ -33,7 +33,7 @@ from nepa3d.models.embedding import (
 from nepa3d.probes import ranking
 from nepa3d.probes.intervals import cell, interval
 from nepa3d.samples.dataset import SampleSettings
-from nepa3d.samples.loader import Request, ahead, evaluation_samples
+from nepa3d.samples.loader import Request, evaluation_samples, prefetch
 from nepa3d.samples.schema import POINT_DISTANCE, XYZ, TokenType
 from nepa3d.samples.tokenizer import resample_seed
 from nepa3d.shapes.views import VoxelSettings, require_backend
@@ -290,7 +290,9 @@ def embed(
     vectors: NDArray[np.float64] | None = None
     raw = np.zeros((len(paths), RAW_CELLS**3))
     with progress_bar(total=len(paths) * config.mc_k, desc=f"embed {view.backend}", unit="sample") as progress:
-        for count, features, types, good, faults in ahead(read, numbers) if config.num_workers else map(read, numbers):
+        for count, features, types, good, faults in (
+            prefetch(read, numbers) if config.num_workers else map(read, numbers)
+        ):
             for row, fault in faults.items():
                 failed.setdefault(paths[row], f"{view.backend}: {fault}")
             if len(good):
