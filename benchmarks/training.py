@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from benchmarks import machine
 from benchmarks.run import RESULTS
 from nepa3d import cli
+from nepa3d.cli import flags
 from nepa3d.corpora.shape_list import open_shapes
 from nepa3d.execution.files import write_json
 from nepa3d.execution.progress_bar import progress_bar
@@ -23,9 +24,9 @@ from nepa3d.models.query_nepa import QueryNepa
 from nepa3d.ops.attention import dual_mask
 from nepa3d.train import pretrain
 from nepa3d.train.corpus import Batch, Corpus, EpochBatches, Part
-from nepa3d.train.distributed import World
+from nepa3d.train.distributed import ProcessGroup
+from nepa3d.train.loop import train_step
 from nepa3d.train.objectives import nepa_loss
-from nepa3d.train.schedule import dual_mask_at
 from nepa3d.train.step import mean_error
 
 TOLERANCE = {"cpu": 1e-4, "cuda": 1e-3}  # between two losses of the first step; GPUs have it in half precision
@@ -84,39 +85,41 @@ class PlainModel(nn.Module):
 Step = Callable[[Batch], float]  # an update; returns the loss
 
 
-def flags(config: Config, **more: Any) -> pretrain.Config:
-    """The document's run at this size."""
+def pretraining(config: Config, **more: Any) -> pretrain.Config:
+    """The document's run at this size; ``more`` are flags as they are spelled."""
     settings: dict[str, Any] = {
         name: getattr(config, name) for name in ("batch", "n_point", "n_ray", "d_model", "layers", "heads")
     }
-    settings |= {"qa_tokens": 1, "dual_mask_near": 0.4, "dual_mask_far": 0.1, "auto_resume": 0}
-    return pretrain.Config(save_dir="", **settings, **more)
+    settings |= {"qa_tokens": 1, "dual_mask_near": 0.4, "dual_mask_far": 0.1, "auto_resume": 0, "save_dir": ""}
+    return flags.build(pretrain.Config, settings | more)
 
 
-def ours(config: pretrain.Config, world: World) -> Step:
+def ours(config: pretrain.Config, process_group: ProcessGroup) -> Step:
     """A step of the pretraining command."""
-    run = pretrain.start(config, world, parts=len(MIX))
+    run = pretrain.start(config, process_group, len(MIX), STEPS)
     run.step = STEPS // 2
 
     def step(batch: Batch) -> float:
-        return float(mean_error(pretrain.train_step(run, batch, STEPS)))
+        return float(mean_error(train_step(run, batch)))
 
     return step
 
 
-def plain(config: Config, world: World) -> Step:
+def plain(config: Config, process_group: ProcessGroup) -> Step:
     """The same step as one writes it with torch's modules; the mask is a matrix, missing rays are tokens."""
-    settings = flags(config)
-    model = pretrain.start(settings, world, parts=len(MIX)).trainer.model
-    peer = PlainModel(model, config).to(world.device).train()
-    optimizer = torch.optim.AdamW(peer.parameters(), lr=settings.lr, weight_decay=pretrain.WEIGHT_DECAY)
-    mixed = world.device.type == "cuda"
-    scaler = torch.amp.GradScaler(world.device.type, enabled=mixed)
+    settings = pretraining(config)
+    run = pretrain.start(settings, process_group, len(MIX), STEPS)
+    model, mask = run.trainer.model, run.schedule.dual_mask(STEPS // 2)
+    assert mask is not None
+    peer = PlainModel(model, config).to(process_group.device).train()
+    optimizer = torch.optim.AdamW(peer.parameters(), lr=settings.learning_rate.lr, weight_decay=pretrain.WEIGHT_DECAY)
+    mixed = process_group.device.type == "cuda"
+    scaler = torch.amp.GradScaler(process_group.device.type, enabled=mixed)
 
     def step(batch: Batch) -> float:
-        features, types = batch.features.to(world.device), batch.types.to(world.device)
-        dropped = ~dual_mask(types.shape[1], dual_mask_at(settings, STEPS // 2, STEPS), device=world.device)
-        with torch.autocast(world.device.type, dtype=torch.float16, enabled=mixed):
+        features, types = batch.features.to(process_group.device), batch.types.to(process_group.device)
+        dropped = ~dual_mask(types.shape[1], mask, device=process_group.device)
+        with torch.autocast(process_group.device.type, dtype=torch.float16, enabled=mixed):
             z, z_hat = peer(features, types, dropped)
             loss = nepa_loss(z, z_hat, types)
         optimizer.zero_grad(set_to_none=True)
@@ -144,22 +147,22 @@ class Row:
         return min(self.seconds)
 
 
-def measure(config: Config, corpus: str, backends: Sequence[str], world: World) -> list[Row]:
+def measure(config: Config, corpus: str, backends: Sequence[str], process_group: ProcessGroup) -> list[Row]:
     """Steps of every way in turn. ``ValueError`` where the first losses differ by more than the tolerance."""
-    settings = flags(config).sample_settings()
+    settings = pretraining(config).sample_settings()
     paths = open_shapes(f"{config.cache_root}", "train")
     parts = tuple(Part(name, paths, name, settings) for name in backends)
-    warm_up = WARM_UP[world.device.type]
+    warm_up = WARM_UP[process_group.device.type]
     mix = Corpus(parts, seed=0, mixed=True, num_samples=config.batch * (config.rounds + warm_up))
-    batches = [*EpochBatches(mix, 0, config.batch, world)]
-    ways = {PLAIN: plain(config, world), "nepa3d": ours(flags(config), world)}
+    batches = [*EpochBatches(mix, 0, config.batch, process_group)]
+    ways = {PLAIN: plain(config, process_group), "nepa3d": ours(pretraining(config), process_group)}
     if len(backends) > 1:
-        ways["nepa3d, missing rays left out"] = ours(flags(config, skip_missing_rays=1), world)
+        ways["nepa3d, missing rays left out"] = ours(pretraining(config, skip_missing_rays=1), process_group)
     if config.compiled:
-        ways["nepa3d, all that and compiled"] = ours(flags(config, skip_missing_rays=1, compile=1), world)
+        ways["nepa3d, all that and compiled"] = ours(pretraining(config, skip_missing_rays=1, compile=1), process_group)
     losses = {way: step(batches[0]) for way, step in ways.items()}
     for way, loss in losses.items():
-        if abs(loss - losses[PLAIN]) > TOLERANCE[world.device.type]:
+        if abs(loss - losses[PLAIN]) > TOLERANCE[process_group.device.type]:
             raise ValueError(f"{corpus}: the loss of {way} is {loss:.6f}, that of {PLAIN} {losses[PLAIN]:.6f}")
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for batch in batches[1:warm_up]:
@@ -175,8 +178,8 @@ def measure(config: Config, corpus: str, backends: Sequence[str], world: World) 
 
 def command(config: Config) -> None:
     """Measure, print the table, write JSON; see ``Config``."""
-    world = World(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    rows = measure(config, "mesh", MIX[:1], world) + measure(config, "mesh, udf, cloud", MIX, world)
+    process_group = ProcessGroup(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    rows = measure(config, "mesh", MIX[:1], process_group) + measure(config, "mesh, udf, cloud", MIX, process_group)
     table = []
     for row in rows:
         peer = next(other for other in rows if other.corpus == row.corpus and other.way == PLAIN)
@@ -184,7 +187,7 @@ def command(config: Config) -> None:
         spread = f"{statistics.pstdev(row.seconds) / statistics.mean(row.seconds):.0%}"
         table.append((row.corpus, row.way, f"{row.loss:.6f}", rate, ratio, spread))
     print(tabulate(table, ("corpus", "way", "first loss", "samples/s", "ratio", "spread"), disable_numparse=True))
-    device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else ""
+    device = torch.cuda.get_device_name(process_group.device) if process_group.device.type == "cuda" else ""
     path = config.results / f"training-{machine.slug()}{'-' + device.lower().replace(' ', '-') if device else ''}.json"
     used = {name: f"{value}" for name, value in asdict(config).items() if name not in ("results", "cache_root")}
     about = machine.describe() | {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device}

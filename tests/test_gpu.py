@@ -15,11 +15,13 @@ from nepa3d import cli
 from nepa3d.analysis import completion_cpac_udf as cpac
 from nepa3d.analysis import retrieval_ucpr as ucpr
 from nepa3d.analysis import surfaces
+from nepa3d.cli import flags
 from nepa3d.models.embedding import ProbeRequest, open_probe
 from nepa3d.ops.attention import DualMask, dual_mask, remaining_edges, unpack_edges
 from nepa3d.train import finetune_cls, pretrain
 from nepa3d.train.corpus import Batch, EpochBatches, open_corpus
-from nepa3d.train.distributed import World
+from nepa3d.train.distributed import ProcessGroup
+from nepa3d.train.loop import train_step
 from nepa3d.train.step import mean_error
 
 pytestmark = [
@@ -32,21 +34,22 @@ SIZES = {"n_point": 16, "n_ray": 8, "d_model": 32, "layers": 2, "heads": 2, "bat
 
 
 def config(**more: Any) -> pretrain.Config:
-    return pretrain.Config(**({"mix_config": "mix.yaml", "save_dir": "none", "auto_resume": 0} | SIZES | more))
+    given = {"mix_config": "mix.yaml", "save_dir": "none", "auto_resume": 0}
+    return flags.build(pretrain.Config, given | SIZES | more)
 
 
-def batches(settings: pretrain.Config, world: World) -> list[Batch]:
-    corpus = open_corpus(settings, settings.sample_settings())
-    return [*EpochBatches(corpus, 0, settings.batch, world)]
+def batches(settings: pretrain.Config, process_group: ProcessGroup) -> list[Batch]:
+    corpus = open_corpus(settings.corpus, settings.sample_settings(), settings.seed)
+    return [*EpochBatches(corpus, 0, settings.loop.batch, process_group)]
 
 
 def losses(settings: pretrain.Config, device: str) -> list[float]:
     """Of three steps."""
-    world = World(0, 1, torch.device(device))
-    run = pretrain.start(settings, world, 3)
+    process_group = ProcessGroup(0, 1, torch.device(device))
+    run = pretrain.start(settings, process_group, 3, total_steps=3)
     found = []
-    for batch in batches(settings, world):
-        found.append(float(mean_error(pretrain.train_step(run, batch, 3))))
+    for batch in batches(settings, process_group):
+        found.append(float(mean_error(train_step(run, batch))))
         run.step += 1
     return found
 
@@ -65,15 +68,15 @@ def test_steps_lose_what_they_do_on_the_cpu(golden: Path, amp: str, more: dict[s
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of the compiler
 def test_a_compiled_step_is_the_same(golden: Path) -> None:
-    settings = config(**QA, amp="none")
-    assert losses(replace(settings, compile=1), "cuda") == pytest.approx(losses(settings, "cuda"), rel=1e-4)
+    found = losses(config(**QA, amp="none", compile=1), "cuda")
+    assert found == pytest.approx(losses(config(**QA, amp="none"), "cuda"), rel=1e-4)
 
 
 def test_a_run_goes_on_where_it_stopped(golden: Path, tmp_path: Path) -> None:
     def run(folder: str, epochs: int) -> list[float]:
-        flags = [f"--{name}={value}" for name, value in (SIZES | QA | {"mix_config": "mix.yaml"}).items()]
-        flags += ["--save_dir", f"{tmp_path / folder}", "--epochs", f"{epochs}", "--num_workers", "2"]
-        assert pretrain.main(flags) == cli.EXIT_OK
+        words = [f"--{name}={value}" for name, value in (SIZES | QA | {"mix_config": "mix.yaml"}).items()]
+        words += ["--save_dir", f"{tmp_path / folder}", "--epochs", f"{epochs}", "--num_workers", "2"]
+        assert pretrain.main(words) == cli.EXIT_OK
         return [json.loads(line)["loss"] for line in (tmp_path / folder / "loss.jsonl").read_text().splitlines()]
 
     whole = run("whole", 3)
@@ -83,9 +86,9 @@ def test_a_run_goes_on_where_it_stopped(golden: Path, tmp_path: Path) -> None:
 
 def test_too_large_a_batch_says_what_to_try(golden: Path) -> None:
     settings = config(**QA, amp="none")
-    world = World(0, 1, torch.device("cuda"))
-    run = pretrain.start(settings, world, 3)
-    (batch, *_) = batches(settings, world)
+    process_group = ProcessGroup(0, 1, torch.device("cuda"))
+    run = pretrain.start(settings, process_group, 3, total_steps=3)
+    (batch, *_) = batches(settings, process_group)
     many = Batch(batch.features.repeat(4000, 1, 1), batch.types.repeat(4000, 1), batch.parts.repeat(4000), 0, 64000)
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(0.005)

@@ -54,29 +54,29 @@ def small(**changes: int) -> QueryNepa:
     return QueryNepa(**{"d_model": 16, "n_types": 9, "nhead": 2, "num_layers": 2, "max_len": 12, **changes}).eval()
 
 
-@pytest.mark.parametrize("edges", [None, dual_mask(10, DualMask(0.5, 0.5, 3, 1))])
-def test_no_token_sees_the_future(edges: torch.Tensor | None) -> None:
+@pytest.mark.parametrize("attention_mask", [None, dual_mask(10, DualMask(0.5, 0.5, 3, 1))])
+def test_no_token_sees_the_future(attention_mask: torch.Tensor | None) -> None:
     model = small()
     features = torch.randn(2, 10, 15, generator=torch.Generator().manual_seed(1))
     types = torch.zeros(2, 10, dtype=torch.long)
     changed = features.clone()
     changed[:, 6:] += 1
     with torch.inference_mode():
-        _, _, before = model(features, types, edges)
-        _, _, after = model(changed, types, edges)
+        _, _, before = model(features, types, attention_mask)
+        _, _, after = model(changed, types, attention_mask)
     torch.testing.assert_close(before[:, :6], after[:, :6])
     assert (before[:, 6:] - after[:, 6:]).abs().amax(-1).min() > 1e-3
 
 
-@pytest.mark.parametrize("edges", [None, dual_mask(10, DualMask(0.5, 0.5, 3, 1))])
-def test_wanted_tokens_are_those_of_the_whole(edges: torch.Tensor | None) -> None:
+@pytest.mark.parametrize("attention_mask", [None, dual_mask(10, DualMask(0.5, 0.5, 3, 1))])
+def test_wanted_tokens_are_those_of_the_whole(attention_mask: torch.Tensor | None) -> None:
     model = small()
     features = torch.randn(2, 10, 15, generator=torch.Generator().manual_seed(1))
     types = torch.zeros(2, 10, dtype=torch.long)
     wanted = torch.tensor([1, 4, 9])
     with torch.inference_mode():
-        _, z_hat, h = model(features, types, edges)
-        _, some, states = model(features, types, edges, None, wanted)
+        _, z_hat, h = model(features, types, attention_mask)
+        _, some, states = model(features, types, attention_mask, None, wanted)
     torch.testing.assert_close(states, h[:, wanted])
     torch.testing.assert_close(some[:, wanted], z_hat[:, wanted])
     some = some.clone()

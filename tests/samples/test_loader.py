@@ -14,7 +14,7 @@ from nepa3d.corpora.shape_list import list_shapes
 from nepa3d.execution.files import write_npz
 from nepa3d.samples.dataset import SampleSettings, evaluation_sample, training_sample
 from nepa3d.samples.draws import TrainingDraws, philox
-from nepa3d.samples.loader import Request, ahead, evaluation_batch, training_batch
+from nepa3d.samples.loader import Request, evaluation_batch, prefetch, training_batch
 from nepa3d.shapes.cache import KEYS, CacheError
 from nepa3d.shapes.views import BACKENDS, VoxelSettings
 
@@ -191,7 +191,7 @@ def test_every_backend_is_known_to_both_languages(golden: Path) -> None:
         training_batch(requests("cloud")[:1], 0, 0, [0])
 
 
-class TestAhead:
+class TestPrefetch:
     def test_keeps_the_order_and_runs_before_it_is_asked(self) -> None:
         made, second = [], threading.Event()
 
@@ -201,7 +201,7 @@ class TestAhead:
                 second.set()
             return n * n
 
-        squares = ahead(make, range(6), depth=2)
+        squares = prefetch(make, range(6), depth=2)
         assert next(squares) == 0
         assert second.wait(10)  # 1 and 2 are made though nobody asked for them
         assert [*squares] == [1, 4, 9, 16, 25]
@@ -213,14 +213,14 @@ class TestAhead:
                 raise ValueError("one")
             return n
 
-        results = ahead(make, range(4))
+        results = prefetch(make, range(4))
         assert next(results) == 0
         with pytest.raises(ValueError, match="one"):
             next(results)
 
     def test_nothing_is_made_after_it_is_closed(self) -> None:
         made = []
-        results = ahead(lambda n: made.append(n), range(1000), depth=2)
+        results = prefetch(lambda n: made.append(n), range(1000), depth=2)
         next(results)
         results.close()
         assert len(made) <= 4

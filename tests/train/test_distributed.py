@@ -78,7 +78,7 @@ def test_a_lost_process_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(distributed.dist, "all_reduce", lost)
     with pytest.raises(OSError, match=r"process 1 of 2: another process of this run has ended: Connection closed"):
-        distributed.World(1, 2, torch.device("cpu")).add(torch.zeros(1))
+        distributed.ProcessGroup(1, 2, torch.device("cpu")).add(torch.zeros(1))
 
 
 def test_a_scheduler_may_ask_to_end(golden: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from nepa3d.cli import flags
 from nepa3d.samples.schema import TokenType as T
 from nepa3d.train import pretrain
 from nepa3d.train.objectives import OBJECTIVES, choose_masked, hide, mae_loss, nepa_loss
@@ -82,12 +83,10 @@ def test_an_objective_is_one_row(golden: Path, tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setitem(OBJECTIVES, "toy", replace(OBJECTIVES["mae"], errors=absolute_errors))
     sizes = {"n_point": 8, "n_ray": 4, "d_model": 16, "layers": 1, "heads": 2, "batch": 4, "mix_num_samples": 8}
-    config = pretrain.Config(
-        mix_config="mix.yaml", save_dir=f"{tmp_path}", objective="toy", epochs=1, num_workers=0, **sizes
-    )
-    pretrain.command(config)
+    given = {"mix_config": "mix.yaml", "save_dir": f"{tmp_path}", "objective": "toy", "epochs": 1, "num_workers": 0}
+    pretrain.command(flags.build(pretrain.Config, given | sizes))
     losses = (tmp_path / "loss.jsonl").read_text().splitlines()
     assert len(losses) == 2
     assert not (tmp_path / "diagnostics.jsonl").exists()  # nothing is claimed of a loss that is not nepa's
     with pytest.raises(ValueError, match="objective must be one of nepa, mae, toy, got 'other'"):
-        replace(config, objective="other")
+        flags.build(pretrain.Config, given | {"objective": "other"})

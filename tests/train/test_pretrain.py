@@ -20,9 +20,8 @@ from nepa3d import cli
 from nepa3d.execution.files import TEMPORARY_PREFIX
 from nepa3d.models.checkpoint import build_model, load_checkpoint
 from nepa3d.ops.attention import DualMask
-from nepa3d.train import pretrain
-from nepa3d.train.pretrain import Config
-from nepa3d.train.schedule import dual_mask_at
+from nepa3d.train import loop, pretrain
+from nepa3d.train.schedule import DualMaskFlags, LearningRateFlags, Schedule
 
 SMALL = ["--mix_config", "mix.yaml", "--mix_num_samples", "48", "--batch", "16", "--lr", "1e-3", "--n_point", "8"]
 SMALL += ["--n_ray", "4", "--d_model", "16", "--layers", "1", "--heads", "2", "--num_workers", "0"]
@@ -79,15 +78,15 @@ def test_a_run_goes_on_within_an_epoch(
     """Three steps an epoch, last.pt after every second step within it: what was done after it is done again."""
     flags = [*flags, "--epochs", "2", "--save_steps", "2"]
     assert run(tmp_path / "whole", *flags) == cli.EXIT_OK
-    step, steps = pretrain.train_step, []
+    step, steps = loop.train_step, []
 
-    def interrupted(state: pretrain.Run, *rest: Any) -> torch.Tensor:
+    def interrupted(state: loop.Run, *rest: Any) -> torch.Tensor:
         steps.append(state.step)
         if state.step == interrupted_at and steps.count(interrupted_at) == 1:
             raise KeyboardInterrupt
         return step(state, *rest)
 
-    monkeypatch.setattr(pretrain, "train_step", interrupted)
+    monkeypatch.setattr(loop, "train_step", interrupted)
     assert run(tmp_path / "parts", *flags) == cli.EXIT_INTERRUPTED
     assert run(tmp_path / "parts", *flags) == cli.EXIT_OK
     kept = {1: 0, 4: 3, 5: 5}[interrupted_at]
@@ -216,14 +215,14 @@ def test_what_diverges_is_not_kept(
     before = (tmp_path / "last.pt").read_bytes()
     assert run(tmp_path, "--epochs", "2", "--lr", "1e30") == cli.EXIT_USAGE
     assert "the loss is nan at step 6" in capsys.readouterr().err
-    step = pretrain.train_step
+    step = loop.train_step
 
-    def step_that_spoils(state: pretrain.Run, *rest: Any) -> torch.Tensor:
+    def step_that_spoils(state: loop.Run, *rest: Any) -> torch.Tensor:
         loss = step(state, *rest)
         torch.nn.init.constant_(state.trainer.model.pred_head.bias, float("nan") if state.step == 5 else 0)
         return loss
 
-    monkeypatch.setattr(pretrain, "train_step", step_that_spoils)
+    monkeypatch.setattr(loop, "train_step", step_that_spoils)
     assert run(tmp_path, "--epochs", "2") == cli.EXIT_USAGE
     assert "weights are not finite at step 6" in capsys.readouterr().err
     assert (tmp_path / "last.pt").read_bytes() == before
@@ -334,7 +333,7 @@ def test_single_cache(golden: Path, tmp_path: Path) -> None:
         (["--heads", "3"], "d_model must be a multiple of the number of heads, got 16 and 3"),
         (["--resume", "missing.pt", "--auto_resume", "0"], "resume: there is no missing.pt"),
         (["--resume", "nepa_v1.pt"], "n_point 32 -> 8; n_ray 16 -> 4; d_model 32 -> 16; layers 2 -> 1"),
-        (["--dual_mask_near", "2"], "near must lie in"),
+        (["--dual_mask_near", "2"], "dual_mask_near must lie in [0, 1], got 2.0"),
         (["--mask_ratio", "-1"], "mask_ratio must lie in"),
         (["--dual_mask_warmup_frac", "2"], "dual_mask_warmup_frac must lie in"),
         (["--seed", "-1"], "seed must be at least 0, got -1"),
@@ -354,7 +353,8 @@ def test_wrong_requests(
 
 
 def test_dual_mask_rises_to_its_probabilities() -> None:
-    config = Config(save_dir="x", dual_mask_near=0.4, dual_mask_far=0.1, dual_mask_warmup_frac=0.1, seed=2)
-    assert dual_mask_at(config, 0, 100) == DualMask(0, 0, 32, 2 * 1_000_003)
-    assert dual_mask_at(config, 5, 100) == DualMask(0.2, 0.05, 32, 2 * 1_000_003 + 5)
-    assert dual_mask_at(config, 50, 100) == DualMask(0.4, 0.1, 32, 2 * 1_000_003 + 50)
+    flags = DualMaskFlags(dual_mask_near=0.4, dual_mask_far=0.1, dual_mask_warmup_frac=0.1)
+    schedule = Schedule(LearningRateFlags(), flags, seed=2, total_steps=100)
+    assert schedule.dual_mask(0) is None
+    assert schedule.dual_mask(5) == DualMask(0.2, 0.05, 32, 2 * 1_000_003 + 5)
+    assert schedule.dual_mask(50) == DualMask(0.4, 0.1, 32, 2 * 1_000_003 + 50)

@@ -1,41 +1,46 @@
-"""One step: pieces, shares and left out tokens give the gradients of the whole batch."""
+"""One step: micro-batches, shares and left out tokens give the gradients of the whole batch."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from nepa3d.cli import flags
 from nepa3d.ops.attention import DualMask
 from nepa3d.samples.schema import N_TYPES_QA, TokenType
 from nepa3d.train import step
 from nepa3d.train.corpus import Batch, EpochBatches, open_corpus
-from nepa3d.train.distributed import World
-from nepa3d.train.pretrain import Config, start, train_step
-from nepa3d.train.schedule import learning_rate
-from nepa3d.train.step import by_kind, mean_error, pieces
+from nepa3d.train.distributed import ProcessGroup
+from nepa3d.train.loop import train_step
+from nepa3d.train.pretrain import Config, start
+from nepa3d.train.schedule import LearningRateFlags, Schedule
+from nepa3d.train.step import MicroBatch, by_kind, mean_error, micro_batches
 
-ALONE = World(0, 1, torch.device("cpu"))
+ALONE = ProcessGroup(0, 1, torch.device("cpu"))
 MASK = DualMask(0.4, 0.1, 4, 9)
 
 
 def config(**more: object) -> Config:
-    flags: dict[str, object] = {"mix_config": "mix.yaml", "mix_num_samples": 48, "n_point": 8, "n_ray": 4}
-    flags |= {"d_model": 16, "layers": 2, "heads": 2, "batch": 16, "save_dir": "none", "auto_resume": 0}
-    return Config(**(flags | more))  # type: ignore[arg-type]
+    given: dict[str, object] = {"mix_config": "mix.yaml", "mix_num_samples": 48, "n_point": 8, "n_ray": 4}
+    given |= {"d_model": 16, "layers": 2, "heads": 2, "batch": 16, "save_dir": "none", "auto_resume": 0}
+    return flags.build(Config, given | more)
 
 
-def first_batch(settings: Config, world: World = ALONE) -> Batch:
-    corpus = open_corpus(settings, settings.sample_settings())
-    return EpochBatches(corpus, 0, settings.batch, world).read(0)
+def first_batch(settings: Config, process_group: ProcessGroup = ALONE) -> Batch:
+    corpus = open_corpus(settings.corpus, settings.sample_settings(), settings.seed)
+    return EpochBatches(corpus, 0, settings.loop.batch, process_group).read(0)
+
+
+def split(batch: Batch, settings: Config, step: int = 0) -> list[MicroBatch]:
+    return micro_batches(batch, settings.loss, settings.step, (settings.seed, step), ALONE.device)
 
 
 def gradients(settings: Config, batch: Batch | None = None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The tally and the gradients of the first step."""
-    run = start(settings, ALONE, 3)
+    run = start(settings, ALONE, 3, total_steps=10)
     tally = run.trainer.step(batch or first_batch(settings), 0, MASK)
     grads = {name: p.grad for name, p in run.trainer.model.named_parameters() if p.grad is not None}
     return tally, grads
@@ -61,7 +66,7 @@ def test_in_qa_form_missing_rays_change_nothing(golden: Path) -> None:
     settings = config(qa_tokens=1)
     assert (first_batch(settings).types == TokenType.MISSING_RAY).any()
     whole, expected = gradients(settings)
-    tally, found = gradients(replace(settings, skip_missing_rays=1))
+    tally, found = gradients(config(qa_tokens=1, skip_missing_rays=1))
     torch.testing.assert_close(tally, whole)
     assert_same(found, expected)
 
@@ -70,10 +75,10 @@ def test_only_predictions_that_count_are_made(golden: Path, monkeypatch: pytest.
     """Of a Q/A sequence half of the last layer; the gradients are those of all of it."""
     settings = config(qa_tokens=1)
     batch = first_batch(settings)
-    (piece,) = pieces(batch, settings, 0, ALONE.device)
-    assert piece.wanted is not None
-    assert piece.wanted.tolist() == list(range(1, 1 + 2 * (8 + 4), 2))  # the questions
-    assert pieces(batch, config(objective="mae"), 0, ALONE.device)[0].wanted is None
+    (micro_batch,) = split(batch, settings)
+    assert micro_batch.wanted is not None
+    assert micro_batch.wanted.tolist() == list(range(1, 1 + 2 * (8 + 4), 2))  # the questions
+    assert split(batch, config(objective="mae"))[0].wanted is None
     found = gradients(settings)
     monkeypatch.setattr(step, "_predicting", lambda _: None)
     whole = gradients(settings)
@@ -82,9 +87,8 @@ def test_only_predictions_that_count_are_made(golden: Path, monkeypatch: pytest.
 
 
 def test_in_plain_form_missing_rays_change_the_closing_token_only(golden: Path) -> None:
-    settings = config()
-    whole, _ = gradients(settings)
-    tally, _ = gradients(replace(settings, skip_missing_rays=1))
+    whole, _ = gradients(config())
+    tally, _ = gradients(config(skip_missing_rays=1))
     torch.testing.assert_close(tally[1], whole[1])
     differing = {TokenType(i) for i in range(N_TYPES_QA) if not torch.isclose(tally[0, i], whole[0, i], rtol=1e-4)}
     assert differing == {TokenType.EOS}
@@ -93,31 +97,29 @@ def test_in_plain_form_missing_rays_change_the_closing_token_only(golden: Path) 
 def test_no_missing_ray_goes_through_the_model(golden: Path) -> None:
     settings = config(skip_missing_rays=1, accumulate=2)
     batch = first_batch(settings)
-    found = pieces(batch, settings, 0, ALONE.device)
-    assert sum(len(piece.types) for piece in found) == 16
-    assert not any((piece.types == TokenType.MISSING_RAY).any() for piece in found)
-    for piece in found:
-        assert piece.types[0, -1] == TokenType.EOS
-        if piece.positions is not None:
-            assert piece.positions[-1] == batch.types.shape[1] - 1  # it keeps its place
+    found = split(batch, settings)
+    assert sum(len(micro_batch.types) for micro_batch in found) == 16
+    assert not any((micro_batch.types == TokenType.MISSING_RAY).any() for micro_batch in found)
+    for micro_batch in found:
+        assert micro_batch.types[0, -1] == TokenType.EOS
+        if micro_batch.positions is not None:
+            assert micro_batch.positions[-1] == batch.types.shape[1] - 1  # it keeps its place
 
 
 @pytest.mark.parametrize("objective", ["nepa", "mae"])
 def test_shares_add_up(golden: Path, objective: str) -> None:
-    """Three processes' pieces are the batch's, with the same masks."""
+    """Three processes' micro-batches are the batch's, with the same masks."""
     settings = config(objective=objective)
-    whole = pieces(first_batch(settings), settings, 5, ALONE.device)[0]
-    shares = [
-        pieces(first_batch(settings, World(rank, 3, ALONE.device)), settings, 5, ALONE.device) for rank in range(3)
-    ]
+    whole = split(first_batch(settings), settings, 5)[0]
+    shares = [split(first_batch(settings, ProcessGroup(rank, 3, ALONE.device)), settings, 5) for rank in range(3)]
     for name in ("features", "types", "parts", "counted"):
-        parts = [getattr(piece, name) for share in shares for piece in share]
+        parts = [getattr(micro_batch, name) for share in shares for micro_batch in share]
         assert torch.equal(torch.cat(parts), getattr(whole, name))
 
 
 def test_a_process_may_have_no_share() -> None:
     places = range(10, 12)
-    shares = [World(rank, 4, ALONE.device).share(places) for rank in range(4)]
+    shares = [ProcessGroup(rank, 4, ALONE.device).share(places) for rank in range(4)]
     assert [list(share) for share in shares] == [[], [10], [], [11]]
 
 
@@ -138,7 +140,7 @@ def test_targets_of_content_hold_no_position(golden: Path) -> None:
     losses = {}
     for target in ("embedding", "content"):
         settings = config(qa_tokens=1, target=target)
-        run = start(settings, ALONE, 3)
+        run = start(settings, ALONE, 3, total_steps=10)
         torch.nn.init.normal_(run.trainer.model.pos_emb, std=100.0)
         losses[target] = run.trainer.diagnosis(first_batch(settings), 0).position_type_loss
     assert losses["embedding"] < 1e-3
@@ -147,9 +149,8 @@ def test_targets_of_content_hold_no_position(golden: Path) -> None:
 
 @pytest.mark.parametrize("amp", ["bf16", "none"])
 def test_mixed_precision_on_the_cpu(golden: Path, amp: str) -> None:
-    settings = config(qa_tokens=1)
-    whole, _ = gradients(settings)
-    tally, grads = gradients(replace(settings, amp=amp))
+    whole, _ = gradients(config(qa_tokens=1))
+    tally, grads = gradients(config(qa_tokens=1, amp=amp))
     assert float(mean_error(tally)) == pytest.approx(float(mean_error(whole)), rel=2e-2)
     assert torch.equal(tally, whole) == (amp == "none")
     assert all(grad.dtype == torch.float32 for grad in grads.values())
@@ -157,9 +158,8 @@ def test_mixed_precision_on_the_cpu(golden: Path, amp: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, which the compiler itself uses
 def test_compiled_is_the_same(golden: Path) -> None:
-    settings = config(qa_tokens=1, layers=1)
-    whole, expected = gradients(settings)
-    tally, found = gradients(replace(settings, compile=1))
+    whole, expected = gradients(config(qa_tokens=1, layers=1))
+    tally, found = gradients(config(qa_tokens=1, layers=1, compile=1))
     torch.testing.assert_close(tally, whole, rtol=1e-4, atol=1e-4)
     assert_same(found, expected)
 
@@ -175,17 +175,17 @@ def test_what_to_do_where_memory_runs_out(golden: Path, monkeypatch: pytest.Monk
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     settings = config()
-    run = start(settings, ALONE, 3)
+    run = start(settings, ALONE, 3, total_steps=10)
     run.trainer.forward = full  # type: ignore[assignment]
     with pytest.raises(MemoryError, match="16 samples does not fit onto cpu: try --accumulate 2"):
-        train_step(run, first_batch(settings), 10)
+        train_step(run, first_batch(settings))
 
 
 def test_learning_rates() -> None:
-    settings = config(lr=1.0)
-    assert {learning_rate(settings, number, 100) for number in range(100)} == {1.0}
-    settings = config(lr=1.0, warmup_frac=0.1, schedule="cosine")
-    rates = [learning_rate(settings, number, 100) for number in range(100)]
+    constant = Schedule(LearningRateFlags(lr=1.0), None, seed=0, total_steps=100)
+    assert {constant.learning_rate(number) for number in range(100)} == {1.0}
+    flags = LearningRateFlags(lr=1.0, warmup_frac=0.1, schedule="cosine")
+    rates = [Schedule(flags, None, seed=0, total_steps=100).learning_rate(number) for number in range(100)]
     assert rates[:3] == pytest.approx([0.1, 0.2, 0.3])
     assert rates[9] == rates[10] == 1.0
     assert rates[55] == pytest.approx(0.5)

@@ -22,11 +22,11 @@ class SelfAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, x: Tensor, edges: Tensor | None, wanted: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, attention_mask: Tensor | None, wanted: Tensor | None = None) -> Tensor:
         """(B, T, D) to (B, T, D), or to (B, n, D) where only the tokens ``wanted`` (n,) are."""
         qkv = nn.functional.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = qkv.unflatten(-1, (3, self.nhead, -1)).permute(2, 0, 3, 1, 4)
-        attended = masked_attention(q, k, v, edges)
+        attended = masked_attention(q, k, v, attention_mask)
         joined = attended.transpose(1, 2).flatten(-2)
         return self.out_proj(joined if wanted is None else joined[:, wanted])
 
@@ -44,9 +44,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, edges: Tensor | None, wanted: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, attention_mask: Tensor | None, wanted: Tensor | None = None) -> Tensor:
         """(B, T, D) to (B, T, D), or to (B, n, D) where only the tokens ``wanted`` (n,) are."""
-        attended = self.self_attn(self.norm1(x), edges, wanted)
+        attended = self.self_attn(self.norm1(x), attention_mask, wanted)
         x = (x if wanted is None else x[:, wanted]) + self.dropout(attended)
         hidden = self.dropout(nn.functional.gelu(self.linear1(self.norm2(x))))
         return x + self.dropout(self.linear2(hidden))
@@ -59,24 +59,23 @@ class Encoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(Block(d_model, nhead, mlp_ratio, dropout) for _ in range(num_layers))
 
-    def forward(self, x: Tensor, edges: Tensor | None, wanted: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, attention_mask: Tensor | None, wanted: Tensor | None = None) -> Tensor:
         """(B, T, D) to (B, T, D), or to (B, n, D) where only the tokens ``wanted`` (n,) are."""
         last = len(self.layers) - 1
         for number, layer in enumerate(self.layers):
-            x = layer(x, edges, wanted if number == last else None)
+            x = layer(x, attention_mask, wanted if number == last else None)
         return x
 
 
 class CausalTransformer(nn.Module):
-    """The backbone: every token sees itself and the tokens before it, or those of them that ``edges`` leave.
-
-    For ``edges`` see ``nepa3d.ops.attention.masked_attention``.
+    """The backbone: every token sees itself and the tokens before it, or those of them that ``attention_mask`` leaves,
+    in a form that ``nepa3d.ops.attention.masked_attention`` takes.
     """
 
     def __init__(self, d_model: int, nhead: int, num_layers: int, mlp_ratio: float = 4.0, dropout: float = 0.0) -> None:
         super().__init__()
         self.enc = Encoder(d_model, nhead, num_layers, mlp_ratio, dropout)
 
-    def forward(self, x: Tensor, edges: Tensor | None = None, wanted: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, attention_mask: Tensor | None = None, wanted: Tensor | None = None) -> Tensor:
         """(B, T, D) to (B, T, D), or to (B, n, D) where only the tokens ``wanted`` (n,) are."""
-        return self.enc(x, edges, wanted)
+        return self.enc(x, attention_mask, wanted)

@@ -85,6 +85,23 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
     return Checkpoint(**{key: content[key] for key in wanted}, scaler=scaler, ema=ema, path=str(path))
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelFlags:
+    """Size of the model."""
+
+    d_model: int = 384
+    """Width of the Transformer."""
+    layers: int = 8
+    """Number of layers."""
+    heads: int = 6
+    """Number of attention heads."""
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "layers", "heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
 def model_for(args: dict[str, Any]) -> QueryNepa:
     """A fresh model of the size that a run's ``args`` ask for."""
     qa = bool(args.get("qa_tokens", 0))

@@ -56,17 +56,17 @@ class QueryNepa(nn.Module):
         self,
         features: Tensor,
         types: Tensor,
-        edges: Tensor | None = None,
+        attention_mask: Tensor | None = None,
         positions: Tensor | None = None,
         wanted: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Embeddings z, predictions z_hat and hidden states h, each (B, T, D).
 
-        ``edges`` are as the backbone takes them, ``positions`` as ``embed`` does. With ``wanted`` (n,) the states are
-        those of these tokens only (B, n, D), and all other predictions are 0: the last layer is then cheaper.
+        ``attention_mask`` is as the backbone takes it, ``positions`` as ``embed`` does. With ``wanted`` (n,) the states
+        are those of these tokens only (B, n, D), and all other predictions are 0: the last layer is then cheaper.
         """
         z = self.embed(features, types, positions)
-        h = self.backbone(z, edges, wanted)
+        h = self.backbone(z, attention_mask, wanted)
         z_hat = self.pred_head(h)
         if wanted is not None:
             z_hat = z_hat.new_zeros(z.shape).index_copy(1, wanted, z_hat)

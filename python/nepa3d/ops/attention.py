@@ -67,14 +67,15 @@ def remaining_edges(length: int, mask: DualMask | None, *, device: torch.device 
     return bits
 
 
-def masked_attention(q: Tensor, k: Tensor, v: Tensor, edges: Tensor | None) -> Tensor:
-    """Attention (B, H, T, D) along ``edges``: (T, T) bool, the same packed, or None for all causal ones.
+def masked_attention(q: Tensor, k: Tensor, v: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Attention (B, H, T, D) under ``attention_mask``: (T, T) bool, True where i may attend j, the same packed by
+    ``pack_edges``, or None for plain causal attention.
 
-    ``ValueError`` on packed edges with a type or a head size that the kernel does not have.
+    ``ValueError`` on a packed mask with a type or a head size that the kernel does not have.
     """
-    if edges is None or edges.dtype == torch.bool:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=edges, is_causal=edges is None)
-    attended, _ = torch.ops.nepa3d.packed_attention(q, k, v, edges)
+    if attention_mask is None or attention_mask.dtype == torch.bool:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask, is_causal=attention_mask is None)
+    attended, _ = torch.ops.nepa3d.packed_attention(q, k, v, attention_mask)
     return attended
 
 
@@ -95,19 +96,19 @@ def dual_mask(length: int, mask: DualMask, *, device: torch.device | str | None 
     return (back == 0) | ((back > 0) & ~dropped)
 
 
-def pack_edges(edges: Tensor) -> Tensor:
-    """Edges (T, T) bool as words (2, T, W) int32, W a multiple of 4 for the kernel.
+def pack_edges(attention_mask: Tensor) -> Tensor:
+    """An attention mask (T, T) bool as words (2, T, W) int32, W a multiple of 4 for the kernel.
 
     Bit j % 32 of word (0, i, j // 32) is the edge from i to j, and so is bit i % 32 of word (1, j, i // 32): the kernel
     reads rows, those of the transpose for the gradients of keys and values.
     """
-    length = edges.shape[0]
-    padded = F.pad(torch.stack((edges, edges.mT)), (0, _words(length) * 32 - length)).view(2, length, -1, 32).long()
-    return (padded << torch.arange(32, device=edges.device)).sum(-1).to(torch.int32)
+    length, both = attention_mask.shape[0], torch.stack((attention_mask, attention_mask.mT))
+    padded = F.pad(both, (0, _words(length) * 32 - length)).view(2, length, -1, 32).long()
+    return (padded << torch.arange(32, device=both.device)).sum(-1).to(torch.int32)
 
 
 def unpack_edges(words: Tensor) -> Tensor:
-    """Edges (T, T) bool of words (2, T, W)."""
+    """The attention mask (T, T) bool of words (2, T, W)."""
     length = words.shape[1]
     bits = (words[0, :, :, None] >> torch.arange(32, device=words.device, dtype=torch.int32)) & 1
     return bits.flatten(1)[:, :length].bool()
@@ -119,7 +120,7 @@ def _words(length: int) -> int:
 
 @torch.library.custom_op("nepa3d::packed_attention", mutates_args=(), device_types="cpu")
 def packed_attention(q: Tensor, k: Tensor, v: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention (B, H, T, D) along packed edges, and the logarithm to base 2 of each row's sum (B, H, T).
+    """Attention (B, H, T, D) under a packed attention mask, and the logarithm to base 2 of each row's sum (B, H, T).
 
     This is the kernel's plain twin. Only the first result has a gradient.
     """

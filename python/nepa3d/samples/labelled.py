@@ -16,7 +16,7 @@ from nepa3d.corpora.objects import objects_of
 from nepa3d.corpora.shape_list import list_shapes
 from nepa3d.corpora.splits import class_of, grouped_validation, k_shot
 from nepa3d.samples.dataset import SampleSettings
-from nepa3d.samples.loader import Request, ahead, evaluation_batch, training_batch
+from nepa3d.samples.loader import Request, evaluation_batch, prefetch, training_batch
 
 GroupBy = Literal["object", "file"]
 
@@ -100,7 +100,7 @@ def training_batches(
         return torch.from_numpy(features), torch.from_numpy(types), torch.from_numpy(labels[rows])
 
     starts = range(0, len(order), view.batch)
-    return ahead(read, starts) if view.threads else map(read, starts)
+    return prefetch(read, starts) if view.threads else map(read, starts)
 
 
 def evaluation_batches(
@@ -117,4 +117,4 @@ def evaluation_batches(
         return begin, torch.from_numpy(features), torch.from_numpy(types)
 
     numbers = range(len(parts))
-    return ahead(read, numbers) if view.threads else map(read, numbers)
+    return prefetch(read, numbers) if view.threads else map(read, numbers)

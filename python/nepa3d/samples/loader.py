@@ -79,7 +79,7 @@ def evaluation_samples(
     return features, types, faults
 
 
-def ahead(make: Callable[[int], Made], numbers: Sequence[int], depth: int = 3) -> Iterator[Made]:
+def prefetch(make: Callable[[int], Made], numbers: Sequence[int], depth: int = 3) -> Iterator[Made]:
     """``make(n)`` of each number in order, up to ``depth`` of them made by a thread before they are asked for."""
     with ThreadPoolExecutor(1, thread_name_prefix="loader") as thread:
         waiting: deque[Future[Made]] = deque()

@@ -5,38 +5,68 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nepa3d.cli.spellings import Switch
 from nepa3d.corpora.shape_list import open_shapes
 from nepa3d.samples.dataset import SampleSettings
-from nepa3d.samples.loader import Request, ahead, training_batch
+from nepa3d.samples.loader import Request, prefetch, training_batch
 from nepa3d.samples.mixes import Component, draw_mixture, load_mix
-from nepa3d.shapes.views import require_backend
-from nepa3d.train.distributed import World
+from nepa3d.shapes.views import VoxelSettings, require_backend
+from nepa3d.train.distributed import ProcessGroup
 
 T = TypeVar("T")
 
 
-class CorpusConfig(Protocol):
-    """The flags that choose a corpus; see ``nepa3d.train.pretrain.Config``."""
+@dataclass(frozen=True, kw_only=True)
+class CorpusFlags:
+    """The shapes to train on: one cache, or a mix of several."""
 
-    @property
-    def cache_root(self) -> str: ...
-    @property
-    def backend(self) -> str: ...
-    @property
-    def mix_config(self) -> str: ...
-    @property
-    def mix_num_samples(self) -> int: ...
-    @property
-    def mix_seed(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
+    cache_root: str = ""
+    """Cache to train on (its train split); not used with mix_config."""
+    backend: str = "mesh"
+    """View of that cache."""
+    mix_config: str = ""
+    """YAML file that mixes several caches and views."""
+    mix_num_samples: int = 0
+    """Samples per epoch of a mix; 0: the value of the file, or all samples."""
+    mix_seed: int = 0
+    """Seed of the draws from a mix; 0: the value of the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleFlags:
+    """How a shape becomes a sequence of tokens."""
+
+    n_point: int = 512
+    """Point queries per sample."""
+    n_ray: int = 512
+    """Ray queries per sample."""
+    qa_tokens: Switch = False
+    """Encode a question and its answer as two tokens."""
+    add_eos: Switch = True
+    """End sequences with an EOS token."""
+    drop_ray_prob: float = 0.0
+    """Probability that all rays of a sample are dropped."""
+    force_missing_ray: bool = False
+    """Drop the rays of all samples."""
+
+    def settings(self, voxel: VoxelSettings) -> SampleSettings:
+        """The settings that samples are read with."""
+        return SampleSettings(
+            self.n_point,
+            self.n_ray,
+            qa=self.qa_tokens,
+            eos=self.add_eos,
+            drop_ray_prob=self.drop_ray_prob,
+            force_missing_ray=self.force_missing_ray,
+            voxel=voxel,
+        )
 
 
 @dataclass(frozen=True)
@@ -83,24 +113,24 @@ class Corpus:
         return self.parts[0].settings.length
 
 
-def open_corpus(config: CorpusConfig, settings: SampleSettings) -> Corpus:
+def open_corpus(flags: CorpusFlags, settings: SampleSettings, seed: int) -> Corpus:
     """The corpus a run asks for: the mix file if one is given, else the train split of ``cache_root``."""
-    if not config.mix_config:
-        if not config.cache_root:
+    if not flags.mix_config:
+        if not flags.cache_root:
             raise ValueError("give cache_root, or mix_config")
-        paths = open_shapes(config.cache_root, "train")
-        return Corpus((Part("train", paths, require_backend(config.backend), settings),), config.seed)
-    mix = load_mix(config.mix_config)
+        paths = open_shapes(flags.cache_root, "train")
+        return Corpus((Part("train", paths, require_backend(flags.backend), settings),), seed)
+    mix = load_mix(flags.mix_config)
     parts = tuple(
         Part(c.name, open_shapes(c.cache_root, c.split), c.backend, _settings(c, settings), c.weight)
         for c in mix.components
     )
     return Corpus(
         parts,
-        config.seed,
+        seed,
         mixed=True,
-        mix_seed=config.mix_seed if config.mix_seed > 0 else mix.mix_seed,
-        num_samples=config.mix_num_samples if config.mix_num_samples > 0 else mix.mix_num_samples,
+        mix_seed=flags.mix_seed if flags.mix_seed > 0 else mix.mix_seed,
+        num_samples=flags.mix_num_samples if flags.mix_num_samples > 0 else mix.mix_num_samples,
         replacement=mix.replacement,
     )
 
@@ -124,9 +154,9 @@ class EpochBatches:
     """
 
     def __init__(
-        self, corpus: Corpus, epoch: int, batch: int, world: World, *, threads: int = 0, first: int = 0
+        self, corpus: Corpus, epoch: int, batch: int, process_group: ProcessGroup, *, threads: int = 0, first: int = 0
     ) -> None:
-        self.corpus, self.number, self.size, self.world = corpus, epoch, batch, world
+        self.corpus, self.number, self.size, self.process_group = corpus, epoch, batch, process_group
         self.threads, self.first = threads, first
         self.draws = corpus.epoch(epoch)
 
@@ -135,12 +165,12 @@ class EpochBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         numbers = range(self.first, len(self))
-        return ahead(self.read, numbers) if self.threads else map(self.read, numbers)
+        return prefetch(self.read, numbers) if self.threads else map(self.read, numbers)
 
     def read(self, number: int) -> Batch:
         """Batch ``number``: its samples are functions of (seed, epoch, place in the epoch)."""
         whole = range(number * self.size, min((number + 1) * self.size, len(self.draws)))
-        places = self.world.share(whole)
+        places = self.process_group.share(whole)
         draws = self.draws[places.start : places.stop]
         requests = []
         for part_number, shape in draws:
@@ -148,7 +178,7 @@ class EpochBatches:
             requests.append(Request(part.paths[shape], part.backend, part.settings))
         features, types = training_batch(requests, self.corpus.seed, self.number, places, threads=max(1, self.threads))
         tensors = torch.from_numpy(features), torch.from_numpy(types), torch.from_numpy(draws[:, 0].copy())
-        if self.world.device.type == "cuda":
+        if self.process_group.device.type == "cuda":
             tensors = tensors[0].pin_memory(), tensors[1].pin_memory(), tensors[2]
         return Batch(*tensors, first=places.start - whole.start, samples=len(whole))
 

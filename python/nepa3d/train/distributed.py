@@ -21,7 +21,7 @@ TRANSPORTS = ("TORCH_NCCL_", "NCCL_", "GLOO_")  # what their settings begin with
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     """This process among the ``size`` of a run."""
 
     rank: int
@@ -100,7 +100,7 @@ def local_rank() -> int | None:
 
 
 @contextmanager
-def world() -> Iterator[World]:
+def process_group() -> Iterator[ProcessGroup]:
     """The processes that torchrun has started with this one; a GPU for each where there are any.
 
     ``ValueError`` if there are fewer GPUs here than processes, or only some of torchrun's variables are set.
@@ -108,7 +108,7 @@ def world() -> Iterator[World]:
     cuda = torch.cuda.is_available()
     local = local_rank()
     if local is None:
-        yield World(0, 1, torch.device("cuda" if cuda else "cpu"))
+        yield ProcessGroup(0, 1, torch.device("cuda" if cuda else "cpu"))
         return
     if cuda and local >= torch.cuda.device_count():
         raise ValueError(f"torchrun: process {local} here has no GPU of its own, there are {torch.cuda.device_count()}")
@@ -121,6 +121,6 @@ def world() -> Iterator[World]:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise OSError(f"the processes of this run do not meet at {place}: {str(error).splitlines()[0]}") from error
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), device)
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()

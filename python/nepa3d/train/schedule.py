@@ -3,46 +3,74 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import Literal
 
 from nepa3d.ops.attention import DualMask
 from nepa3d.samples.draws import SEED_STRIDE
 
 
-class Schedule(Protocol):
-    """The flags that ask for it; see ``nepa3d.train.pretrain.Config``."""
+@dataclass(frozen=True, kw_only=True)
+class LearningRateFlags:
+    """Learning rate over the run."""
 
-    @property
-    def lr(self) -> float: ...
-    @property
-    def schedule(self) -> Literal["constant", "cosine"]: ...
-    @property
-    def warmup_frac(self) -> float: ...
-    @property
-    def dual_mask_near(self) -> float: ...
-    @property
-    def dual_mask_far(self) -> float: ...
-    @property
-    def dual_mask_window(self) -> int: ...
-    @property
-    def dual_mask_warmup_frac(self) -> float: ...
-    @property
-    def seed(self) -> int: ...
+    lr: float = 3e-4
+    """Learning rate of AdamW."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate after the warm-up: constant, or cosine decay to 0."""
+    warmup_frac: float = 0.0
+    """Share of all steps in which the learning rate rises from 0."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr must be positive, got {self.lr}")
+        if not 0 <= self.warmup_frac <= 1:
+            raise ValueError(f"warmup_frac must lie in [0, 1], got {self.warmup_frac}")
 
 
-def learning_rate(config: Schedule, step: int, total_steps: int) -> float:
-    """Linear from 0 over the warm-up, its first step above 0; then constant, or half a cosine down to 0."""
-    warmup = config.warmup_frac * total_steps
-    if step < warmup:
-        return config.lr * (step + 1) / math.ceil(warmup)
-    if config.schedule == "constant":
-        return config.lr
-    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total_steps - warmup)))
+@dataclass(frozen=True, kw_only=True)
+class DualMaskFlags:
+    """Attention edges that are dropped at random in training (nepa only)."""
+
+    dual_mask_near: float = 0.0
+    """Probability of dropping an attention edge within the window."""
+    dual_mask_far: float = 0.0
+    """Probability of dropping an attention edge beyond the window."""
+    dual_mask_window: int = 32
+    """Largest distance, in tokens, that counts as near."""
+    dual_mask_warmup_frac: float = 0.05
+    """Share of all steps in which the two probabilities rise from 0."""
+
+    def __post_init__(self) -> None:
+        for name in ("dual_mask_near", "dual_mask_far", "dual_mask_warmup_frac"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
 
 
-def dual_mask_at(config: Schedule, step: int, total_steps: int) -> DualMask:
-    """The mask of a step: its seed, and the probabilities on their way up from 0."""
-    warmup = config.dual_mask_warmup_frac * total_steps
-    ramp = min(1.0, step / warmup) if warmup > 0 else 1.0
-    near, far = ramp * config.dual_mask_near, ramp * config.dual_mask_far
-    return DualMask(near, far, config.dual_mask_window, config.seed * SEED_STRIDE + step)
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate and the dual mask of every step; ``mask`` is None where the objective uses none."""
+
+    rate: LearningRateFlags
+    mask: DualMaskFlags | None
+    seed: int
+    total_steps: int
+
+    def learning_rate(self, step: int) -> float:
+        """Linear from 0 over the warm-up, its first step above 0; then constant, or half a cosine down to 0."""
+        warmup = self.rate.warmup_frac * self.total_steps
+        if step < warmup:
+            return self.rate.lr * (step + 1) / math.ceil(warmup)
+        if self.rate.schedule == "constant":
+            return self.rate.lr
+        return self.rate.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (self.total_steps - warmup)))
+
+    def dual_mask(self, step: int) -> DualMask | None:
+        """The mask of a step, its probabilities on their way up from 0; None where it drops nothing."""
+        if self.mask is None:
+            return None
+        warmup = self.mask.dual_mask_warmup_frac * self.total_steps
+        ramp = min(1.0, step / warmup) if warmup > 0 else 1.0
+        near, far = ramp * self.mask.dual_mask_near, ramp * self.mask.dual_mask_far
+        mask = DualMask(near, far, self.mask.dual_mask_window, self.seed * SEED_STRIDE + step)
+        return mask if mask.drops else None
