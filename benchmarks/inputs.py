@@ -14,6 +14,7 @@ from nepa3d import ops
 from nepa3d.execution.files import atomic_open, write_json
 from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.experiments import demo
+from nepa3d.experiments.jobs import run_jobs
 from nepa3d.shapes.mesh import Mesh, load_mesh
 from nepa3d.shapes.query_pools import PoolSettings, camera_rays, point_queries, random_stream
 
@@ -96,8 +97,10 @@ def make_corpus(work: Path, quick: bool) -> Path:
     """The demo's corpus under ``work``, made if it is not there; says which one it is."""
     said, furniture = demo.find_source(work / "download")
     print(f"corpus: {said}")
-    stage = demo.corpus_stage(work, furniture, demo.QUICK if quick else demo.FULL)
-    demo.run_stage(stage)
+    job = demo.corpus_job(demo.Demo(work, demo.QUICK if quick else demo.FULL, workers=2), furniture)
+    finished = run_jobs([job], [None])[0]
+    if finished.state == "failed":
+        raise ValueError(finished.line)
     return work / "corpus"
 
 

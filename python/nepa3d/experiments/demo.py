@@ -37,6 +37,8 @@ from nepa3d.report import page, picture
 from nepa3d.shapes.query_pools import PoolSettings
 from nepa3d.train import finetune_cls, pretrain
 from nepa3d.train.corpus import CorpusFlags, SampleFlags
+from nepa3d.train.finetune_cls import EvaluationFlags, FreshModelFlags, SplitFlags, TrainingFlags
+from nepa3d.train.finetune_cls import SampleFlags as ClassSampleFlags
 from nepa3d.train.loop import LoopFlags, OutputFlags
 from nepa3d.train.schedule import DualMaskFlags, LearningRateFlags
 from nepa3d.train.step import LossFlags, StepFlags
@@ -245,22 +247,19 @@ def probe_jobs(demo: Demo) -> Iterator[Job]:
 
 def finetune_jobs(demo: Demo) -> Iterator[Job]:
     """A classifier of the scans from each model and from none, with five shapes a class and with all; their table."""
+    model, tokens = vars(demo.scale.model), demo.scale.tokens
     common = finetune_cls.Config(
         cache_root=f"{demo.root / 'scan_cache'}",
         save_dir="",
-        batch=64,
-        epochs=demo.scale.finetuning,
-        lr=1e-3,
-        num_workers=1,
-        mc_eval_k_test=4,
+        training=TrainingFlags(batch=64, epochs=demo.scale.finetuning, lr=1e-3, num_workers=1),
+        evaluation=EvaluationFlags(mc_eval_k_test=4),
     )
-    tokens, model = demo.scale.tokens, demo.scale.model
-    scratch = replace(common, n_point=tokens, n_ray=tokens, model=model)
+    scratch = replace(common, samples=ClassSampleFlags(n_point=tokens, n_ray=tokens), model=FreshModelFlags(**model))
     models = {name: replace(common, ckpt=f"{demo.checkpoint(name)}") for name in METHODS} | {"scratch": scratch}
     for name, config in models.items():
         for shots in (5, 0):
             folder = demo.runs / f"scan_{name}_k{shots}_s0"
-            of_shots = replace(config, fewshot_k=shots, save_dir=f"{folder}")
+            of_shots = replace(config, split=SplitFlags(fewshot_k=shots), save_dir=f"{folder}")
             yield Job(f"fine-tune {name}, {shots or 'all'} a class", of_shots, folder / "last.pt")
     yield Job("few-shot table", fewshot_table.Config(runs_root=demo.runs, results=demo.results))
 

@@ -11,6 +11,7 @@ from nepa3d.analysis.fewshot_table import print_tables, read_runs, write_tables
 from nepa3d.experiments.job_flags import JobFlags, with_words
 from nepa3d.experiments.jobs import Job
 from nepa3d.train import finetune_cls
+from nepa3d.train.finetune_cls import EvaluationFlags, SampleFlags, SplitFlags, TrainingFlags, ViewFlags
 
 PRETRAINED = {  # folder of each method's pretraining; scratch has none
     "scratch": "",
@@ -96,25 +97,19 @@ def plan(config: Config) -> list[Job]:
 def _job(config: Config, method: str, checkpoint: Path | None, shots: int, seed: int) -> Job:
     name = run_name(method, shots, seed)
     folder = config.runs_root / name
+    scratch = checkpoint is None
     wanted = finetune_cls.Config(
         cache_root=config.cache_root,
         save_dir=f"{folder}",
-        ckpt=f"{checkpoint or ''}",
-        backend=config.backend,
-        epochs=config.epochs,
-        batch=config.batch,
-        lr=config.lr,
-        n_point=None if checkpoint else config.n_point,
-        n_ray=None if checkpoint else config.n_ray,
+        ckpt="" if scratch else f"{checkpoint}",
+        views=ViewFlags(backend=config.backend),
+        samples=SampleFlags(n_point=config.n_point if scratch else None, n_ray=config.n_ray if scratch else None),
+        training=TrainingFlags(epochs=config.epochs, batch=config.batch, lr=config.lr),
+        split=SplitFlags(val_seed=0, fewshot_k=shots, fewshot_seed=seed if shots else 0),
+        evaluation=EvaluationFlags(eval_seed=0, mc_eval_k_val=1, mc_eval_k_test=4),
         seed=seed,
-        val_seed=0,
-        eval_seed=0,
-        fewshot_k=shots,
-        fewshot_seed=seed if shots else 0,
-        mc_eval_k_val=1,
-        mc_eval_k_test=4,
     )
-    words = config.extra if checkpoint else f"{config.scratch_extra} {config.extra}"
+    words = f"{config.scratch_extra} {config.extra}" if scratch else config.extra
     return Job(name, with_words(wanted, words), folder / "last.pt", config.logs / f"{name}.log")
 
 
