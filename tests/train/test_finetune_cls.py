@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from nepa3d import cli
+from nepa3d.cli.flags import build
 from nepa3d.models.checkpoint import load_checkpoint, read_tensors
 from nepa3d.probes.scores import draw_confusion, score
-from nepa3d.train import finetune_cls
-from nepa3d.train.finetune_cls import Config, predict, start
+from nepa3d.train import finetune_cls, finetune_loop
+from nepa3d.train.finetune_cls import Config, start
+from nepa3d.train.finetune_loop import predict
 
 COMMON = ["--cache_root", "cache", "--batch", "8", "--num_workers", "0", "--val_ratio", "0.25"]
 
@@ -58,10 +60,10 @@ def test_a_run_leaves_what_the_document_says(golden: Path, tmp_path: Path, capsy
 
 def test_training_changes_what_is_predicted(golden: Path, tmp_path: Path) -> None:
     losses = []
-    config = Config(cache_root="cache", save_dir=f"{tmp_path}", ckpt="nepa_qa.pt", lr=3e-3, num_workers=0, val_ratio=0)
-    state = start(config)
+    given = {"cache_root": "cache", "save_dir": f"{tmp_path}", "ckpt": "nepa_qa.pt", "num_workers": 0}
+    state = start(build(Config, given | {"lr": 3e-3, "val_ratio": 0}))
     for _ in range(12):
-        losses.append(finetune_cls.train_epoch(state))
+        losses.append(finetune_loop.train_epoch(state))
         state.epoch += 1
     assert losses[-1] < 0.9 * losses[0]
 
@@ -102,8 +104,8 @@ def test_classes_with_fewer_shapes_than_shots_are_named(
 
 def test_an_interrupted_run_ends_bit_equal(golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(tmp_path / "whole", epochs=4) == cli.EXIT_OK
-    monkeypatch.setattr(finetune_cls, "KEEP_EVERY", 0.0)
-    step = finetune_cls.train_epoch
+    monkeypatch.setattr(finetune_loop, "KEEP_EVERY", 0.0)
+    step = finetune_loop.train_epoch
 
     def interrupted(state: Any) -> float:
         if state.epoch == 2:
@@ -111,7 +113,7 @@ def test_an_interrupted_run_ends_bit_equal(golden: Path, tmp_path: Path, monkeyp
         return step(state)
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune_cls, "train_epoch", interrupted)
+        patch.setattr(finetune_loop, "train_epoch", interrupted)
         assert run(tmp_path / "parts", epochs=4) == cli.EXIT_INTERRUPTED
     assert not (tmp_path / "parts" / "last.pt").exists()
     assert run(tmp_path / "parts", "--seed", "3", epochs=4) == cli.EXIT_USAGE  # another run's state
@@ -133,7 +135,8 @@ def test_few_shots_and_monte_carlo(golden: Path, tmp_path: Path) -> None:
     assert run(tmp_path, *flags) == cli.EXIT_OK
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["n_train"] == 2 * len(result["classes"])
-    state = start(Config(cache_root="cache", save_dir=f"{tmp_path / 'x'}", ckpt="nepa_v1.pt", num_workers=0))
+    given = {"cache_root": "cache", "save_dir": f"{tmp_path / 'x'}", "ckpt": "nepa_v1.pt", "num_workers": 0}
+    state = start(build(Config, given))
     paths = state.sets.test
     averaged = predict(state, paths, 3)
     assert averaged.shape == (len(paths), len(state.sets.classes))

@@ -58,6 +58,33 @@ def split_sets(
     return Sets(train, validation, test, classes)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SplitFlags:
+    """Training and validation shapes, chosen from the train split."""
+
+    val_ratio: float = 0.1
+    """Share of each class of the train split that is used for validation."""
+    val_seed: int = 0
+    """Seed of the choice of the validation set."""
+    group_by: GroupBy = "file"
+    """Split off files, or whole objects, so that no object has scans in both training and validation."""
+    fewshot_k: int = 0
+    """Training shapes per class (fewer if a class has fewer); 0: all."""
+    fewshot_seed: int = 0
+    """Seed of the choice of these shapes."""
+
+    def __post_init__(self) -> None:
+        if self.fewshot_k < 0:
+            raise ValueError(f"fewshot_k must be at least 0, got {self.fewshot_k}")
+        if not 0 <= self.val_ratio < 1:
+            raise ValueError(f"val_ratio must lie in [0, 1), got {self.val_ratio}")
+
+    def sets(self, cache_root: str) -> Sets:
+        """The three sets of a cache."""
+        shots = (self.fewshot_k, self.fewshot_seed)
+        return split_sets(cache_root, self.val_ratio, self.val_seed, *shots, self.group_by)
+
+
 def short_classes(train: Sequence[str], fewshot_k: int) -> dict[str, int]:
     """Classes of the training set with less than ``fewshot_k`` shapes, and how many they have."""
     counts = Counter(map(class_of, train))

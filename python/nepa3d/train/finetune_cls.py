@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from tabulate import tabulate
-from torch import Tensor
 
 from nepa3d import cli
 from nepa3d.cli import flags
 from nepa3d.cli.spellings import OptionalCount, OptionalSwitch
 from nepa3d.execution.files import remove_temporaries, write_json
-from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.models.checkpoint import ModelFlags, build_model, load_checkpoint, model_for, read_tensors, write_tensors
 from nepa3d.models.classifier import Classifier
 from nepa3d.models.query_nepa import QueryNepa
-from nepa3d.probes.scores import Scores, draw_confusion, score
+from nepa3d.probes.scores import Scores, draw_confusion
 from nepa3d.samples.dataset import SampleSettings
 from nepa3d.samples.flag_groups import VoxelFlags
-from nepa3d.samples.labelled import (
-    GroupBy,
-    Sets,
-    View,
-    evaluation_batches,
-    short_classes,
-    shortage,
-    split_sets,
-    training_batches,
-)
+from nepa3d.samples.labelled import SplitFlags, View, short_classes, shortage
 from nepa3d.samples.schema import N_TYPES_QA
 from nepa3d.shapes.views import VoxelSettings, require_backend
+from nepa3d.train.finetune_loop import EvaluationFlags, Run, TrainingFlags, evaluate, train
 
-KEEP_EVERY = 60.0  # seconds between two savings of the state to go on from
 HARMLESS = ("save_dir", "num_workers")  # these change no number
 
 
@@ -74,8 +59,6 @@ class SampleFlags:
     """End sequences with an EOS token; -1: as in pretraining."""
     qa_tokens: OptionalSwitch = None
     """Encode a question and its answer as two tokens; -1: as in pretraining."""
-    drop_ray_prob_train: float = 0.0
-    """Probability that all rays of a training sample are dropped."""
     force_missing_ray: bool = False
     """Drop the rays of all samples."""
 
@@ -84,84 +67,6 @@ class SampleFlags:
         n_point, n_ray, qa, eos = self.n_point, self.n_ray, self.qa_tokens, self.add_eos
         assert n_point is not None and n_ray is not None and qa is not None and eos is not None
         return SampleSettings(n_point, n_ray, qa=qa, eos=eos, force_missing_ray=self.force_missing_ray, voxel=voxel)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingFlags:
-    """How the model is trained."""
-
-    batch: int = 32
-    """Sequences per step."""
-    epochs: int = 100
-    """Passes over the training set."""
-    lr: float = 1e-4
-    """Learning rate of AdamW (constant)."""
-    weight_decay: float = 0.05
-    """Weight decay of AdamW."""
-    freeze_backbone: bool = False
-    """Train the head only."""
-    num_workers: int = 4
-    """Threads that prefetch samples; 0: none."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("batch", 1), ("epochs", 1), ("num_workers", 0), ("weight_decay", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"lr must be positive, got {self.lr}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitFlags:
-    """Training and validation shapes, chosen from the train split."""
-
-    val_ratio: float = 0.1
-    """Share of each class of the train split that is used for validation."""
-    val_seed: int = 0
-    """Seed of the choice of the validation set."""
-    group_by: GroupBy = "file"
-    """Split off files, or whole objects, so that no object has scans in both training and validation."""
-    fewshot_k: int = 0
-    """Training shapes per class (fewer if a class has fewer); 0: all."""
-    fewshot_seed: int = 0
-    """Seed of the choice of these shapes."""
-
-    def __post_init__(self) -> None:
-        if self.fewshot_k < 0:
-            raise ValueError(f"fewshot_k must be at least 0, got {self.fewshot_k}")
-        if not 0 <= self.val_ratio < 1:
-            raise ValueError(f"val_ratio must lie in [0, 1), got {self.val_ratio}")
-
-    def sets(self, cache_root: str) -> Sets:
-        """The three sets of a cache."""
-        shots = (self.fewshot_k, self.fewshot_seed)
-        return split_sets(cache_root, self.val_ratio, self.val_seed, *shots, self.group_by)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationFlags:
-    """Validation and test."""
-
-    eval_seed: int = 0
-    """Seed of the draws of validation and test."""
-    mc_eval_k: int = 1
-    """Number of draws per shape whose logits are averaged."""
-    mc_eval_k_val: OptionalCount = None
-    """Number of draws per validation shape; -1: mc_eval_k."""
-    mc_eval_k_test: OptionalCount = None
-    """Number of draws per test shape; -1: mc_eval_k."""
-
-    def __post_init__(self) -> None:
-        if self.mc_eval_k < 1:
-            raise ValueError(f"mc_eval_k must be at least 1, got {self.mc_eval_k}")
-        for name in ("mc_eval_k_val", "mc_eval_k_test"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, or -1, got {getattr(self, name)}")
-
-    def resamples(self, which: Literal["val", "test"]) -> int:
-        """Draws a shape in validation or test."""
-        given = self.mc_eval_k_val if which == "val" else self.mc_eval_k_test
-        return self.mc_eval_k if given is None else given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,48 +95,13 @@ class Config:
     samples: SampleFlags = field(default_factory=SampleFlags)
     voxel: VoxelFlags = field(default_factory=VoxelFlags)
     training: TrainingFlags = field(default_factory=TrainingFlags)
-    seed: int = 0
-    """Seed of the head's weights and of the order and draws of training."""
     split: SplitFlags = field(default_factory=SplitFlags)
     evaluation: EvaluationFlags = field(default_factory=EvaluationFlags)
     model: FreshModelFlags = field(default_factory=FreshModelFlags)
 
-    def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
-
     def sample_settings(self) -> SampleSettings:
         """How shapes become sequences, once it is known for the model."""
         return self.samples.settings(self.voxel.settings())
-
-
-@dataclass
-class Run:
-    """A fine-tuning under way: what the state file keeps, and what it is made of."""
-
-    config: Config
-    sets: Sets
-    training: View
-    evaluation: View
-    device: torch.device
-    model: Classifier
-    optimizer: torch.optim.AdamW
-    scaler: torch.amp.GradScaler | None
-    epoch: int = 0  # the next one
-    best_epoch: int = -1
-    best_accuracy: float = -1.0
-
-    def state(self) -> dict[str, Any]:
-        """Plain values and tensors from which the run goes on bit for bit."""
-        return {
-            "model": self.model.state_dict(),
-            "opt": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict() if self.scaler else None,
-            "args": flags.spellings(self.config),
-            "epoch": self.epoch,
-            "best_epoch": self.best_epoch,
-            "best_accuracy": self.best_accuracy,
-        }
 
 
 def open_backbone(config: Config) -> tuple[QueryNepa, Config]:
@@ -241,7 +111,7 @@ def open_backbone(config: Config) -> tuple[QueryNepa, Config]:
     """
     if not config.ckpt:
         config = _filled(config, {"n_point": 512, "n_ray": 512, "add_eos": True, "qa_tokens": False})
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.training.seed)
         return model_for(flags.spellings(config)), config
     checkpoint = load_checkpoint(config.ckpt)
     backbone = build_model(checkpoint)
@@ -264,7 +134,7 @@ def open_backbone(config: Config) -> tuple[QueryNepa, Config]:
     return backbone, config
 
 
-def _filled(config: Config, known: Mapping[str, int | None]) -> Config:
+def _filled(config: Config, known: Mapping[str, Any]) -> Config:
     missing = {name: value for name, value in known.items() if getattr(config.samples, name) is None}
     return replace(config, samples=replace(config.samples, **missing))
 
@@ -273,9 +143,9 @@ def start(config: Config) -> Run:
     """A fresh run, or the one that was interrupted in the same folder."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backbone, config = open_backbone(config)
-    training, views = config.training, config.views
+    args, training, views = flags.spellings(config), config.training, config.views
     sets = config.split.sets(config.cache_root)
-    torch.manual_seed(config.seed)
+    torch.manual_seed(config.training.seed)
     model = Classifier(backbone, len(sets.classes), freeze_backbone=training.freeze_backbone).to(device)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=training.lr, weight_decay=training.weight_decay)
@@ -284,7 +154,7 @@ def start(config: Config) -> Run:
         View(backend or views.backend, config.sample_settings(), training.batch, training.num_workers)
         for backend in (views.train_backend, views.eval_backend)
     )
-    run = Run(config, sets, train_view, eval_view, device, model, optimizer, scaler)
+    run = Run(args, training, config.evaluation, sets, train_view, eval_view, device, model, optimizer, scaler)
     state = Path(config.save_dir) / "state.pt"
     if state.exists():
         _restore(run, state)
@@ -298,7 +168,7 @@ def _restore(run: Run, path: Path) -> None:
     }
     differing = [
         f"{name} {before[name]} -> {value}"
-        for name, value in flags.spellings(run.config).items()
+        for name, value in run.args.items()
         if name not in HARMLESS and before[name] != value
     ]
     if differing:
@@ -311,76 +181,26 @@ def _restore(run: Run, path: Path) -> None:
     print(f"goes on from {path}: epoch {run.epoch}")
 
 
-def train_epoch(run: Run) -> float:
-    """One pass over the training set; returns the mean loss. ``ValueError`` if it diverges."""
-    config = run.config
-    run.model.train()
-    if run.model.frozen:
-        run.model.backbone.eval()
-    total, count = torch.zeros((), device=run.device), 0
-    drop_ray_prob = config.samples.drop_ray_prob_train
-    batches = training_batches(run.sets, run.training, config.seed, run.epoch, drop_ray_prob=drop_ray_prob)
-    for features, types, labels in batches:
-        features, types, labels = (t.to(run.device, non_blocking=True) for t in (features, types, labels))
-        with torch.autocast(run.device.type, dtype=torch.float16, enabled=run.scaler is not None):
-            loss = torch.nn.functional.cross_entropy(run.model(features, types), labels)
-        _step(run, loss)
-        total += loss.detach() * len(labels)
-        count += len(labels)
-    mean = float(total) / count
-    if not math.isfinite(mean):
-        raise ValueError(f"the loss is {mean} in epoch {run.epoch}; best.pt holds the best weights before it")
-    return mean
-
-
-def _step(run: Run, loss: Tensor) -> None:
-    run.optimizer.zero_grad(set_to_none=True)
-    if run.scaler is None:
-        loss.backward()
-        run.optimizer.step()
-    else:
-        run.scaler.scale(loss).backward()
-        run.scaler.step(run.optimizer)
-        run.scaler.update()
-
-
-@torch.no_grad()
-def predict(run: Run, paths: Sequence[str], resamples: int) -> NDArray[np.float64]:
-    """Logits (n, C), the mean over ``resamples`` draws of each shape."""
-    run.model.eval()
-    logits = np.zeros((len(paths), len(run.sets.classes)))
-    for begin, features, types in evaluation_batches(paths, run.evaluation, run.config.evaluation.eval_seed, resamples):
-        with torch.autocast(run.device.type, dtype=torch.float16, enabled=run.scaler is not None):
-            found = run.model(features.to(run.device), types.to(run.device))
-        logits[begin : begin + len(found)] += found.double().cpu().numpy()
-    return logits / resamples
-
-
-def evaluate(run: Run, paths: Sequence[str], resamples: int) -> Scores:
-    """The figures of a set."""
-    return score(predict(run, paths, resamples).argmax(1), run.sets.labels(paths), run.sets.classes)
-
-
 def finetune(config: Config) -> dict[str, Any]:
     """Train, test the best weights, and write everything; returns what result.json holds."""
     folder = Path(config.save_dir)
     if (folder / "last.pt").exists():
         result = read_tensors(folder / "last.pt")
         print(f"{folder / 'last.pt'} is there already: test_acc {result['test_acc']:.4f}")
-        _warn(config, result.get("fewshot_short", {}))  # older runs do not say
+        _warn(config.split.fewshot_k, result.get("fewshot_short", {}))  # older runs do not say
         return {name: value for name, value in result.items() if name != "model"}
     folder.mkdir(parents=True, exist_ok=True)
     remove_temporaries(folder)
     run = start(config)
     sets = run.sets
     print(f"{len(sets.train)} training, {len(sets.validation)} validation, {len(sets.test)} test shapes", end=", ")
-    print(f"{len(sets.classes)} classes, {run.training.settings.length} tokens, on {run.device}")
-    _warn(config, short_classes(sets.train, config.split.fewshot_k))
-    _train(run, folder)
+    print(f"{len(sets.classes)} classes, {run.train_view.settings.length} tokens, on {run.device}")
+    _warn(config.split.fewshot_k, short_classes(sets.train, config.split.fewshot_k))
+    train(run, folder)
     best = read_tensors(folder / "best.pt", run.device)
     run.model.load_state_dict(best["model"])
-    tested = evaluate(run, sets.test, run.config.evaluation.resamples("test"))
-    result = _result(run, tested)
+    tested = evaluate(run, sets.test, run.evaluation.resamples("test"))
+    result = _result(run, tested, config.split.fewshot_k)
     write_json(folder / "result.json", result)
     if find_spec("matplotlib"):
         draw_confusion(tested, sets.classes, folder / "confusion.png")
@@ -389,36 +209,13 @@ def finetune(config: Config) -> dict[str, Any]:
     return result
 
 
-def _warn(config: Config, short: Mapping[str, int]) -> None:
+def _warn(fewshot_k: int, short: Mapping[str, int]) -> None:
     """Say which classes have fewer shapes than shots were asked for."""
     if short:
-        print(f"warning: {shortage(config.split.fewshot_k, short)}", file=sys.stderr)
+        print(f"warning: {shortage(fewshot_k, short)}", file=sys.stderr)
 
 
-def _train(run: Run, folder: Path) -> None:
-    config, kept = run.config, time.monotonic()
-    with progress_bar(total=config.training.epochs, initial=run.epoch, unit="epoch") as progress:
-        while run.epoch < config.training.epochs:
-            loss = train_epoch(run)
-            accuracy = (
-                evaluate(run, run.sets.validation, config.evaluation.resamples("val")).accuracy
-                if run.sets.validation
-                else 0.0
-            )
-            if accuracy > run.best_accuracy or not run.sets.validation:
-                run.best_epoch, run.best_accuracy = run.epoch, accuracy
-                write_tensors(folder / "best.pt", {**run.state(), "opt": {}, "val_acc": accuracy})
-            run.epoch += 1
-            progress.update()
-            progress.set_postfix(
-                loss=f"{loss:.3f}", val=f"{accuracy:.3f}", best=f"{run.best_accuracy:.3f}", refresh=False
-            )
-            if time.monotonic() - kept > KEEP_EVERY:
-                write_tensors(folder / "state.pt", run.state())
-                kept = time.monotonic()
-
-
-def _result(run: Run, tested: Scores) -> dict[str, Any]:
+def _result(run: Run, tested: Scores, fewshot_k: int) -> dict[str, Any]:
     return {
         "test_acc": tested.accuracy,
         "val_acc": run.best_accuracy,
@@ -427,14 +224,14 @@ def _result(run: Run, tested: Scores) -> dict[str, Any]:
         "chance": tested.chance,
         "alarm": tested.alarm(),
         "best_epoch": run.best_epoch,
-        "epoch": run.config.training.epochs - 1,
+        "epoch": run.training.epochs - 1,
         "n_train": len(run.sets.train),
-        "fewshot_short": short_classes(run.sets.train, run.config.split.fewshot_k),
+        "fewshot_short": short_classes(run.sets.train, fewshot_k),
         "n_val": len(run.sets.validation),
         "n_test": len(run.sets.test),
         "classes": run.sets.classes,
         "confusion": tested.confusion.tolist(),
-        "args": flags.spellings(run.config),
+        "args": run.args,
     }
 
 

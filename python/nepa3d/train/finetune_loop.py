@@ -1,0 +1,181 @@
+"""The loop of a fine-tuning: epochs of training, each validated, and the predictions of what was trained."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nepa3d.cli.spellings import OptionalCount
+from nepa3d.execution.progress_bar import progress_bar
+from nepa3d.models.checkpoint import write_tensors
+from nepa3d.models.classifier import Classifier
+from nepa3d.probes.scores import Scores, score
+from nepa3d.samples.labelled import Sets, View, evaluation_batches, training_batches
+
+KEEP_EVERY = 60.0  # seconds between two savings of the state to go on from
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFlags:
+    """How the model is trained."""
+
+    batch: int = 32
+    """Sequences per step."""
+    epochs: int = 100
+    """Passes over the training set."""
+    lr: float = 1e-4
+    """Learning rate of AdamW (constant)."""
+    weight_decay: float = 0.05
+    """Weight decay of AdamW."""
+    freeze_backbone: bool = False
+    """Train the head only."""
+    drop_ray_prob_train: float = 0.0
+    """Probability that all rays of a training sample are dropped."""
+    seed: int = 0
+    """Seed of the head's weights and of the order and draws of training."""
+    num_workers: int = 4
+    """Threads that prefetch samples; 0: none."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch", 1), ("epochs", 1), ("num_workers", 0), ("seed", 0), ("weight_decay", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr must be positive, got {self.lr}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationFlags:
+    """Validation and test."""
+
+    eval_seed: int = 0
+    """Seed of the draws of validation and test."""
+    mc_eval_k: int = 1
+    """Number of draws per shape whose logits are averaged."""
+    mc_eval_k_val: OptionalCount = None
+    """Number of draws per validation shape; -1: mc_eval_k."""
+    mc_eval_k_test: OptionalCount = None
+    """Number of draws per test shape; -1: mc_eval_k."""
+
+    def __post_init__(self) -> None:
+        if self.mc_eval_k < 1:
+            raise ValueError(f"mc_eval_k must be at least 1, got {self.mc_eval_k}")
+        for name in ("mc_eval_k_val", "mc_eval_k_test"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, or -1, got {getattr(self, name)}")
+
+    def resamples(self, which: Literal["val", "test"]) -> int:
+        """Draws a shape in validation or test."""
+        given = self.mc_eval_k_val if which == "val" else self.mc_eval_k_test
+        return self.mc_eval_k if given is None else given
+
+
+@dataclass
+class Run:
+    """A fine-tuning under way: what the state file keeps, and what it is made of."""
+
+    args: dict[str, Any]  # the command's flags, as files hold them
+    training: TrainingFlags
+    evaluation: EvaluationFlags
+    sets: Sets
+    train_view: View
+    eval_view: View
+    device: torch.device
+    model: Classifier
+    optimizer: torch.optim.AdamW
+    scaler: torch.amp.GradScaler | None
+    epoch: int = 0  # the next one
+    best_epoch: int = -1
+    best_accuracy: float = -1.0
+
+    def state(self) -> dict[str, Any]:
+        """Plain values and tensors from which the run goes on bit for bit."""
+        return {
+            "model": self.model.state_dict(),
+            "opt": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict() if self.scaler else None,
+            "args": self.args,
+            "epoch": self.epoch,
+            "best_epoch": self.best_epoch,
+            "best_accuracy": self.best_accuracy,
+        }
+
+
+def train(run: Run, folder: Path) -> None:
+    """All epochs that are left; writes best.pt and, now and then, the state to go on from."""
+    epochs, kept = run.training.epochs, time.monotonic()
+    with progress_bar(total=epochs, initial=run.epoch, unit="epoch") as progress:
+        while run.epoch < epochs:
+            loss = train_epoch(run)
+            accuracy = 0.0
+            if run.sets.validation:
+                accuracy = evaluate(run, run.sets.validation, run.evaluation.resamples("val")).accuracy
+            if accuracy > run.best_accuracy or not run.sets.validation:
+                run.best_epoch, run.best_accuracy = run.epoch, accuracy
+                write_tensors(folder / "best.pt", {**run.state(), "opt": {}, "val_acc": accuracy})
+            run.epoch += 1
+            progress.update()
+            progress.set_postfix(
+                loss=f"{loss:.3f}", val=f"{accuracy:.3f}", best=f"{run.best_accuracy:.3f}", refresh=False
+            )
+            if time.monotonic() - kept > KEEP_EVERY:
+                write_tensors(folder / "state.pt", run.state())
+                kept = time.monotonic()
+
+
+def train_epoch(run: Run) -> float:
+    """One pass over the training set; returns the mean loss. ``ValueError`` if it diverges."""
+    run.model.train()
+    if run.model.frozen:
+        run.model.backbone.eval()
+    total, count = torch.zeros((), device=run.device), 0
+    seed, drop_ray_prob = run.training.seed, run.training.drop_ray_prob_train
+    batches = training_batches(run.sets, run.train_view, seed, run.epoch, drop_ray_prob=drop_ray_prob)
+    for features, types, labels in batches:
+        features, types, labels = (t.to(run.device, non_blocking=True) for t in (features, types, labels))
+        with torch.autocast(run.device.type, dtype=torch.float16, enabled=run.scaler is not None):
+            loss = torch.nn.functional.cross_entropy(run.model(features, types), labels)
+        _step(run, loss)
+        total += loss.detach() * len(labels)
+        count += len(labels)
+    mean = float(total) / count
+    if not math.isfinite(mean):
+        raise ValueError(f"the loss is {mean} in epoch {run.epoch}; best.pt holds the best weights before it")
+    return mean
+
+
+def _step(run: Run, loss: Tensor) -> None:
+    run.optimizer.zero_grad(set_to_none=True)
+    if run.scaler is None:
+        loss.backward()
+        run.optimizer.step()
+    else:
+        run.scaler.scale(loss).backward()
+        run.scaler.step(run.optimizer)
+        run.scaler.update()
+
+
+@torch.no_grad()
+def predict(run: Run, paths: Sequence[str], resamples: int) -> NDArray[np.float64]:
+    """Logits (n, C), the mean over ``resamples`` draws of each shape."""
+    run.model.eval()
+    logits = np.zeros((len(paths), len(run.sets.classes)))
+    for begin, features, types in evaluation_batches(paths, run.eval_view, run.evaluation.eval_seed, resamples):
+        with torch.autocast(run.device.type, dtype=torch.float16, enabled=run.scaler is not None):
+            found = run.model(features.to(run.device), types.to(run.device))
+        logits[begin : begin + len(found)] += found.double().cpu().numpy()
+    return logits / resamples
+
+
+def evaluate(run: Run, paths: Sequence[str], resamples: int) -> Scores:
+    """The figures of a set."""
+    return score(predict(run, paths, resamples).argmax(1), run.sets.labels(paths), run.sets.classes)
