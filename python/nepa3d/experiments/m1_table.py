@@ -104,10 +104,9 @@ def _job(config: Config, method: str, checkpoint: Path | None, shots: int, seed:
         ckpt="" if scratch else f"{checkpoint}",
         views=ViewFlags(backend=config.backend),
         samples=SampleFlags(n_point=config.n_point if scratch else None, n_ray=config.n_ray if scratch else None),
-        training=TrainingFlags(epochs=config.epochs, batch=config.batch, lr=config.lr),
+        training=TrainingFlags(epochs=config.epochs, batch=config.batch, lr=config.lr, seed=seed),
         split=SplitFlags(val_seed=0, fewshot_k=shots, fewshot_seed=seed if shots else 0),
         evaluation=EvaluationFlags(eval_seed=0, mc_eval_k_val=1, mc_eval_k_test=4),
-        seed=seed,
     )
     words = f"{config.scratch_extra} {config.extra}" if scratch else config.extra
     return Job(name, with_words(wanted, words), folder / "last.pt", config.logs / f"{name}.log")
