@@ -65,14 +65,16 @@ def parse(config_type: type[Config], argv: Sequence[str] | None = None) -> Confi
     module = _module(config_type)
     saved, rest = _take_config(sys.argv[1:] if argv is None else argv)
     given = configuration.load(saved, module, config_type) if saved else {}
+    short = {"-h", "--help"} & {*rest}  # fits a screen without groups; -H shows them
+    shown: type[Config] = flags.ungrouped(config_type) if short else config_type
     import tyro  # here, so that worker processes importing a command's module do not load it
 
     return tyro.cli(
-        config_type,
+        shown,
         prog=commands.spelled(module),
         description=f"{_purpose(config_type, module)}\n\n{CONFIG_HELP}",
         args=rest,
-        default=_over_defaults(config_type, given) if saved else tyro.MISSING_NONPROP,
+        default=_over_defaults(shown, given) if saved else tyro.MISSING_NONPROP,
         compact_help=True,
         use_underscores=True,
         config=markers(),

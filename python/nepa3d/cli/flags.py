@@ -36,8 +36,8 @@ class Flag:
     spelled: Spelled
     group: tuple[str, ...]
     """Names of the fields that lead to the nested dataclass that holds it."""
-    metadata: tuple[Any, ...]
-    """What else ``Annotated`` says, for tyro."""
+    annotation: Any
+    """Type of the field as it is written, ``Annotated`` or not."""
 
     def spelling(self, value: Any) -> Any:
         """``value`` as a file holds it: numbers, strings, lists."""
@@ -60,7 +60,8 @@ def flags(config_type: type[Any]) -> dict[str, Flag]:
 def _flags(config_type: type[Any], group: tuple[str, ...]) -> Iterator[Flag]:
     hints = typing.get_type_hints(config_type, include_extras=True)
     for field in dataclasses.fields(config_type):
-        hint, metadata = hints[field.name], list[Any]()
+        annotation, metadata = hints[field.name], list[Any]()
+        hint = annotation
         if typing.get_origin(hint) is Annotated:
             hint, *metadata = typing.get_args(hint)
         if dataclasses.is_dataclass(hint):
@@ -68,7 +69,16 @@ def _flags(config_type: type[Any], group: tuple[str, ...]) -> Iterator[Flag]:
             continue
         default = field.default_factory() if field.default_factory is not MISSING else field.default
         spelled = next((found for found in metadata if isinstance(found, Spelled)), AS_IT_IS)
-        yield Flag(field.name, hint, default, spelled, group, tuple(metadata))
+        yield Flag(field.name, hint, default, spelled, group, annotation)
+
+
+def ungrouped(config_type: type[Any]) -> type[Any]:
+    """A dataclass of the same flags without groups and docstrings."""
+    fields = []
+    for flag in flags(config_type).values():
+        default = {} if flag.default is MISSING else {"default": flag.default}
+        fields.append((flag.name, flag.annotation, dataclasses.field(**default)))
+    return dataclasses.make_dataclass(config_type.__name__, fields, kw_only=True)
 
 
 def values(config: Any) -> dict[str, Any]:
@@ -122,7 +132,7 @@ def command_line(config: Any) -> list[str]:
     words: list[str] = []
     for name, flag in flags(type(config)).items():
         value = _value(config, flag)
-        if tyro.conf.Positional in flag.metadata:
+        if tyro.conf.Positional in typing.get_args(flag.annotation):
             words.append(f"{flag.spelling(value)}")
             continue
         if value == flag.default and type(value) is type(flag.default):
