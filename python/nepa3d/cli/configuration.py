@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import types
-import typing
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any
 
+import msgspec
 import yaml
 
 from nepa3d.cli import flags
@@ -54,22 +53,16 @@ def load(path: Path, module: str, config_type: type[Any]) -> dict[str, Any]:
 
 def _typed(value: Any, hint: Any) -> Any:
     """A value of YAML as ``hint`` has it; TypeError if it has no such values."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        return None if value is None and type(None) in arguments else _typed(value, arguments[0])
-    if origin is Literal and value in arguments and type(value) is type(arguments[arguments.index(value)]):
-        return value
-    if origin is tuple and isinstance(value, list):
-        if arguments[-1] is not ... and len(value) != len(arguments):
-            raise TypeError
-        return tuple(_typed(item, arguments[0]) for item in value)
-    if hint is Path and isinstance(value, str):
-        return Path(value)
-    if hint is float and type(value) in (int, float):
-        return float(value)
-    if origin is None and type(value) is hint:
-        return value
-    raise TypeError
+    try:
+        return msgspec.convert(value, hint, strict=True, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        raise TypeError from error
+
+
+def _path(hint: Any, value: Any) -> Path:
+    if hint is not Path or not isinstance(value, str):
+        raise TypeError
+    return Path(value)
 
 
 def _spelled_value(value: Any, flag: flags.Flag) -> Any:
