@@ -10,8 +10,18 @@ import numpy as np
 import pytest
 
 from nepa3d import cli, ops
+from nepa3d.corpora.scanner import (
+    BACKGROUND,
+    ROOM,
+    ScanSettings,
+    fixed_room,
+    random_room,
+    room_depth,
+    scan,
+    turn,
+    upright,
+)
 from nepa3d.data import preprocess_scanobjectnn, virtual_scanner
-from nepa3d.data.virtual_scanner import BACKGROUND, ScanSettings, room_depth, scan, turn, upright
 from nepa3d.shapes.mesh import Mesh, load_mesh
 from tests.data.corpus import make_corpus, write_mesh
 
@@ -55,10 +65,11 @@ def _side_angles(points: np.ndarray, half: float) -> np.ndarray:
 
 
 def test_background_noise_and_number_are_as_asked(cube: Mesh) -> None:
-    points, mask = scan(cube, ScanSettings(points=800, background=0.25, noise=0.01), np.random.default_rng(0))
+    settings = ScanSettings(points=800, background=0.25, noise=0.01, room="fixed")
+    points, mask = scan(cube, settings, np.random.default_rng(0))
     assert (mask == BACKGROUND).sum() == 200
     distance = ops.closest_point(cube.vertices, cube.faces, turn(points, 0.0)).distance
-    assert np.linalg.norm(points, axis=1).max() < virtual_scanner.ROOM + 0.1
+    assert np.linalg.norm(points, axis=1).max() < ROOM + 0.1
     floor = points[mask == BACKGROUND][:, 1]
     assert (np.abs(floor - cube.vertices[:, 1].min()) < 0.05).mean() > 0.2
     assert len(distance) == 800
@@ -68,9 +79,25 @@ def test_room_behind_the_shape_is_floor_or_wall() -> None:
     camera = np.array([0, 0.5, 2.5], np.float32)
     towards = np.array([[0, -0.5, 0.3], [0, 0.2, -1], [0.3, 0.3, -1], [0, 1, 0], [9, -0.5, -1]], np.float32)
     directions = towards - camera
-    depth = room_depth(camera, directions, floor=-0.5)
+    depth = room_depth(camera, directions, fixed_room(camera, floor=-0.5))
     np.testing.assert_allclose(depth[:3], [1, 1, 1], atol=1e-5)  # on the floor, and twice on the wall
     assert np.isinf(depth[3:]).all()  # above the wall, and beside the room
+
+
+def test_a_random_room_holds_the_shape_and_tells_less_of_it(cube: Mesh) -> None:
+    """The wall is behind the shape, never in it, at as many places as there are seeds, and not where the camera is."""
+    camera = np.array([2.0, 1.0, 1.0], np.float32)
+    rooms = [random_room(cube.vertices, camera, np.random.default_rng(seed)) for seed in range(200)]
+    assert all((cube.vertices @ room.toward).min() >= room.wall - 1e-6 for room in rooms)
+    assert all(room.floor == cube.vertices[:, 1].min() for room in rooms)
+    assert all(room.centre @ room.toward - room.wall < room.radius for room in rooms)
+    faces_camera = np.array([room.toward @ camera / np.linalg.norm(camera[[0, 2]]) for room in rooms])
+    assert faces_camera.min() > 0.7 and faces_camera.std() > 0.05
+    assert np.std([room.wall for room in rooms]) > 0.05
+    for room in rooms[:20]:
+        points, mask = scan(cube, ScanSettings(points=400), np.random.default_rng(round(room.radius * 1e6)))
+        assert (mask == BACKGROUND).sum() == 100
+        assert np.isfinite(points).all()
 
 
 @pytest.mark.parametrize(("up", "image"), [("x", 0), ("y", 1), ("z", 2)])
