@@ -17,8 +17,10 @@ import benchmarks
 import nepa3d
 from nepa3d import cli
 from nepa3d.corpora import shapenet
-from nepa3d.execution import jobs, sockets
+from nepa3d.execution import sockets
 from nepa3d.execution.sharding import Shard, choose_shard
+from nepa3d.experiments import jobs
+from nepa3d.train import pretrain
 from nepa3d.train.distributed import local_rank
 from tests.data.corpus import SMALL, make_corpus, write_mesh
 
@@ -83,9 +85,9 @@ def test_a_long_tmpdir(made: Path, tmp_path: Path, long_folder: Path, engine: st
 def test_training_and_jobs_under_a_long_tmpdir(
     made: Path, tmp_path: Path, long_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flags = ("--cache_root", f"{made / 'cache'}", *MODEL, "--save_dir", f"{tmp_path / 'run'}")
+    flags = ["--cache_root", f"{made / 'cache'}", *MODEL, "--save_dir", f"{tmp_path / 'run'}"]
     monkeypatch.setenv("TMPDIR", f"{long_folder}")
-    job = jobs.Job("one", "nepa3d.train.pretrain", flags, tmp_path / "run" / "last.pt", tmp_path / "one.log")
+    job = jobs.Job("one", cli.parse(pretrain.Config, flags), tmp_path / "run" / "last.pt", tmp_path / "one.log")
     assert [finished.state for finished in jobs.run_jobs([job], ["cpu"])] == ["ok"], (tmp_path / "one.log").read_text()
 
 
