@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,15 @@ from benchmarks.run import RESULTS
 from nepa3d import cli
 from nepa3d.analysis import completion_cpac_udf as cpac
 from nepa3d.analysis import retrieval_ucpr as ucpr
+from nepa3d.cli.flags import build
 from nepa3d.data import preprocess_shapenet, procedural
 from nepa3d.execution.files import write_json
 from nepa3d.models.checkpoint import Checkpoint, model_for, save_checkpoint
 from nepa3d.models.embedding import Probe, ProbeRequest, open_probe, pick_device, shapes_of
 from nepa3d.models.ridge import RidgeSums
-from nepa3d.samples.completion import completion_sample
+from nepa3d.probes.completion import TEST_SEED_OFFSET
+from nepa3d.probes.result import Result
+from nepa3d.samples.completion import SequenceSettings, completion_sample
 from nepa3d.samples.dataset import SampleSettings, evaluation_sample
 
 TOLERANCE = {"retrieval": 2e-3, "completion": 1e-4}  # of figures, relative; rounding may swap two items of a gallery
@@ -150,9 +152,9 @@ def one_state(model: nn.Module, features: NDArray, types: NDArray, device: str) 
 def retrieve_one_by_one(config: ucpr.Config, probe: Probe, model: nn.Module) -> Figures:
     """Retrieval as one writes it first: a shape at a time, then all similarities at once."""
     paths = shapes_of(config.cache_root, config.split, config.max_files)
-    settings = SampleSettings(probe.n_point, probe.n_ray, qa=probe.qa, eos=probe.eos)
+    settings, asked = SampleSettings(probe.n_point, probe.n_ray, qa=probe.qa, eos=probe.eos), config.settings()
     views = []
-    for backend, seed in ((config.query_backend, config.eval_seed), (config.gallery_backend, config.eval_seed_gallery)):
+    for backend, seed in ((asked.query_view, asked.query_seed), (asked.gallery_view, asked.gallery_seed)):
         vectors = []
         for path in paths:
             features, types = evaluation_sample(path, backend, settings, seed)
@@ -166,19 +168,19 @@ def retrieve_one_by_one(config: ucpr.Config, probe: Probe, model: nn.Module) -> 
 
 def complete_one_by_one(config: cpac.Config, probe: Probe, model: nn.Module) -> Figures:
     """Completion as one writes it first: a shape at a time, all features stacked, then the ridge of them."""
-    plan = cpac.plan_shapes(config, probe)
+    plan, settings = config.plan(probe), config.settings()
 
-    def states(path: str, settings: Any, seed: int) -> tuple[NDArray, NDArray]:
-        sample = completion_sample(path, settings, seed)
+    def states(path: str, sequence: SequenceSettings, seed: int) -> tuple[NDArray, NDArray]:
+        sample = completion_sample(path, sequence, seed)
         hidden = one_state(model, sample.features, sample.types, probe.device)[sample.query_tokens]
         return np.concatenate([hidden.astype(np.float64), np.ones((len(hidden), 1))], 1), sample.target
 
-    features, targets = zip(*(states(path, plan.train_settings, config.seed) for path in plan.train), strict=True)
+    features, targets = zip(*(states(path, plan.train_settings, settings.seed) for path in plan.train), strict=True)
     x, y = np.concatenate(features), np.concatenate(targets)
-    weights = np.linalg.solve(x.T @ x + config.ridge_lambda * np.eye(x.shape[1]), x.T @ y)
+    weights = np.linalg.solve(x.T @ x + settings.ridge_lambda * np.eye(x.shape[1]), x.T @ y)
     errors = []
     for path in plan.test:
-        asked, true = states(path, plan.test_settings, config.seed + cpac.TEST_SEED_OFFSET)
+        asked, true = states(path, plan.test_settings, settings.seed + TEST_SEED_OFFSET)
         errors.append(asked @ weights - true)
     return {"mae": float(np.abs(errors).mean()), "rmse": float(np.sqrt(np.square(errors).mean()))}
 
@@ -203,21 +205,13 @@ def compare(probe: str, size: Size, shapes: int, runs: dict[str, Run], rounds: i
 
 def measure(config: Config, cache_root: str, size: Size, ckpt: str) -> list[Row]:
     """Both probes with one model, whole: the checkpoint is opened in every run."""
-    given: dict[str, Any] = {"device": config.device, "num_workers": config.num_workers}
-    retrieval = ucpr.Config(
-        cache_root, ckpt, *PAIR, SPLIT, eval_seed_gallery=GALLERY_SEED, max_files=size.shapes, **given
-    )
-    completion = cpac.Config(
-        cache_root,
-        ckpt,
-        SPLIT,
-        n_context=size.tokens,
-        n_query=size.tokens,
-        head_train_split=HEAD_SPLIT,
-        head_train_max_shapes=size.shapes,
-        max_shapes=size.shapes,
-        **given,
-    )
+    given: dict[str, Any] = {"cache_root": cache_root, "ckpt": ckpt, "split": SPLIT}
+    given |= {"device": config.device, "num_workers": config.num_workers}
+    views = {"query_backend": PAIR[0], "gallery_backend": PAIR[1], "eval_seed_gallery": GALLERY_SEED}
+    retrieval = build(ucpr.Config, given | views | {"max_files": size.shapes})
+    head = {"head_train_split": HEAD_SPLIT, "head_train_max_shapes": size.shapes}
+    sizes = {"n_context": size.tokens, "n_query": size.tokens, "max_shapes": size.shapes}
+    completion = build(cpac.Config, given | head | sizes)
 
     def opened() -> Probe:
         return open_probe(ProbeRequest(ckpt, device=config.device))
@@ -233,10 +227,11 @@ def measure(config: Config, cache_root: str, size: Size, ckpt: str) -> list[Row]
 
         return {ENCODER: encoder, PEER: peer}
 
-    def of_ours(run: Callable[[Any], Figures], probe_config: Any) -> dict[str, Run]:
-        ways: dict[str, Run] = {OURS: partial(run, probe_config)}
+    def of_ours(run: Callable[[Any], Result], probe_config: Any) -> dict[str, Run]:
+        ways: dict[str, Run] = {OURS: lambda: run(probe_config).figures}
         if pick_device(config.device) != "cpu":
-            ways[HALF] = partial(run, replace(probe_config, precision="bf16"))
+            half = replace(probe_config, model=replace(probe_config.model, precision="bf16"))
+            ways[HALF] = lambda: run(half).figures
         return ways
 
     found = []

@@ -13,9 +13,9 @@ from pathlib import Path
 import tyro
 
 import nepa3d
-from nepa3d import probes
 from nepa3d.corpora.shape_list import list_shapes
 from nepa3d.data import preprocess_shapenet
+from nepa3d.probes import retrieval
 from nepa3d.train import pretrain
 
 
@@ -56,10 +56,8 @@ def main(config: Config) -> None:
         raise SystemExit(done)
     encoder = nepa3d.load(run)
     encoder.save(config.out / "encoder")
-    found = probes.retrieval(
-        encoder, list_shapes(f"{cache}", "test"), query_view="mesh", gallery_view="pointcloud_noray"
-    )
-    print(found.table())
+    views = retrieval.RetrievalSettings(query_view="mesh", gallery_view="pointcloud_noray")
+    print(retrieval.text(retrieval.run(encoder, list_shapes(f"{cache}", "test"), views)))
 
 
 if __name__ == "__main__":

@@ -16,10 +16,16 @@ import pytest
 import yaml
 
 from nepa3d import cli
+from nepa3d.analysis import compare, tables
 from nepa3d.cli.commands import COMMANDS
 from nepa3d.cli.flags import flags
 from nepa3d.corpora.layouts import LAYOUTS
 from nepa3d.data import preprocess_meshes
+from nepa3d.execution.files import write_json
+from nepa3d.models.embedding import ProbeRequest, open_probe, shapes_of
+from nepa3d.probes.embedding import EmbeddingSettings, View
+from nepa3d.probes.table import PROBES, read_result
+from nepa3d.report.page import main as report
 from tests.data.corpus import SMALL, TETRAHEDRON
 
 ROOT = Path(__file__).parents[1]
@@ -116,10 +122,26 @@ def test_the_corpus_of_the_example_is_built(tmp_path: Path, monkeypatch: pytest.
     assert made == ["test/bolt/two.npz", "train/bolt/one.npz"]
 
 
-def test_the_probe_of_the_example_runs(tmp_path: Path, golden: Path) -> None:
+def test_the_probe_of_the_example_is_one_row(
+    tmp_path: Path, golden: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Tables, comparison and report know its results by that row."""
     module = example("class_agreement", '"""Class agreement', tmp_path)
-    out = tmp_path / "agreement.json"
-    flags = ["--cache_root", "cache", "--split", "test", "--ckpt", "nepa_qa.pt", "--out_json", f"{out}"]
-    assert module.main(flags) == cli.EXIT_OK
-    result = json.loads(out.read_text(encoding="utf-8"))
-    assert 0 <= result["agreement"] <= 1 and 0 <= result["chance"] <= 1 and result["failed"] == {}
+    monkeypatch.setitem(PROBES, "agreement", module.AGREEMENT)
+    paths = {}
+    for name in ("nepa_qa", "mae_v1"):
+        probe = open_probe(ProbeRequest(f"{name}.pt"))
+        result = module.measure(probe, shapes_of("cache", "test"), View("mesh", 0), EmbeddingSettings())
+        assert 0 <= result.figures["agreement"] <= 1 and 0 <= module.chance(result) <= 1 and result.failed == {}
+        paths[name] = tmp_path / "results" / f"{name}.json"
+        write_json(paths[name], result.to_json())
+        assert read_result(paths[name]) == result
+    assert tables.main(["--results", *map(str, paths.values())]) == cli.EXIT_OK
+    assert "Class agreement" in capsys.readouterr().out
+    assert compare.main(["--first", f"{paths['nepa_qa']}", "--second", f"{paths['mae_v1']}"]) == cli.EXIT_OK
+    assert capsys.readouterr().out.splitlines()[2].startswith("agreement")
+    assert report([f"{tmp_path / 'results'}", "--split", "test"]) == cli.EXIT_OK
+    text = (tmp_path / "results" / "report.html").read_text(encoding="utf-8")
+    assert '<section id="agreement">' in text and "<h3>Class agreement</h3>" in text
+    assert "Class agreement: <b" in text and "a random neighbour" in text
+    assert (tmp_path / "results" / "report" / "agreement.png").is_file()

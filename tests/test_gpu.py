@@ -13,11 +13,14 @@ import torch
 
 from nepa3d import cli
 from nepa3d.analysis import completion_cpac_udf as cpac
-from nepa3d.analysis import retrieval_ucpr as ucpr
 from nepa3d.analysis import surfaces
 from nepa3d.cli import flags
-from nepa3d.models.embedding import ProbeRequest, open_probe
+from nepa3d.cli.flags import build
+from nepa3d.models.embedding import ProbeRequest, open_probe, shapes_of
 from nepa3d.ops.attention import DualMask, dual_mask, remaining_edges, unpack_edges
+from nepa3d.probes.distance_head import fit_head
+from nepa3d.probes.retrieval import RetrievalSettings, embed_views, retrieve
+from nepa3d.probes.surfaces import WAYS, fields_of
 from nepa3d.train import finetune_cls, pretrain
 from nepa3d.train.corpus import Batch, EpochBatches, open_corpus
 from nepa3d.train.distributed import ProcessGroup
@@ -111,20 +114,22 @@ def test_the_mask_has_the_cpus_bits(length: int) -> None:
 
 @pytest.mark.parametrize("ckpt", ["nepa_v1.pt", "nepa_qa.pt", "mae_v1.pt"])
 def test_retrieval_embeds_what_the_cpu_does(golden: Path, ckpt: str) -> None:
-    request = ucpr.Config("unpaired", ckpt, "mesh", "udfgrid", eval_seed_gallery=9)
-    ours, theirs = (ucpr.embed_views(replace(request, device=device), {}) for device in ("cuda", "cpu"))
+    settings, paths = RetrievalSettings(gallery_seed=9), shapes_of("unpaired", "eval")
+    gpu, cpu = (open_probe(ProbeRequest(ckpt, device=device)) for device in ("cuda", "cpu"))
+    ours, theirs = (embed_views(probe, paths, settings, {}) for probe in (gpu, cpu))
     np.testing.assert_allclose(ours.queries, theirs.queries, rtol=0, atol=1e-4)
     np.testing.assert_allclose(ours.gallery, theirs.gallery, rtol=0, atol=1e-4)
-    half = ucpr.embed_views(replace(request, device="cuda", precision="bf16"), {})
+    half = embed_views(replace(gpu, precision="bf16"), paths, settings, {})
     assert (half.queries * theirs.queries).sum(1).min() > 0.99
-    assert ucpr.retrieve(replace(request, device="cuda"))["raw_distances"] == ucpr.retrieve(request)["raw_distances"]
+    plain = [retrieve(probe, paths, settings).controls["raw_distances"] for probe in (gpu, cpu)]
+    assert plain[0] == plain[1]
 
 
 @pytest.mark.parametrize("ckpt", ["nepa_v1.pt", "nepa_qa.pt"])
 def test_completion_errs_as_on_the_cpu(golden: Path, ckpt: str) -> None:
-    request = cpac.Config("unpaired", ckpt, n_context=16, n_query=16, batch=3)
+    given = {"cache_root": "unpaired", "ckpt": ckpt, "n_context": 16, "n_query": 16, "batch": 3}
     ours, theirs, half = (
-        cpac.complete(replace(request, **more))
+        cpac.complete(build(cpac.Config, given | more)).to_json()
         for more in ({"device": "cuda"}, {"device": "cpu"}, {"device": "cuda", "precision": "bf16"})
     )
     assert ours["mae"] == pytest.approx(theirs["mae"], rel=1e-3)
@@ -135,14 +140,17 @@ def test_completion_errs_as_on_the_cpu(golden: Path, ckpt: str) -> None:
 def test_surfaces_are_of_the_cpus_fields(golden: Path, tmp_path: Path) -> None:
     fields = []
     for device in ("cuda", "cpu"):
-        request = surfaces.Config("unpaired", "nepa_qa.pt", tmp_path / device, n_context=16, n_query=24, device=device)
-        assert surfaces.complete_surfaces(replace(request, max_shapes=1, resolution=12))["shapes"]
-        probe = open_probe(ProbeRequest("nepa_qa.pt", device=device))
-        plan = cpac.plan_shapes(request.probe_config(), probe)
-        weights, _ = cpac.fit_head(request.probe_config(), probe, plan, {})
-        completed = surfaces.fields_of(plan.test[0], probe, weights, plan.test_settings, request)
+        given = {"cache_root": "unpaired", "ckpt": "nepa_qa.pt", "out_root": tmp_path / device, "device": device}
+        sizes = {"n_context": 16, "n_query": 24}
+        config = build(surfaces.Config, given | sizes | {"max_shapes": 1, "resolution": 12})
+        assert surfaces.complete_surfaces(config).items["path"]
+        settings = build(surfaces.Config, given | sizes).settings()
+        probe = config.model.open()
+        plan = config.plan(probe)
+        weights, _ = fit_head(probe, plan, settings.ridge_lambda, settings.seed, settings.reading, {})
+        completed = fields_of(plan.test[0], probe, weights, plan.test_settings, settings)
         fields.append(completed.fields)
-    predicted, *no_model = surfaces.WAYS
+    predicted, *no_model = WAYS
     assert np.abs(fields[0][predicted] - fields[1][predicted]).mean() < 0.01
     assert all(np.array_equal(fields[0][way], fields[1][way]) for way in no_model)
 

@@ -15,13 +15,15 @@ import pytest
 import torch
 
 from nepa3d import cli
-from nepa3d.analysis import classification_probes
-from nepa3d.analysis.classification_probes import Config, HeldOut, main, probe_classes, untrained
+from nepa3d.analysis.classification_probes import Config, main, probe_classes
+from nepa3d.cli.flags import build
 from nepa3d.corpora.objects import objects_of, write_objects
 from nepa3d.execution.files import write_npz
 from nepa3d.models.embedding import ProbeRequest, open_probe
 from nepa3d.probes import classifiers
 from nepa3d.probes.classifiers import Examples, answer, classify, nearest_neighbours, standardized
+from nepa3d.probes.embedding import untrained
+from nepa3d.probes.held_out import HeldOut
 from nepa3d.samples.labelled import split_sets
 from nepa3d.shapes.query_pools import PoolSettings
 from nepa3d.shapes.scans import normalize_scan, scan_pools
@@ -89,7 +91,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def probe(root: str | Path, **more: Any) -> dict[str, Any]:
     given = {"ckpt": CKPT, "val_ratio": 0.2, "random_init": 0, "num_workers": 0, **more}
-    return probe_classes(Config(cache_root=f"{root}", **given))
+    return probe_classes(build(Config, {"cache_root": f"{root}", **given})).to_json()
 
 
 def test_easy_classes_are_told_apart(forms: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,9 +176,9 @@ def test_intervals_resample_objects(scanned: str) -> None:
     widths = []
     for objects in (np.arange(60), np.arange(60) // 10):
         held_out = HeldOut([], labels, objects, ["a", "b"])
-        low, high = classification_probes._intervals(right, held_out)["accuracy"]
+        low, high = held_out.intervals(right)["accuracy"]
         widths.append(high - low)
-        difference = classification_probes._difference(right, held_out)
+        difference = held_out.difference(right)
         assert (difference["low"], difference["high"]) == pytest.approx((low, high))
     assert widths[1] > 2 * widths[0]
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import trimesh
 
-from nepa3d.analysis.completion_cpac_udf import Config as CompletionConfig
-from nepa3d.analysis.completion_cpac_udf import complete, main
+from nepa3d.analysis.completion_cpac_udf import Config, complete, main
+from nepa3d.cli.flags import build
 from nepa3d.ops import reference
+from nepa3d.probes.result import Json
 from nepa3d.samples.completion import QuerySource, SequenceSettings, completion_sample, mesh_path
 from nepa3d.samples.schema import POINT_DISTANCE, XYZ, TokenType
 from nepa3d.shapes.mesh import load_mesh
@@ -22,7 +23,12 @@ from nepa3d.shapes.mesh import load_mesh
 RECORDED = json.loads((Path(__file__).parents[1] / "fixtures" / "golden" / "evals.json").read_text())
 EVALS = {key: value for key, value in RECORDED.items() if key.startswith("cpac|")}
 SHAPE = "unpaired/eval/kitchen/Blend_Swap_CC_0_bread.npz"
-SMALL = CompletionConfig("unpaired", "nepa_v1.pt", n_context=16, n_query=16)
+
+
+def result_of(**more: object) -> Json:
+    """The file of a small completion of the recorded shapes."""
+    given = {"cache_root": "unpaired", "ckpt": "nepa_v1.pt", "n_context": 16, "n_query": 16, **more}
+    return complete(build(Config, given)).to_json()
 
 
 def flags(*more: str, root: str = "unpaired", ckpt: str = "nepa_v1.pt") -> list[str]:
@@ -81,13 +87,13 @@ def test_nearest_copy_answers_exactly_where_query_and_context_agree(golden: Path
 
 
 def test_controls_change_the_figures_and_are_named(golden: Path) -> None:
-    own = complete(SMALL)
+    own = result_of()
     results = {
-        "absent": complete(replace(SMALL, context="absent")),
-        "mismatched": complete(replace(SMALL, context="mismatched")),
-        "grid": complete(replace(SMALL, query_source="grid")),
-        "mesh": complete(replace(SMALL, target="mesh")),
-        "z_hat": complete(replace(SMALL, representation="z_hat")),
+        "absent": result_of(context="absent"),
+        "mismatched": result_of(context="mismatched"),
+        "grid": result_of(query_source="grid"),
+        "mesh": result_of(target="mesh"),
+        "z_hat": result_of(representation="z_hat"),
     }
     assert len({own["mae"], *(result["mae"] for result in results.values())}) == 6
     assert results["absent"]["nearest_copy"] is None
@@ -97,7 +103,7 @@ def test_controls_change_the_figures_and_are_named(golden: Path) -> None:
 
 
 def test_batches_and_readers_change_no_figure(golden: Path) -> None:
-    one, many = complete(replace(SMALL, batch=1, num_workers=0)), complete(replace(SMALL, batch=7, num_workers=3))
+    one, many = result_of(batch=1, num_workers=0), result_of(batch=7, num_workers=3)
     assert one["mae"] == pytest.approx(many["mae"], abs=1e-6)
     assert one["items"]["path"] == many["items"]["path"]
 
@@ -130,11 +136,10 @@ def test_exact_target_on_the_grid_is_named(golden: Path, tmp_path: Path) -> None
     write_meshes(tmp_path)
     missing = mesh_path(SHAPE, f"{tmp_path}")
     missing.unlink()
-    exact = replace(SMALL, query_source="grid", target="mesh", mesh_root=f"{tmp_path}")
-    result = complete(exact)
+    result = result_of(query_source="grid", target="mesh", mesh_root=f"{tmp_path}")
     assert result["target"] == "mesh_distance_exact"
     assert result["mesh_root"] == f"{tmp_path}"
-    assert result["mae"] != complete(replace(SMALL, query_source="grid"))["mae"]
+    assert result["mae"] != result_of(query_source="grid")["mae"]
     assert [(failure["path"], f"{missing}" in failure["reason"]) for failure in result["failed"]] == [(SHAPE, True)]
 
 

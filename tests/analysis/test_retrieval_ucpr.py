@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from nepa3d import cli
-from nepa3d.analysis.retrieval_ucpr import Config as RetrievalConfig
-from nepa3d.analysis.retrieval_ucpr import embed_views, main, retrieve
-from nepa3d.models.embedding import pool
+from nepa3d.analysis.retrieval_ucpr import Config, main, retrieve
+from nepa3d.cli.flags import build
+from nepa3d.models.embedding import pool, shapes_of
 from nepa3d.probes import ranking
+from nepa3d.probes.result import Json
+from nepa3d.probes.retrieval import embed_views
 from nepa3d.samples.schema import TokenType
 
 RECORDED = json.loads((Path(__file__).parents[1] / "fixtures" / "golden" / "evals.json").read_text())
@@ -26,6 +28,12 @@ ROUNDED = [key for key in EVALS if "ablate" in key]
 RESOLVED = [key for key in EVALS if key not in ROUNDED]
 FIGURES = ("r@1", "r@5", "r@10", "mAP", "mean_rank", "median_rank")
 PAIR = ("--query_backend", "pointcloud", "--gallery_backend", "udfgrid")
+
+
+def result_of(ckpt: str, gallery: str = "udfgrid", **more: object) -> Json:
+    """The file of a retrieval from the meshes of the recorded shapes."""
+    views = {"query_backend": "mesh", "gallery_backend": gallery}
+    return retrieve(build(Config, {"cache_root": "unpaired", "ckpt": ckpt, **views, **more})).to_json()
 
 
 def flags(*more: str, root: str = "unpaired", ckpt: str = "nepa_v1.pt") -> list[str]:
@@ -44,12 +52,13 @@ def test_recorded_results(key: str, golden: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ROUNDED)
 def test_recorded_results_within_float32_rounding(key: str, golden: Path) -> None:
-    config = cli.parse(RetrievalConfig, EVALS[key]["args"])
-    result, recorded = retrieve(config), EVALS[key]["out"]
+    config = cli.parse(Config, EVALS[key]["args"])
+    result, recorded = retrieve(config).to_json(), EVALS[key]["out"]
     for name, expected in recorded.items():
         assert name in FIGURES or result[name] == expected, name
 
-    embeddings = embed_views(config, {})
+    paths = shapes_of(config.cache_root, config.split, config.max_files)
+    embeddings = embed_views(config.model.open(config.form, config.size), paths, config.settings(), {})
     rng = np.random.default_rng(0)
     draws = []
     for _ in range(2000):
@@ -64,8 +73,7 @@ def test_recorded_results_within_float32_rounding(key: str, golden: Path) -> Non
 
 
 def test_strict_rule_stays_reachable(golden: Path) -> None:
-    config = RetrievalConfig("unpaired", "nepa_v1.pt", "mesh", "udfgrid", rank_rule="strict")
-    result = retrieve(config)
+    result = result_of("nepa_v1.pt", rank_rule="strict")
     assert result["mAP"] == pytest.approx(EVALS["ucpr|nepa_v1|mesh|udfgrid|"]["out"]["mAP"], abs=1e-4)
     assert "strictly better" in result["tie_rule"]
 
@@ -77,15 +85,11 @@ def test_collapsed_encoder_scores_chance_and_is_named(
     for name in ("token_mlp.0.weight", "token_mlp.2.weight"):
         checkpoint["model"][name].zero_()
     torch.save(checkpoint, tmp_path / "collapsed.pt")
-    result = retrieve(
-        RetrievalConfig(
-            cache_root="unpaired",
-            ckpt=str(tmp_path / "collapsed.pt"),
-            query_backend="mesh",
-            gallery_backend="voxel",
-            chunk=5,
-        )
-    )
+    out = tmp_path / "out.json"
+    views = ("--query_backend", "mesh", "--gallery_backend", "voxel")
+    more = ("--chunk", "5", "--out_json", f"{out}")
+    assert main(["--cache_root", "unpaired", "--ckpt", f"{tmp_path / 'collapsed.pt'}", *views, *more]) == 0
+    result = json.loads(out.read_text())
     assert result["collapsed"]
     chance = ranking.chance_metrics(12)
     assert {name: result[name] for name in chance} == pytest.approx(chance)
@@ -111,7 +115,7 @@ def test_shared_draws_are_reported(
 
 def test_chunk_changes_no_figure(golden: Path) -> None:
     def figures(chunk: int) -> dict[str, float]:
-        result = retrieve(RetrievalConfig("unpaired", "mae_v1.pt", "mesh", "voxel", mc_k=2, chunk=chunk))
+        result = result_of("mae_v1.pt", "voxel", mc_k=2, chunk=chunk)
         return {name: result[name] for name in ("r@1", "mAP", "mean_rank")}
 
     assert figures(3) == pytest.approx(figures(256))
@@ -134,16 +138,7 @@ def test_poolings_by_hand() -> None:
 
 @pytest.mark.parametrize("pooling", ["mean_a", "mean_q", "mean_zhat", "mean_all"])
 def test_other_readouts_are_named_in_the_result(pooling: str, golden: Path) -> None:
-    result = retrieve(
-        RetrievalConfig(
-            "unpaired",
-            "nepa_qa.pt",
-            "mesh",
-            "udfgrid",
-            pooling=pooling,
-            representation="z_hat",  # type: ignore[arg-type]
-        )
-    )
+    result = result_of("nepa_qa.pt", pooling=pooling, representation="z_hat")
     assert result["pooling"] == pooling and result["representation"] == "z_hat"
     assert 0 < result["mAP"] <= 1
 

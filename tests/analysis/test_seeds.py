@@ -11,6 +11,9 @@ import pytest
 
 from nepa3d.analysis import completion_cpac_udf as cpac
 from nepa3d.analysis import retrieval_ucpr as ucpr
+from nepa3d.cli.flags import build
+from nepa3d.models.embedding import shapes_of
+from nepa3d.probes.completion import TEST_SEED_OFFSET
 from nepa3d.samples.completion import SequenceSettings
 from nepa3d.samples.completion_loader import completion_batch
 from nepa3d.samples.dataset import SampleSettings
@@ -24,7 +27,7 @@ def unpaired(golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> l
     for ckpt in golden.glob("*.pt"):
         shutil.copy(ckpt, tmp_path)
     monkeypatch.chdir(tmp_path)
-    return ucpr.shapes_of("unpaired", "eval")
+    return shapes_of("unpaired", "eval")
 
 
 def damage(path: str, key: str, fails: Callable[[int], bool]) -> None:
@@ -41,15 +44,16 @@ def damage(path: str, key: str, fails: Callable[[int], bool]) -> None:
 
 
 def test_completion(unpaired: list[str]) -> None:
-    config = cpac.Config("unpaired", "nepa_v1.pt", n_context=16, n_query=16, n_seeds=2)
+    sizes = {"n_context": 16, "n_query": 16, "n_seeds": 2}
+    config = build(cpac.Config, {"cache_root": "unpaired", "ckpt": "nepa_v1.pt", **sizes})
     settings = SequenceSettings("pointcloud_noray", 16, 16, qa=False, eos=True)
-    whole = cpac.complete(config)["items"]
+    whole = cpac.complete(config).items
     damage(
         unpaired[2],
         "pt_dist_udf_pool",
-        lambda seed: bool(completion_batch([unpaired[2]], settings, seed + cpac.TEST_SEED_OFFSET)[1]),
+        lambda seed: bool(completion_batch([unpaired[2]], settings, seed + TEST_SEED_OFFSET)[1]),
     )
-    result = cpac.complete(config)
+    result = cpac.complete(config).to_json()
     others = [path for path in unpaired if path != unpaired[2]]
     assert [failure["path"] for failure in result["failed"]] == [unpaired[2]]
     assert result["items"]["path"] == others
@@ -59,14 +63,15 @@ def test_completion(unpaired: list[str]) -> None:
 
 
 def test_retrieval(unpaired: list[str]) -> None:
-    config = ucpr.Config("unpaired", "nepa_v1.pt", "udfgrid", "mesh", eval_seed_gallery=50, n_seeds=2)
+    views = {"query_backend": "udfgrid", "gallery_backend": "mesh", "eval_seed_gallery": 50, "n_seeds": 2}
+    config = build(ucpr.Config, {"cache_root": "unpaired", "ckpt": "nepa_v1.pt", **views})
     settings = SampleSettings(32, 16, qa=False, eos=True)
     damage(
         unpaired[2],
         "pt_dist_udf_pool",
         lambda seed: bool(evaluation_samples([Request(unpaired[2], "udfgrid", settings)], seed)[2]),
     )
-    result = ucpr.retrieve(config)
+    result = ucpr.retrieve(config).to_json()
     assert [failure["path"] for failure in result["failed"]] == [unpaired[2]]
     assert result["items"]["path"] == [path for path in unpaired if path != unpaired[2]]
     assert len(result["items"]["mAP"]) == len(unpaired) - 1

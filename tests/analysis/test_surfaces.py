@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,11 @@ import pytest
 import trimesh
 
 from nepa3d import cli, ops
-from nepa3d.analysis import completion_cpac_udf as cpac
-from nepa3d.analysis import surfaces
+from nepa3d.analysis import surfaces as command
+from nepa3d.cli.flags import build
 from nepa3d.models.embedding import ProbeRequest, open_probe
+from nepa3d.probes import surfaces
+from nepa3d.probes.completion import TEST_SEED_OFFSET
 from nepa3d.samples.completion import cell_centres
 from nepa3d.samples.tokenizer import draw_rows, evaluation_rng
 from nepa3d.shapes.level_set import level_set
@@ -67,16 +68,15 @@ def test_files_of_a_surface(formats: tuple[str, ...], tmp_path: Path) -> None:
 @pytest.mark.parametrize("checkpoint", ["mae_v1.pt", "nepa_qa.pt"])
 def test_every_cell_has_its_own_distance(golden: Path, checkpoint: str, tmp_path: Path) -> None:
     """Fields are put together from chunks in Morton order; the copy tells whether each distance fell in its place."""
-    config = surfaces.Config(
-        cache_root="unpaired", ckpt=checkpoint, out_root=tmp_path, n_context=20, n_query=12, resolution=9
-    )
-    probe = open_probe(ProbeRequest(checkpoint))
-    plan = cpac.plan_shapes(config.probe_config(), probe)
+    sizes = {"n_context": 20, "n_query": 12, "resolution": 9}
+    config = build(command.Config, {"cache_root": "unpaired", "ckpt": checkpoint, "out_root": tmp_path, **sizes})
+    probe, settings = open_probe(ProbeRequest(checkpoint)), config.settings()
+    plan = config.plan(probe)
     path = plan.test[0]
     weights = np.random.default_rng(0).normal(size=probe.model.pos_emb.shape[2] + 1)
-    completed = surfaces.fields_of(path, probe, weights, plan.test_settings, config)
+    completed = surfaces.fields_of(path, probe, weights, plan.test_settings, settings)
     answers = read_answers(path, "pointcloud_noray")
-    rng = evaluation_rng(path, cpac.TEST_SEED_OFFSET)
+    rng = evaluation_rng(path, TEST_SEED_OFFSET)
     rows = draw_rows(len(answers.point_xyz), 20, rng)
     centres = cell_centres(9)
     _, nearest = ops.nearest_distance(answers.point_xyz[rows], centres)
@@ -84,14 +84,14 @@ def test_every_cell_has_its_own_distance(golden: Path, checkpoint: str, tmp_path
     np.testing.assert_allclose(completed.fields["nearest copy"], expected, atol=1e-6)
     assert np.isfinite(completed.fields["model"]).all()
     assert len(np.unique(completed.fields["model"])) > 100
-    other = surfaces.fields_of(path, probe, weights, plan.test_settings, config)
+    other = surfaces.fields_of(path, probe, weights, plan.test_settings, settings)
     np.testing.assert_array_equal(other.fields["model"], completed.fields["model"])
 
 
 def test_the_command(golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--cache_root", "unpaired", "--ckpt", "mae_v1.pt", "--n_context", "16", "--n_query", "16"]
     more = ["--resolution", "12", "--max_shapes", "2", "--out_root", f"{tmp_path}"]
-    assert surfaces.main([*flags, *more]) == cli.EXIT_OK
+    assert command.main([*flags, *more]) == cli.EXIT_OK
     assert "true field" in capsys.readouterr().out
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert len(scores["shapes"]) == 2
@@ -104,7 +104,7 @@ def test_the_command(golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert np.abs(mesh.vertices).max() < 1
     assert (tmp_path / "surfaces.png").stat().st_size > 10_000
     with pytest.raises(SystemExit) as stopped:
-        surfaces.main([*flags, *more, "--resolution", "2"])
+        command.main([*flags, *more, "--resolution", "2"])
     assert stopped.value.code == cli.EXIT_USAGE
     assert "resolution must be at least 4, got 2" in capsys.readouterr().err
 
@@ -129,7 +129,7 @@ def test_a_wrong_flag_is_named_before_any_work(
     """R19: in a line, by the name that this command has for it."""
     value, told = WRONG[flag]
     flags = ["--cache_root", "unpaired", "--ckpt", "mae_v1.pt", "--n_context", "16", "--n_query", "16"]
-    assert surfaces.main([*flags, "--out_root", f"{tmp_path}", f"--{flag}", value]) == cli.EXIT_USAGE
+    assert command.main([*flags, "--out_root", f"{tmp_path}", f"--{flag}", value]) == cli.EXIT_USAGE
     said = capsys.readouterr().err
     assert said.startswith(f"error: {told}") and said.count("\n") == 1
     assert not [*tmp_path.iterdir()]
@@ -138,7 +138,9 @@ def test_a_wrong_flag_is_named_before_any_work(
 @pytest.mark.parametrize(("flag", "value"), [("level", "nan"), ("level", "-1"), ("tau", "0"), ("tau", "inf")])
 def test_level_and_tau_are_named_apart(flag: str, value: str) -> None:
     with pytest.raises(ValueError, match=f"^{flag} must be "):
-        surfaces.Config("unpaired", "mae_v1.pt", Path("out"), **{flag: float(value)})  # type: ignore[arg-type]
+        build(
+            command.Config, {"cache_root": "unpaired", "ckpt": "mae_v1.pt", "out_root": Path("out"), flag: float(value)}
+        )
 
 
 def test_too_few_shapes_to_take_some_for_the_head(golden: Path, tmp_path: Path) -> None:
@@ -147,6 +149,7 @@ def test_too_few_shapes_to_take_some_for_the_head(golden: Path, tmp_path: Path) 
         copy = tmp_path / "eval" / shape.parent.name / shape.name
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(shape, copy)
-    config = surfaces.Config(f"{tmp_path}", "mae_v1.pt", tmp_path / "out", n_context=16, n_query=16)
+    where = {"cache_root": f"{tmp_path}", "ckpt": "mae_v1.pt", "out_root": tmp_path / "out"}
+    config = build(command.Config, where | {"n_context": 16, "n_query": 16, "head_train_split": "none"})
     with pytest.raises(ValueError, match="head_train_split 'none' takes part of the split 'eval', which has too few"):
-        surfaces.complete_surfaces(replace(config, head_train_split="none"))
+        command.complete_surfaces(config)

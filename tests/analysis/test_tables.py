@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from nepa3d.analysis import tables
+from nepa3d.report.tables import collect
 
 RETRIEVAL: dict[str, Any] = {
     "r@1": 0.127,
@@ -49,7 +50,7 @@ def write(folder: Path, **results: object) -> list[str]:
 def test_rows_in_the_forms_of_the_document(tmp_path: Path) -> None:
     ours = {**RETRIEVAL, "tie_rule": "expected", "shared_draws": False, "collapsed": True}
     paths = write(tmp_path, ucpr_a=RETRIEVAL, ucpr_b=ours, cpac_a=COMPLETION, cpac_b={**COMPLETION, "mae": 0.2})
-    ucpr, cpac = tables.collect(paths)
+    ucpr, cpac = collect(paths)
     assert ucpr.rows[0] == [
         "`ucpr_a`",
         "`runs/a/ckpt_ep049.pt`",
@@ -83,7 +84,7 @@ def test_markdown_file_and_printed_table(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_what_is_no_result_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="found none among 1"):
-        tables.collect(write(tmp_path, summary={"acc": 1}))
+        collect(write(tmp_path, summary={"acc": 1}))
     broken = tmp_path / "broken.json"
     broken.write_text("{")
     assert tables.main(["--results", str(broken)]) == 2

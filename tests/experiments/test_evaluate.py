@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from nepa3d import cli
-from nepa3d.analysis.tables import read_result
 from nepa3d.cli import flags
-from nepa3d.execution.files import write_json
+from nepa3d.execution.files import read_json, write_json
 from nepa3d.experiments import evaluate
 from nepa3d.experiments.evaluate import Config, plan, side_by_side
 from nepa3d.probes.classifiers import SETTINGS
@@ -94,7 +93,7 @@ def test_classes_of_frozen_features_stand_beside_their_controls(
     assert cells[0][1:] == list(SETTINGS)
     models = ["mae_v1", "mae_v1, untrained", "nepa_v1", "nepa_v1, untrained"]
     assert [row[0] for row in cells[2:]] == [*models, "plain distances, no model", "commonest class of train", "chance"]
-    result = read_result(f"{tmp_path / 'results' / 'probe_cls_nepa_v1.json'}")
+    result = read_json(f"{tmp_path / 'results' / 'probe_cls_nepa_v1.json'}")
     for row, kinds in ((cells[4], result), (cells[5], result["random_init"]), (cells[6], result["raw_distances"])):
         assert row[1:] == [f"{kinds[k]['accuracy']:.4f} / {kinds[k]['balanced_accuracy']:.4f}" for k in SETTINGS]
     assert cells[8][1:] == ["0.2500 / 0.2500"] * 3

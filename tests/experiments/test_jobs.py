@@ -15,13 +15,13 @@ import pytest
 
 from nepa3d import cli
 from nepa3d.analysis import fewshot_table
-from nepa3d.analysis.fewshot_table import FewShotRun, markdown, read_runs, rows_of
 from nepa3d.cli import flags
 from nepa3d.data import preprocess_shapenet, procedural
 from nepa3d.experiments import m1_pretrains, m1_table
 from nepa3d.experiments.job_flags import JobFlags, slots_from
 from nepa3d.experiments.jobs import Finished, Job, run_jobs, running
 from nepa3d.models.checkpoint import write_tensors
+from nepa3d.report.fewshot import FewShotRun, markdown, read_runs, rows_of
 
 
 def made(tmp_path: Path, name: str) -> Job:

@@ -14,8 +14,8 @@ import torch
 import trimesh
 
 import nepa3d
-from nepa3d.analysis import retrieval_ucpr as ucpr
 from nepa3d.data import preprocess_scanobjectnn, preprocess_shapenet
+from nepa3d.probes.embedding import EmbeddingSettings, View, embed
 from nepa3d.shapes.query_pools import PoolSettings
 from nepa3d.shapes.views import BACKENDS, read_answers
 
@@ -101,10 +101,10 @@ def test_what_makes_no_shape(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ckpt", ["nepa_v1.pt", "nepa_qa.pt"])
 def test_embeddings_are_those_of_retrieval(golden: Path, ckpt: str) -> None:
     encoder = nepa3d.load(ckpt, device="cpu")
-    theirs = ucpr.embed_views(ucpr.Config("unpaired", ckpt, "mesh", "udfgrid", mc_k=2, eval_seed=5), {})
     paths = sorted(f"{path}" for path in Path("unpaired/eval").rglob("*.npz"))
+    theirs = embed(encoder.probe, paths, View("mesh", 5), EmbeddingSettings(draws=2), {})
     from_files = encoder.embed(paths, draws=2, seed=5)
-    np.testing.assert_allclose(from_files, theirs.queries, atol=1e-6)
+    np.testing.assert_allclose(from_files, theirs.vectors, atol=1e-6)
     in_memory = encoder.embed(map(nepa3d.Shape.from_cache, paths), draws=2, seed=5, batch=3)
     np.testing.assert_allclose(in_memory, from_files, atol=1e-6)
     assert (from_files.shape, from_files.dtype) == ((len(paths), encoder.width), np.float32)

@@ -14,6 +14,8 @@ from nepa3d.analysis import classification_probes, compare, completion_cpac_udf,
 from nepa3d.models.ridge import ERROR_FIGURES, DistanceErrors, error_metrics
 from nepa3d.probes.classifiers import SETTINGS
 from nepa3d.probes.intervals import interval, paired_difference, resampled_means
+from nepa3d.probes.result import Result
+from nepa3d.report.compare import compare as compare_results
 
 RETRIEVAL = ["--cache_root", "unpaired", "--query_backend", "mesh", "--gallery_backend", "udfgrid"]
 
@@ -149,30 +151,34 @@ def test_two_checkpoints_are_compared_probe_by_probe(
 
 def test_the_scans_of_an_object_are_compared_together() -> None:
     paths, values = [f"{i}.npz" for i in range(40)], [float(i % 3 == 0) for i in range(10) for _ in range(4)]
-    first = {"items": {"path": paths, "knn": [0.0] * 40}}
-    second = {"items": {"path": paths[::-1], "knn": values[::-1]}}
-    apart = compare.compare(first, second)[0]
+    first = Result("classification", {}, items={"path": paths, "knn": [0.0] * 40})
+    second = Result("classification", {}, items={"path": paths[::-1], "knn": values[::-1]})
+    apart = compare_results(first, second)[0]
     for result in (first, second):
-        result["group_by"] = "object"
+        result.settings["group_by"] = "object"
     with pytest.raises(ValueError, match="whose scans its files are"):
-        compare.compare(first, second)
-    first["items"]["object"] = [i // 4 for i in range(40)]
-    second["items"]["object"] = first["items"]["object"][::-1]
-    together = compare.compare(first, second)[0]
+        compare_results(first, second)
+    first.items["object"] = [i // 4 for i in range(40)]
+    second.items["object"] = first.items["object"][::-1]
+    together = compare_results(first, second)[0]
     assert apart["difference"] == together["difference"] == pytest.approx(np.mean(values))
     assert together["high"] - together["low"] > 1.5 * (apart["high"] - apart["low"])
 
 
-def test_what_cannot_be_compared_is_refused() -> None:
-    whole = {"items": {"path": ["a.npz"], "svm": [1.0]}}
-    for other in ({}, {"items": {"path": ["a.npz"], "mAP": [1.0]}}):
+def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = Result("classification", {}, items={"path": ["a.npz"], "svm": [1.0]})
+    for items in ({}, {"path": ["a.npz"], "mAP": [1.0]}):
+        other = Result("classification", {}, items=items)
         for pair in ((whole, other), (other, whole)):
             with pytest.raises(ValueError, match="items: a result has no values shape by shape"):
-                compare.compare(*pair)
+                compare_results(*pair)
     with pytest.raises(ValueError, match="share no shape"):
-        compare.compare(whole, {"items": {"path": ["b.npz"], "svm": [1.0]}})
+        compare_results(whole, Result("classification", {}, items={"path": ["b.npz"], "svm": [1.0]}))
     with pytest.raises(ValueError, match="different protocols: probe ucpr and classification"):
-        compare.compare({"probe": "ucpr"}, {"probe": "classification"})
+        compare_results(Result("ucpr", {}), whole)
+    (tmp_path / "other.json").write_text("{}")
+    assert compare.main(["--first", f"{tmp_path / 'other.json'}", "--second", f"{tmp_path / 'other.json'}"]) == 2
+    assert "other.json: expected a result of ucpr, cpac_udf" in capsys.readouterr().err
 
 
 def test_completion_over_seeds(golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,8 +17,15 @@ import trimesh
 from nepa3d import cli
 from nepa3d.analysis import classification_probes, completion_cpac_udf, retrieval_ucpr, surfaces
 from nepa3d.models.checkpoint import write_tensors
+from nepa3d.probes.classification import CLASSIFICATION, KINDS
+from nepa3d.probes.completion import COMPLETION
+from nepa3d.probes.drawings import Dot
+from nepa3d.probes.kind import ProbeKind
+from nepa3d.probes.result import Json, Result
+from nepa3d.probes.retrieval import RETRIEVAL
+from nepa3d.probes.table import PROBES
 from nepa3d.report import figures, findings, page, panels
-from nepa3d.report.experiment import Experiment, Json, read_experiment
+from nepa3d.report.experiment import Experiment, read_experiment
 from nepa3d.report.scenes import read_scenes
 from nepa3d.report.verdicts import Verdict, verdicts
 
@@ -116,7 +123,7 @@ def test_the_same_page_again(experiment: Path) -> None:
 def test_what_is_found(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = read_experiment((experiment,))
     assert [run.name for run in found.pretrainings] == ["nepa"]
-    assert (len(found.retrievals), len(found.completions), len(found.surfaces)) == (1, 1, 1)
+    assert {name: len(of) for name, of in found.results.items()} == dict.fromkeys(PROBES, 1)
     assert {run.shots for run in found.finetunings} == {0, 5}
     commands = {content["command"] for _, content in found.configurations}
     probes = ("retrieval_ucpr", "completion_cpac_udf", "surfaces", "classification_probes")
@@ -167,17 +174,16 @@ def test_names_are_no_markup(experiment: Path, tmp_path: Path) -> None:
 )
 def test_doubts_about_retrieval(change: dict[str, object], said: list[str]) -> None:
     result = {"mAP": 0.5, "interval": {"mAP": [0.4, 0.6]}, "chance": {"mAP": 0.1}, "raw_distances": {"mAP": 0.2}}
-    found = findings.retrieval_doubts(result | change)
+    found = RETRIEVAL.doubts(read(RETRIEVAL, result | change))
     assert len(found) == len(said)
     assert all(part in doubt for part, doubt in zip(said, found, strict=True))
 
 
 def test_doubts_about_completion() -> None:
     result = {"mae": 0.2, "nearest_copy": {"mae": 0.1}}
-    assert "no better than copying" in findings.completion_doubts(result)[0]
-    assert not findings.completion_doubts(result | {"mae": 0.05})
-    assert not findings.completion_doubts(result | {"context": "mismatched"})
-    assert not findings.completion_doubts({"mae": 0.2})
+    assert "no better than copying" in COMPLETION.doubts(read(COMPLETION, result))[0]
+    for other in (result | {"mae": 0.05}, result | {"context": "mismatched"}, {"mae": 0.2}):
+        assert not COMPLETION.doubts(read(COMPLETION, other))
 
 
 RETRIEVED: Json = {
@@ -192,10 +198,16 @@ RETRIEVED: Json = {
 COMPLETED: Json = {"ckpt": "runs/nepa/last.pt", "context_backend": "mesh", "mae": 0.2, "nearest_copy": {"mae": 0.3}}
 
 
-def verdict_of(**parts: list[Json]) -> Verdict:
+def read(kind: ProbeKind, content: Json) -> Result:
+    """The result in what a file may hold at least."""
+    name = next(name for name, known in PROBES.items() if known is kind)
+    return kind.result.from_json(content, name, kind.figures, kind.controls, kind.diagnostics)
+
+
+def verdict_of(kind: ProbeKind, *contents: Json) -> Verdict:
     """That of an experiment with results of one kind."""
-    experiment = Experiment((), **{name: [(Path("r.json"), r) for r in of] for name, of in parts.items()})
-    (verdict,) = verdicts(experiment)
+    results = [(Path("r.json"), read(kind, content)) for content in contents]
+    (verdict,) = verdicts(Experiment((), results={results[0][1].probe: results}))
     return verdict
 
 
@@ -213,14 +225,14 @@ def verdict_of(**parts: list[Json]) -> Verdict:
     ],
 )
 def test_the_verdict_on_retrieval(change: Json, answer: str, said: str) -> None:
-    verdict = verdict_of(retrievals=[RETRIEVED | change, RETRIEVED | {"ablate_point_dist": True}])
+    verdict = verdict_of(RETRIEVAL, RETRIEVED | change, RETRIEVED | {"ablate_point_dist": True})
     assert (verdict.probe, verdict.answer) == ("Retrieval", answer)
     assert said in verdict.reason and verdict.reason.startswith("nepa, mesh → udfgrid: mAP ")
 
 
 def test_the_verdict_on_several_results_counts_them() -> None:
     worse = {"ckpt": "runs/mae/last.pt", "chance": None, "raw_distances": {"mAP": 0.6}}
-    verdict = verdict_of(retrievals=[RETRIEVED, RETRIEVED | worse])
+    verdict = verdict_of(RETRIEVAL, RETRIEVED, RETRIEVED | worse)
     assert verdict.answer == "in part"
     assert verdict.reason == (
         "every control is surely beaten by nepa in 1 of 1 results, by mae in 0 of 1 results "
@@ -238,31 +250,31 @@ def test_the_verdict_on_several_results_counts_them() -> None:
     ],
 )
 def test_the_verdict_on_completion(change: Json, answer: str, said: str) -> None:
-    verdict = verdict_of(completions=[COMPLETED | change, COMPLETED | {"context": "mismatched"}])
+    verdict = verdict_of(COMPLETION, COMPLETED | change, COMPLETED | {"context": "mismatched"})
     assert (verdict.probe, verdict.answer) == ("Completion", answer)
     assert said in verdict.reason
 
 
 def test_the_verdict_on_classes(experiment: Path) -> None:
-    (_, result) = read_experiment((experiment,)).classifications[0]
+    result = read_experiment((experiment,)).results["classification"][0][1].to_json()
     names = ("raw_distances", "random_init", "majority")
-    for kind in findings.PROBES:
+    for kind in KINDS:
         result[kind] |= {"accuracy": 0.9, "interval": {"accuracy": [0.8, 1.0]}, "collapsed_to": ""}
         for name in names:
             (result[name] if name == "majority" else result[name][kind])["accuracy"] = 0.5
             result["above"][name][kind]["low"] = 0.1
-    assert verdict_of(classifications=[result]).answer == "yes"
-    first = f"{verdict_of(classifications=[result]).results[0]}"
+    assert verdict_of(CLASSIFICATION, result).answer == "yes"
+    first = f"{verdict_of(CLASSIFICATION, result).results[0]}"
     titles = ("plain distances", "the untrained model", "the commonest class")
-    assert first == f"nepa, mesh, {findings.PROBES[0]}: accuracy 0.900 (0.800 to 1.000): " + ", ".join(
+    assert first == f"nepa, mesh, {KINDS[0]}: accuracy 0.900 (0.800 to 1.000): " + ", ".join(
         f"surely better than {title} (0.500)" for title in titles
     )
     result["above"]["random_init"]["svm"]["low"] = -0.1
-    changed = verdict_of(classifications=[result])
+    changed = verdict_of(CLASSIFICATION, result)
     assert changed.answer == "in part" and "the untrained model 2 of 3" in changed.reason
     del result["random_init"]
-    assert verdict_of(classifications=[result]).answer == "cannot be said"
-    assert "the untrained model 0 of 3, missing from 3" in verdict_of(classifications=[result]).reason
+    assert verdict_of(CLASSIFICATION, result).answer == "cannot be said"
+    assert "the untrained model 0 of 3, missing from 3" in verdict_of(CLASSIFICATION, result).reason
 
 
 def test_the_verdicts_come_first(experiment: Path) -> None:
@@ -277,38 +289,38 @@ def test_the_verdicts_come_first(experiment: Path) -> None:
 
 def test_tables_have_their_controls(experiment: Path) -> None:
     found = read_experiment((experiment,))
-    (retrieved,) = findings.retrieval_table(found).rows
-    result = found.retrievals[0][1]
+    tables = {name: kind.report_table(found.of(name)) for name, kind in PROBES.items() if kind.report_table}
+    (retrieved,) = tables["ucpr"].rows
+    ((_, result),) = found.of("ucpr")
     assert retrieved[6:10] == [
-        f"{result['mAP']:.3f}",
-        "{:.3f} to {:.3f}".format(*result["interval"]["mAP"]),
-        f"{result['chance']['mAP']:.3f}",
-        f"{result['raw_distances']['mAP']:.3f}",
+        f"{result.figures['mAP']:.3f}",
+        "{:.3f} to {:.3f}".format(*result.intervals["mAP"]),
+        *(f"{control['mAP']:.3f}" for control in result.controls.values() if control),
     ]
-    (completed,) = findings.completion_table(found).rows
-    assert completed[7] == f"{found.completions[0][1]['nearest_copy']['mae']:.4f}"
-    probed = findings.probe_table(found)
+    (completed,) = tables["cpac_udf"].rows
+    assert completed[7] == f"{found.of('cpac_udf')[0][1].to_json()['nearest_copy']['mae']:.4f}"
+    probed = tables["classification"]
     controls = ["nepa, untrained", "plain distances, no model", "the commonest class", "chance"]
     assert [row[0] for row in probed.rows] == ["nepa", *controls]
-    logistic = found.classifications[0][1]["logistic"]
+    logistic = found.of("classification")[0][1].figures["logistic"]
     assert probed.rows[0][3].startswith(f"{logistic['accuracy']:.3f} (")
-    assert [row[0] for row in findings.surface_table(found).rows] == ["nepa", "no model", "no model"]
+    assert [row[0] for row in tables["surfaces"].rows] == ["nepa", "no model", "no model"]
     assert [row[1:3] for row in findings.finetuning_table(found).rows] == [["5", "1"], ["all", "1"]]
-    for table in (probed, findings.surface_table(found), findings.finetuning_table(found)):
+    for table in (probed, tables["surfaces"], findings.finetuning_table(found)):
         assert all(len(row) == len(table.heads) for row in table.rows)
 
 
 def test_every_alarm_is_among_the_doubts(experiment: Path) -> None:
     found = read_experiment((experiment,))
     said = findings.doubts(found)
-    assert len(said["Frozen features"]) == len(found.classifications[0][1]["alarms"]) > 0
+    assert len(said["Frozen features"]) == len(found.of("classification")[0][1].alarms or []) > 0
     assert "Fine-tuning" not in said and "Pretraining" not in said
     found.finetuned[0][1]["alarm"] = "nearly all predictions are chair"
     assert findings.doubts(found)["Fine-tuning"] == ["scan_nepa_k0_s0: nearly all predictions are chair."]
 
 
 def test_the_scenes_hold_the_saved_surfaces(experiment: Path) -> None:
-    (scene, *_) = read_scenes(read_experiment((experiment,)).surfaces, "y")
+    (scene, *_) = read_scenes(read_experiment((experiment,)).results["surfaces"], "y")
     assert list(scene.surfaces) == ["nepa", "nearest copy", "true field"]
     packed = scene.surfaces["true field"]
     assert packed is not None
@@ -322,16 +334,16 @@ def test_the_scenes_hold_the_saved_surfaces(experiment: Path) -> None:
 
 
 def test_a_picture_takes_the_colours_of_the_page() -> None:
-    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib, colors = pytest.importorskip("matplotlib"), figures.colors_of(["nepa"])
     with matplotlib.rc_context(panels.STYLE):
-        figure = figures.dots([figures.Dot("a<b", panels.PALETTE[0], 0.5, (0.4, 0.6), {"chance": 0.1})], "mAP")
+        figure = figures.dots([Dot("a<b", "nepa", 0.5, (0.4, 0.6), {"chance": 0.1})], "mAP", colors)
         svg = figures.as_svg(figure, "dots", 'said "so"')
     assert "var(--ink)" in svg and panels.INK not in svg
     assert 'aria-label="said &quot;so&quot;"' in svg and "a&lt;b" in svg
     assert 300 < figures.width_of(svg) < 900
     long = "a name of <more> than 44 characters, " + "x" * 20
     with matplotlib.rc_context(panels.STYLE):
-        svg = figures.as_svg(figures.dots([figures.Dot(long, panels.PALETTE[0], 0.5, None, {})], "mAP"), "d", "")
+        svg = figures.as_svg(figures.dots([Dot(long, "nepa", 0.5, None, {})], "mAP", colors), "d", "")
     assert f"<title>{html.escape(long)}</title>" in svg and f"{html.escape(long[:43])}…<" in svg
     with pytest.raises(ValueError, match="viewBox"):
         figures.width_of("<svg>")

@@ -18,6 +18,7 @@ from nepa3d.analysis import (
     surfaces,
     tables,
 )
+from nepa3d.analysis.flag_groups import CompletionFlags, ModelFlags
 from nepa3d.data import (
     import_sweethome3d,
     migrate_add_pt_dist_pc_pool,
@@ -32,7 +33,7 @@ from nepa3d.data import (
 from nepa3d.data.import_sweethome3d import fetch_furniture, find_furniture
 from nepa3d.execution.files import read_json, write_json, write_text
 from nepa3d.experiments.jobs import Finished, Job, run_jobs
-from nepa3d.models.checkpoint import ModelFlags
+from nepa3d.models.checkpoint import ModelFlags as SizeFlags
 from nepa3d.report import page, picture
 from nepa3d.shapes.query_pools import PoolSettings
 from nepa3d.train import finetune_cls, pretrain
@@ -71,7 +72,7 @@ class Scale:
     per_class: int  # of the procedural corpus
     samples: int  # a pretraining epoch
     epochs: int
-    model: ModelFlags
+    model: SizeFlags
     tokens: int  # points, and rays, of a sample
     finetuning: int  # epochs
     pools: PoolSettings = field(default_factory=PoolSettings)
@@ -83,7 +84,7 @@ FULL = Scale(
     per_class=50,
     samples=2048,
     epochs=6,
-    model=ModelFlags(d_model=128, layers=4, heads=4),
+    model=SizeFlags(d_model=128, layers=4, heads=4),
     tokens=64,
     finetuning=10,
 )
@@ -92,7 +93,7 @@ QUICK = Scale(
     per_class=4,
     samples=128,
     epochs=2,
-    model=ModelFlags(d_model=64, layers=2, heads=2),
+    model=SizeFlags(d_model=64, layers=2, heads=2),
     tokens=32,
     finetuning=2,
     pools=PoolSettings(pt_pool=2000, ray_pool=800, n_views=8, rays_per_view=100),
@@ -220,12 +221,13 @@ def probe_jobs(demo: Demo) -> Iterator[Job]:
     """Retrieval on three pairs, non-transductive completion and its surfaces, and classes of scans, for each model."""
     unpaired, points = f"{demo.root / 'unpaired'}", demo.scale.tokens
     for name in METHODS:
-        ckpt = f"{demo.checkpoint(name)}"
+        model = ModelFlags(ckpt=f"{demo.checkpoint(name)}")
+        completed = CompletionFlags(n_context=points, n_query=points)
         for query, gallery in PAIRS:
             out = demo.results / f"ucpr_{name}_{SHORT[query]}2{SHORT[gallery]}.json"
             retrieval = retrieval_ucpr.Config(
                 cache_root=unpaired,
-                ckpt=ckpt,
+                model=model,
                 query_backend=query,
                 gallery_backend=gallery,
                 eval_seed_gallery=999,
@@ -234,15 +236,15 @@ def probe_jobs(demo: Demo) -> Iterator[Job]:
             yield Job(out.stem, retrieval, out)
         out = demo.results / f"cpac_{name}_pc2udf_nontrans.json"
         completion = completion_cpac_udf.Config(
-            cache_root=unpaired, ckpt=ckpt, n_context=points, n_query=points, out_json=f"{out}"
+            cache_root=unpaired, model=model, completion=completed, out_json=f"{out}"
         )
         yield Job(out.stem, completion, out)
         shown = demo.root / "surfaces" / name
-        drawn = surfaces.Config(cache_root=unpaired, ckpt=ckpt, n_context=points, n_query=points, out_root=shown)
+        drawn = surfaces.Config(cache_root=unpaired, out_root=shown, model=model, completion=completed)
         yield Job(f"surfaces {name}", drawn, shown / "scores.json")
         out = demo.results / f"probe_cls_{name}.json"
         scans = f"{demo.root / 'scan_cache'}"
-        yield Job(out.stem, classification_probes.Config(cache_root=scans, ckpt=ckpt, out_json=f"{out}"), out)
+        yield Job(out.stem, classification_probes.Config(cache_root=scans, model=model, out_json=f"{out}"), out)
 
 
 def finetune_jobs(demo: Demo) -> Iterator[Job]:

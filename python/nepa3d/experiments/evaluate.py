@@ -11,13 +11,14 @@ from tabulate import tabulate
 
 from nepa3d import cli
 from nepa3d.analysis import classification_probes, completion_cpac_udf, retrieval_ucpr
-from nepa3d.analysis.tables import collect, read_result
-from nepa3d.execution.files import write_text
+from nepa3d.analysis.flag_groups import CompletionFlags, ModelFlags
+from nepa3d.execution.files import read_json, write_text
 from nepa3d.experiments.job_flags import JobFlags
 from nepa3d.experiments.jobs import Job
 from nepa3d.models.embedding import Precision
 from nepa3d.probes.classifiers import SETTINGS
 from nepa3d.probes.intervals import cell
+from nepa3d.report.tables import collect
 from nepa3d.samples.completion import Context, QuerySource
 
 ProbeConfig: TypeAlias = "retrieval_ucpr.Config | completion_cpac_udf.Config | classification_probes.Config"
@@ -106,7 +107,7 @@ def plan(config: Config) -> list[Job]:
 
 
 def _jobs(config: Config, checkpoint: Path) -> Iterator[Job]:
-    name, ckpt = config.name_of(checkpoint), f"{checkpoint}"
+    name, model = config.name_of(checkpoint), ModelFlags(ckpt=f"{checkpoint}", precision=config.precision)
 
     def job(tag: str, probe: ProbeConfig) -> Job:
         out = config.results / f"{tag}.json"
@@ -116,14 +117,13 @@ def _jobs(config: Config, checkpoint: Path) -> Iterator[Job]:
         tag = f"ucpr_{name}_{SHORT[query]}2{SHORT[gallery]}"
         retrieval = retrieval_ucpr.Config(
             cache_root=config.cache_root,
-            ckpt=ckpt,
+            model=model,
             query_backend=query,
             gallery_backend=gallery,
             split=config.split,
             eval_seed_gallery=GALLERY_SEED,
             n_seeds=config.n_seeds,
             max_files=config.max_files,
-            precision=config.precision,
         )
         yield job(tag, retrieval)
         if (query, gallery) == ABLATED:
@@ -131,14 +131,15 @@ def _jobs(config: Config, checkpoint: Path) -> Iterator[Job]:
             yield job(f"{tag}_ablate_dist", replace(retrieval, ablate_point_dist=True))
     completion = completion_cpac_udf.Config(
         cache_root=config.cache_root,
-        ckpt=ckpt,
-        split=config.split,
-        n_context=config.n_context,
-        n_query=config.n_query,
+        model=model,
         n_seeds=config.n_seeds,
-        head_train_split=config.head_train_split,
         max_shapes=config.max_shapes,
-        precision=config.precision,
+        completion=CompletionFlags(
+            split=config.split,
+            n_context=config.n_context,
+            n_query=config.n_query,
+            head_train_split=config.head_train_split,
+        ),
     )
     for control, (query_source, context) in CONTROLS.items():
         tag = f"cpac_{name}_pc2udf_nontrans" + (f"_{control}" if control else "")
@@ -146,10 +147,9 @@ def _jobs(config: Config, checkpoint: Path) -> Iterator[Job]:
     if config.labelled_root:
         classes = classification_probes.Config(
             cache_root=config.labelled_root,
-            ckpt=ckpt,
+            model=model,
             backend=config.labelled_backend,
             n_seeds=config.n_seeds,
-            precision=config.precision,
         )
         yield job(f"probe_cls_{name}", classes)
 
@@ -160,7 +160,7 @@ def side_by_side(config: Config) -> str:
     What is not done is left out.
     """
     names = config.names
-    found = {path.stem: read_result(f"{path}") for path in sorted(config.results.glob("*.json"))}
+    found = {path.stem: read_json(f"{path}") for path in sorted(config.results.glob("*.json"))}
     first = found.get(f"ucpr_{names[0]}_mesh2udf", {})
     rows = []
     for query, gallery in PAIRS:

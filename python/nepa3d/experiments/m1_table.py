@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nepa3d import cli
-from nepa3d.analysis.fewshot_table import print_tables, read_runs, write_tables
 from nepa3d.experiments.job_flags import JobFlags, with_words
 from nepa3d.experiments.jobs import Job
+from nepa3d.report.fewshot import print_tables, read_runs, write_tables
 from nepa3d.train import finetune_cls
 from nepa3d.train.finetune_cls import EvaluationFlags, SampleFlags, SplitFlags, TrainingFlags, ViewFlags
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from tabulate import tabulate
 
 from nepa3d import cli
-from nepa3d.analysis.fewshot_table import RUN
 from nepa3d.experiments.jobs import running
+from nepa3d.report.fewshot import RUN
 
 
 @dataclass(frozen=True)

@@ -58,13 +58,13 @@ class Probe:
 
 @dataclass(frozen=True)
 class ProbeRequest:
-    """Which checkpoint, and what to override of its settings; -1 keeps what it was trained with."""
+    """Which checkpoint, and what to override of its settings; None keeps what it was trained with."""
 
     ckpt: str
-    add_eos: int = -1
-    qa_tokens: int = -1
-    n_point: int = -1
-    n_ray: int = -1
+    add_eos: bool | None = None
+    qa_tokens: bool | None = None
+    n_point: int | None = None
+    n_ray: int | None = None
     device: str = "auto"
     precision: Precision = "float32"  # of the model's products
 
@@ -77,10 +77,10 @@ def open_probe(request: ProbeRequest) -> Probe:
     probe = probe_of(load_checkpoint(request.ckpt, device=device), device, request.precision)
     probe = replace(
         probe,
-        qa=bool(_override(request.qa_tokens, int(probe.qa))),
-        eos=bool(_override(request.add_eos, int(probe.eos))),
-        n_point=_override(request.n_point, probe.n_point),
-        n_ray=_override(request.n_ray, probe.n_ray),
+        qa=probe.qa if request.qa_tokens is None else request.qa_tokens,
+        eos=probe.eos if request.add_eos is None else request.add_eos,
+        n_point=probe.n_point if request.n_point is None else request.n_point,
+        n_ray=probe.n_ray if request.n_ray is None else request.n_ray,
     )
     n_types = probe.model.type_emb.weight.shape[0]
     if probe.qa and n_types < N_TYPES_QA:
@@ -253,7 +253,3 @@ def _in_pieces(
 @lru_cache(maxsize=1)
 def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="probe")
-
-
-def _override(given: int, trained: int) -> int:
-    return trained if given == -1 else given

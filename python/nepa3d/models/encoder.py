@@ -112,7 +112,7 @@ class Encoder:
 
         A shape is a ``Shape``, a cache file (``.npz``) or a mesh file. ``draws`` samples of its queries are embedded,
         brought to length 1 and averaged; they depend on the shape's name (its path as spelt, if it is a cache file) and
-        on ``seed``, as those of ``nepa3d.analysis.retrieval_ucpr`` do. Raises ``ValueError`` naming a shape that cannot
+        on ``seed``, as those of ``nepa3d.probes.retrieval`` do. Raises ``ValueError`` naming a shape that cannot
         be used.
         """
         require_backend(view, "view")
@@ -195,7 +195,7 @@ class Encoder:
         rows = draw_rows(len(context.point_xyz), settings.n_context, evaluation_rng(own.name, seed))
         if len(points) == 0:
             return np.empty(0, np.float32)
-        predicted, _ = distances_at(points, context, rows, self.probe, self._fitted_head(), settings, batch)
+        predicted, _ = distances_at(points, context, rows, self.probe, self.distance_head(), settings, batch)
         return predicted
 
     def surface(
@@ -246,9 +246,11 @@ class Encoder:
     def predict_distances(self, sample: CompletionSample) -> NDArray[np.float64]:
         """Distances (Q,) predicted at the queries of a completion sequence."""
         hidden = hidden_states(self.probe, sample.features[None], sample.types[None], wanted=sample.query_tokens)
-        return predict(self._fitted_head(), hidden[0])
+        return predict(self.distance_head(), hidden[0])
 
-    def _fitted_head(self) -> NDArray[np.float64]:
+    def distance_head(self) -> NDArray[np.float64]:
+        """Weights (D + 1,) of the head that reads distances off hidden states, bias last; fitted on the built-in corpus
+        if no other is there."""
         if self._head is None:
             self.fit_distance_head()
         assert self._head is not None

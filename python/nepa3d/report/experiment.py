@@ -8,15 +8,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from nepa3d.analysis.fewshot_table import FewShotRun, read_runs
-from nepa3d.analysis.tables import probe_of
 from nepa3d.cli import configuration
-
-Json = dict[str, Any]
+from nepa3d.probes.kind import Named
+from nepa3d.probes.result import Json, Result
+from nepa3d.probes.table import result_of
+from nepa3d.report.fewshot import FewShotRun, read_runs
 
 
 @dataclass
@@ -25,18 +24,14 @@ class Experiment:
 
     folders: tuple[Path, ...]
     pretrainings: list[Path] = field(default_factory=list)  # folders with a loss.jsonl
-    retrievals: list[tuple[Path, Json]] = field(default_factory=list)
-    completions: list[tuple[Path, Json]] = field(default_factory=list)
-    classifications: list[tuple[Path, Json]] = field(default_factory=list)
-    surfaces: list[tuple[Path, Json]] = field(default_factory=list)  # their scores.json
+    results: dict[str, list[tuple[Path, Result]]] = field(default_factory=dict)  # by the probe's name
     finetunings: list[FewShotRun] = field(default_factory=list)
     finetuned: list[tuple[Path, Json]] = field(default_factory=list)  # their result.json
     configurations: list[tuple[Path, Json]] = field(default_factory=list)
 
-    @property
-    def results(self) -> list[Json]:
-        """All results that name the shapes they are of."""
-        return [result for _, result in (*self.retrievals, *self.completions)]
+    def of(self, probe: str) -> list[Named]:
+        """The results of a probe, each with the name of its file."""
+        return [(path.stem, result) for path, result in self.results.get(probe, [])]
 
 
 def read_experiment(folders: Sequence[Path]) -> Experiment:
@@ -49,7 +44,7 @@ def read_experiment(folders: Sequence[Path]) -> Experiment:
             _take(found, path)
     for root in sorted({path.parent.parent for path, _ in found.finetuned}):
         found.finetunings += read_runs(root)
-    if not (found.pretrainings or found.results or found.classifications or found.surfaces or found.finetunings):
+    if not (found.pretrainings or found.results or found.finetunings):
         named = ", ".join(f"{folder}" for folder in folders)
         raise ValueError(f"run_dir: no losses and no results below {named}, expected what pretrain and probes write")
     return found
@@ -84,14 +79,8 @@ def _take_json(found: Experiment, path: Path) -> None:
         return
     if not isinstance(content, dict):
         return
-    kind = probe_of(content)
-    if kind == "ucpr":
-        found.retrievals.append((path, content))
-    elif kind == "cpac":
-        found.completions.append((path, content))
-    elif content.get("probe") == "classification":
-        found.classifications.append((path, content))
-    elif path.name == "scores.json" and {"mean", "shapes", "ckpt"} <= content.keys():
-        found.surfaces.append((path, content))
+    result = result_of(content)
+    if result is not None:
+        found.results.setdefault(result.probe, []).append((path, result))
     elif path.name == "result.json" and "test_acc" in content:
         found.finetuned.append((path, content))

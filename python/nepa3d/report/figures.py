@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nepa3d.analysis.fewshot_table import Row
 from nepa3d.execution.files import atomic_open
 from nepa3d.models.attention_maps import AttentionMap
+from nepa3d.probes.drawings import Dot
 from nepa3d.probes.ray_quality import RayAgreement
 from nepa3d.report import panels
+from nepa3d.report.fewshot import Row
 from nepa3d.report.panels import FAINT, INK, OTHER, PALETTE
 from nepa3d.shapes.cache import ShapeCache
 from nepa3d.train.diagnostics import Diagnosis
@@ -40,17 +40,6 @@ MAP_CELLS = 256  # of an attention map's side
 WIDE = 10.4  # inches, of what has a row of the page to itself
 FULL_NAME = "full name: "  # before the name in the identity of a text that was cut
 PIXELS_A_POINT = 1.12  # of a page, so that letters are of one size
-
-
-@dataclass(frozen=True)
-class Dot:
-    """One row of a dot plot: a figure, its interval, and what it is compared with."""
-
-    label: str
-    color: str
-    value: float
-    interval: tuple[float, float] | None
-    references: Mapping[str, float]
 
 
 def colors_of(names: Sequence[str]) -> dict[str, str]:
@@ -91,19 +80,19 @@ def diagnostics(runs: Mapping[str, Sequence[Diagnosis]], colors: Mapping[str, st
     return figure
 
 
-def dots(rows: Sequence[Dot], label: str) -> Figure:
+def dots(rows: Sequence[Dot], label: str, colors: Mapping[str, str]) -> Figure:
     """A figure with its interval a row, and what it is compared with as marks of their own."""
     figure, axes = _figure(WIDE, 1.3 + 0.42 * len(rows))
-    marks = {"chance": ("|", INK), "no model": ("D", INK), "nearest copy": ("D", INK)}
     named: set[str] = set()
     for y, row in enumerate(rows):
+        color = colors[row.model]
         if row.interval:
-            axes.plot(row.interval, [y, y], color=row.color, lw=6, alpha=0.3, solid_capstyle="butt")
-        axes.plot(row.value, y, "o", color=row.color, ms=8)
+            axes.plot(row.interval, [y, y], color=color, lw=6, alpha=0.3, solid_capstyle="butt")
+        axes.plot(row.value, y, "o", color=color, ms=8)
         for name, value in row.references.items():
-            marker, color = marks[name]
+            marker = "|" if name == "chance" else "D"
             text = {} if name in named else {"label": name}
-            axes.plot(value, y, marker, color=color, ms=14 if marker == "|" else 6, mfc="none", mew=1.6, ls="", **text)
+            axes.plot(value, y, marker, color=INK, ms=14 if marker == "|" else 6, mfc="none", mew=1.6, ls="", **text)
             named.add(name)
     axes.set_yticks(range(len(rows)), [_cut(row.label, 44) for row in rows])
     for tick, row in zip(axes.get_yticklabels(), rows, strict=True):

@@ -19,8 +19,6 @@ import tyro
 import yaml
 
 from nepa3d import cli
-from nepa3d.analysis import fewshot_table
-from nepa3d.analysis.tables import Table
 from nepa3d.corpora.shape_list import list_shapes
 from nepa3d.execution import provenance
 from nepa3d.execution.files import write_json, write_text
@@ -29,9 +27,15 @@ from nepa3d.models.attention_maps import attention_maps
 from nepa3d.models.checkpoint import Checkpoint, load_checkpoint
 from nepa3d.models.embedding import ProbeRequest, open_probe
 from nepa3d.ops.attention import DualMask, dual_mask
+from nepa3d.probes.drawings import Dots, EmbeddingMap, Gallery
+from nepa3d.probes.drawings import Drawing as Drawn
+from nepa3d.probes.kind import ProbeKind
 from nepa3d.probes.ray_quality import ray_agreement
-from nepa3d.report import figures, findings, panels, picture
-from nepa3d.report.experiment import Experiment, Json, read_experiment
+from nepa3d.probes.result import Json
+from nepa3d.probes.table import PROBES
+from nepa3d.probes.tables import Table
+from nepa3d.report import fewshot, figures, findings, panels, picture
+from nepa3d.report.experiment import Experiment, read_experiment
 from nepa3d.report.scenes import Scene, read_scenes
 from nepa3d.report.verdicts import verdicts
 from nepa3d.samples.dataset import SampleSettings
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
 
 RAY_SHAPES = 8  # by which the rays are judged
 MOST_RUNS = 4  # whose masks and attention are drawn
+FINE_TUNED = "classification"  # the probe whose section has the fine-tuned models, too
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ def report(config: Config) -> Path:
     """Make the page; returns its path. ``ValueError`` if there is nothing to report or a file is damaged."""
     jinja2, matplotlib = _import("jinja2"), _import("matplotlib")
     experiment = read_experiment((config.run_dir, *config.also))
-    scenes = read_scenes(experiment.surfaces, config.up)
+    scenes = read_scenes(experiment.results.get("surfaces", []), config.up)
     folder = config.page.with_suffix("")
     sections = [section for section in _sections(config, experiment, folder) if section is not None]
     with matplotlib.rc_context(panels.STYLE):
@@ -136,19 +141,16 @@ def _sections(config: Config, experiment: Experiment, folder: Path) -> Iterable[
     shapes, fault = _shapes(config, experiment)
     yield _data(config, shapes, fault)
     yield _pretraining(experiment)
-    yield _retrieval(config, experiment)
-    yield _completion(experiment)
-    yield _surfaces(experiment)
-    yield _classification(experiment)
+    for name, kind in PROBES.items():
+        yield _probe(config, experiment, name, kind)
     yield _attention(experiment, shapes)
     yield _rays(shapes, folder)
 
 
 def _shapes(config: Config, experiment: Experiment) -> tuple[list[str], str]:
     """The cached shapes that can be drawn, or why there are none."""
-    roots = (
-        [config.cache_root] if config.cache_root else [r["cache_root"] for r in experiment.results if "cache_root" in r]
-    )
+    named = [r.settings.get("cache_root") for probe in PROBES for _, r in experiment.of(probe)]
+    roots = [config.cache_root] if config.cache_root else list(filter(None, named))
     if not roots:
         return [], "No result names a cache of shapes: --cache_root does."
     if not Path(roots[0], config.split).is_dir():
@@ -188,100 +190,45 @@ def _pretraining(experiment: Experiment) -> Section | None:
     return section
 
 
-def _retrieval(config: Config, experiment: Experiment) -> Section | None:
-    found = experiment.retrievals
-    if not found:
+def _probe(config: Config, experiment: Experiment, name: str, kind: ProbeKind) -> Section | None:
+    """What a probe has to show of its results."""
+    found = experiment.of(name)
+    tuned = name == FINE_TUNED and bool(experiment.finetunings)
+    if kind.section is None or not (found or tuned):
         return None
-    said = "Each shape, seen one way, is searched among all shapes seen another way, by the cosine of embeddings."
-    section = Section("retrieval", "Cross-view retrieval", said, tables=[findings.retrieval_table(experiment)])
-    colors = figures.colors_of(findings.models([r for _, r in found]))
-    rows = [_retrieval_dot(path, r, colors) for path, r in found]
-    caption = "mAP with its 95 % interval over shapes, beside chance and plain distances without a model."
-    section.drawings = [Drawing("retrieval", partial(figures.dots, rows, "mAP"), caption)]
-    shown = _best_of_each([result for _, result in found if "top" in result.get("items", {})])
-    galleries = []
-    for name, result in shown.items():
-        paths, views = result["items"]["path"], (result["query_backend"], result["gallery_backend"])
-        if not all(Path(path).is_file() for path in paths):
-            section.missing = f"The shapes of {name}'s results are not here: start it where the probes ran."
+    section = Section(kind.section.id, kind.section.title, kind.section.said)
+    if tuned:
+        _add_fine_tuning(section, experiment)
+    if found and kind.report_table is not None:
+        section.tables.append(kind.report_table(found))
+    colors = figures.colors_of(findings.models(found))
+    for drawing in kind.drawings(found) if found else ():
+        if not isinstance(drawing, Dots) and not all(Path(path).is_file() for path in drawing.paths):
+            section.missing = f"The shapes of {drawing.model}'s results are not here: start it where the probes ran."
             continue
-        plane = np.array(result["items"]["map"])
-        caption = f"{name}: embeddings of the queries ({views[0]}), one point a shape."
-        drawn = partial(figures.embedding_map, paths, plane, name)
-        section.drawings.append(Drawing(f"map_{name}", drawn, caption))
-        caption = (
-            f"{name}: six queries ({views[0]}) and what is found first for each ({views[1]}); green: the right one."
-        )
-        ranks = [1 / value for value in result["items"]["mAP"]]  # with one right shape, precision is 1 / rank
-        drawn = partial(figures.gallery, paths, result["items"]["top"], ranks, views, config.up)
-        galleries.append(Drawing(f"gallery_{name}", drawn, caption))
-    section.drawings += galleries
+        section.drawings.append(Drawing(drawing.name, partial(_draw, drawing, colors, config.up), drawing.caption))
     return section
 
 
-def _best_of_each(results: Sequence[Json]) -> dict[str, Json]:
-    """Each model's result of the highest mAP."""
-    best: dict[str, Json] = {}
-    for result in sorted(results, key=lambda result: -result["mAP"]):
-        best.setdefault(findings.name_of(result.get("ckpt", "")), result)
-    return dict(sorted(best.items()))
+def _draw(drawing: Drawn, colors: dict[str, str], up: str) -> Figure:
+    """The picture of what a probe described."""
+    match drawing:
+        case Dots():
+            return figures.dots(drawing.rows, drawing.axis, colors)
+        case EmbeddingMap():
+            return figures.embedding_map(drawing.paths, drawing.plane, drawing.model)
+        case Gallery():
+            return figures.gallery(drawing.paths, drawing.top, drawing.ranks, drawing.views, up)
 
 
-def _retrieval_dot(path: Path, r: Json, colors: dict[str, str]) -> figures.Dot:
-    name = findings.name_of(r.get("ckpt", ""))
-    references = {"chance": (r.get("chance") or {}).get("mAP"), "no model": (r.get("raw_distances") or {}).get("mAP")}
-    return _dot(path.stem.removeprefix("ucpr_"), colors[name], r, "mAP", references)
-
-
-def _dot(label: str, color: str, r: Json, figure: str, references: dict[str, float | None]) -> figures.Dot:
-    interval = (r.get("interval") or {}).get(figure)
-    known = {name: value for name, value in references.items() if value is not None}
-    return figures.Dot(label, color, r[figure], tuple(interval) if interval else None, known)
-
-
-def _completion(experiment: Experiment) -> Section | None:
-    found = experiment.completions
-    if not found:
-        return None
-    said = "From a few points with distances, a linear head on the frozen model reads the distance at other points."
-    section = Section(
-        "completion", "Completion of the distance field", said, tables=[findings.completion_table(experiment)]
-    )
-    colors = figures.colors_of(findings.models([r for _, r in found]))
-    rows = []
-    for path, r in found:
-        copy = (r.get("nearest_copy") or {}).get("mae")
-        label = path.stem.removeprefix("cpac_")
-        rows.append(_dot(label, colors[findings.name_of(r.get("ckpt", ""))], r, "mae", {"nearest copy": copy}))
-    caption = (
-        "Mean absolute error (shape units, less is better) with its 95 % interval, beside copying the nearest point."
-    )
-    section.drawings = [Drawing("completion", partial(figures.dots, rows, "MAE"), caption)]
-    return section
-
-
-def _surfaces(experiment: Experiment) -> Section | None:
-    if not experiment.surfaces:
-        return None
-    said = "Surfaces of predicted distance fields, beside the field of the nearest context point and the true one."
-    return Section("surfaces", "Completions to turn", said, tables=[findings.surface_table(experiment)])
-
-
-def _classification(experiment: Experiment) -> Section | None:
-    if not experiment.finetunings and not experiment.classifications:
-        return None
-    said = "Classes of scans: models fine-tuned on a few shapes a class, and simple classifiers on frozen embeddings."
-    section = Section("classification", "Classification", said)
-    if experiment.finetunings:
-        section.tables.append(findings.finetuning_table(experiment))
-        of = [result for _, result in experiment.finetuned]
-        chance, majority = (_only(result.get(name) for result in of) for name in ("chance", "test_majority"))
-        rows = fewshot_table.rows_of(experiment.finetunings)
-        caption = "Test accuracy by training shapes a class, mean and deviation over seeds."
-        section.drawings = [Drawing("fewshot", partial(figures.fewshot, rows, chance, majority), caption)]
-    if experiment.classifications:
-        section.tables.append(findings.probe_table(experiment))
-    return section
+def _add_fine_tuning(section: Section, experiment: Experiment) -> None:
+    """The table and the picture of fine-tuned classifiers."""
+    section.tables.append(findings.finetuning_table(experiment))
+    of = [result for _, result in experiment.finetuned]
+    chance, majority = (_only(result.get(name) for result in of) for name in ("chance", "test_majority"))
+    rows = fewshot.rows_of(experiment.finetunings)
+    caption = "Test accuracy by training shapes a class, mean and deviation over seeds."
+    section.drawings = [Drawing("fewshot", partial(figures.fewshot, rows, chance, majority), caption)]
 
 
 def _attention(experiment: Experiment, shapes: list[str]) -> Section | None:

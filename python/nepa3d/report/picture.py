@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d import cli
-from nepa3d.analysis.tables import probe_of, read_result
 from nepa3d.corpora.shape_list import list_shapes
 from nepa3d.execution.files import atomic_open
-from nepa3d.probes.ranking import chance_metrics
+from nepa3d.probes.drawings import Bar, BarChart
+from nepa3d.probes.table import PROBES, read_result
 from nepa3d.report import panels
 from nepa3d.shapes.cache import ShapeCache
 
@@ -70,18 +70,16 @@ def draw(config: Config) -> Figure:
     paths = choose_shapes(config)
     shapes = [read_shape(path) for path in paths]
     curves = {_run_name(run): read_losses(run) for run in config.runs}
-    results = [(Path(path).stem, read_result(path)) for path in config.results]
-    retrievals = [(tag, r) for tag, r in results if probe_of(r) == "ucpr"]
-    completions = [(tag, r) for tag, r in results if probe_of(r) == "cpac"]
+    charts = read_charts(config.results)
     colors = {name: panels.PALETTE[i % len(panels.PALETTE)] for i, name in enumerate(curves)}
 
     with matplotlib.rc_context(panels.STYLE):
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-        n_bars = max(len(retrievals), len(completions))
+        n_bars = max((len(chart.rows) for chart in charts), default=0)
         upper = 3.5 * len(shapes) + 0.6
-        lower = max(4.2, 1.6 + 0.62 * n_bars) if curves or retrievals or completions else 0.0
+        lower = max(4.2, 1.6 + 0.62 * n_bars) if curves or charts else 0.0
         layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
         figure = Figure(figsize=(16, upper + lower + 0.7), dpi=150, layout=layout, facecolor="white")
         figure.suptitle(config.title, fontsize=18, fontweight="bold", x=0.012, ha="left")
@@ -90,7 +88,7 @@ def draw(config: Config) -> Figure:
             return figure
         top, bottom = _pair(figure, upper, lower)
         _draw_shapes(top, paths, shapes, config.up)
-        _draw_figures(bottom, curves, colors, retrievals, completions)
+        _draw_figures(bottom, curves, colors, charts)
         return figure
 
 
@@ -156,6 +154,16 @@ def read_losses(run: str) -> Curve:
     return np.array(steps, float), np.array([losses[step] for step in steps])
 
 
+def read_charts(paths: Sequence[str]) -> list[BarChart]:
+    """The bar charts of the results at ``paths``; what is no result is left out."""
+    found = [(Path(path).stem, result) for path in paths if (result := read_result(path)) is not None]
+    charts: list[BarChart] = []
+    for name, kind in PROBES.items():
+        own = [(tag, result) for tag, result in found if result.probe == name]
+        charts += kind.bars(own) if own else []
+    return charts
+
+
 def _matplotlib() -> Any:
     try:
         import matplotlib
@@ -201,54 +209,25 @@ def _thinned(count: int) -> NDArray[np.int64]:
 
 
 def _draw_figures(
-    figure: FigureBase,
-    curves: dict[str, Curve],
-    colors: dict[str, str],
-    retrievals: list[tuple[str, dict[str, Any]]],
-    completions: list[tuple[str, dict[str, Any]]],
+    figure: FigureBase, curves: dict[str, Curve], colors: dict[str, str], charts: Sequence[BarChart]
 ) -> None:
-    widths = [1.7] * bool(curves) + [1.25] * bool(retrievals) + [1.0, 1.0] * bool(completions)
+    widths = [1.7] * bool(curves) + [chart.width for chart in charts]
     left = list(np.ravel(figure.subplots(1, len(widths), width_ratios=widths, squeeze=False)))
     if curves:
         panels.loss_curves(left.pop(0), curves, colors)
-    if retrievals:
-        rows = [_retrieval_bars(tag, r, colors) for tag, r in retrievals]
-        axes = left.pop(0)
-        panels.bars(axes, rows, ("R@1", "mAP"), "UCPR retrieval: R@1, mAP ↑", "chance")
-        axes.set_xlabel("share of queries; mean of 1/rank")
-    if completions:
-        rows = [_completion_bars(tag, r, colors, "mae") for tag, r in completions]
-        panels.bars(left[0], rows, ("MAE",), "CPAC MAE ↓", "nearest-point copy")
-        left[0].set_xlabel("shape units")
-        rows = [_completion_bars("", r, colors, "iou@tau") for _, r in completions]
-        taus = {f"{r['tau']:g}" for _, r in completions}
-        iou = f"CPAC IoU@{taus.pop() if len(taus) == 1 else 'τ'} ↑"
-        panels.bars(left[1], rows, ("IoU",), iou, "nearest-point copy")
-        left[1].set_xlabel("share of the union")
+    for axes, chart in zip(left, charts, strict=True):
+        rows = [panels.Bars(_label(row), _color(row, colors), row.values, row.references) for row in chart.rows]
+        panels.bars(axes, rows, chart.names, chart.title, chart.reference)
+        axes.set_xlabel(chart.axis)
 
 
-def _retrieval_bars(tag: str, r: dict[str, Any], colors: dict[str, str]) -> panels.Bars:
-    chance = chance_metrics(r["n_files"])
-    values, base = (r["r@1"], r["mAP"]), (chance["r@1"], chance["mAP"])
-    label = _label(tag, f"{r.get('query_backend', '?')} → {r.get('gallery_backend', '?')}")
-    return panels.Bars(label, _color(r, colors), values, base)
+def _label(row: Bar) -> str:
+    return f"{panels.shortened(row.label, 26)}\n{panels.shortened(row.detail, 28)}" if row.label else ""
 
 
-def _completion_bars(tag: str, r: dict[str, Any], colors: dict[str, str], name: str) -> panels.Bars:
-    copy = r.get("nearest_copy") or {}
-    label = _label(tag, r.get("context_backend", "?")) if tag else ""
-    return panels.Bars(label, _color(r, colors), (r[name],), (copy.get(name),))
-
-
-def _label(tag: str, detail: str) -> str:
-    for prefix in ("ucpr_", "cpac_"):
-        tag = tag.removeprefix(prefix)
-    return f"{panels.shortened(tag, 26)}\n{panels.shortened(detail, 28)}"
-
-
-def _color(r: dict[str, Any], colors: dict[str, str]) -> str:
+def _color(row: Bar, colors: dict[str, str]) -> str:
     """The colour of the run a result's checkpoint lies in, so that curves and bars agree."""
-    return colors.get(Path(r.get("ckpt", "")).parent.name, panels.OTHER)
+    return colors.get(Path(row.ckpt).parent.name, panels.OTHER)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from nepa3d.report.experiment import Json
-from nepa3d.report.findings import name_of
+from nepa3d.probes.result import Result
+from nepa3d.probes.surfaces import COPY, MODEL, TRUE
 
-MODEL, BESIDE = "model", ("nearest copy", "true field")
+BESIDE = (COPY, TRUE)
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class Scene:
         return {"shape": self.shape, "context": self.context, "surfaces": self.surfaces}
 
 
-def read_scenes(surfaces: list[tuple[Path, Json]], up: str) -> list[Scene]:
+def read_scenes(surfaces: list[tuple[Path, Result]], up: str) -> list[Scene]:
     """The shapes that ``nepa3d surfaces`` completed; those of several models stand beside each other."""
     scenes: dict[str, Scene] = {}
-    for path, scores in surfaces:
-        for shape in scores["shapes"]:
-            name = "/".join(Path(shape["path"]).with_suffix("").parts[-2:])
+    for path, result in surfaces:
+        for shape, context in zip(result.items["path"], result.items["context"], strict=True):
+            name = "/".join(Path(shape).with_suffix("").parts[-2:])
             folder = path.parent / name
-            scene = scenes.setdefault(name, Scene(name, _turned(shape.get("context", []), up), {}))
-            scene.surfaces[name_of(scores["ckpt"])] = _read(folder / MODEL, up)
+            scene = scenes.setdefault(name, Scene(name, _turned(context, up), {}))
+            scene.surfaces[result.model] = _read(folder / MODEL, up)
             for way in BESIDE:
                 scene.surfaces.setdefault(way, _read(folder / way.replace(" ", "_"), up))
     return [Scene(s.shape, s.context, _in_order(s.surfaces)) for s in scenes.values()]

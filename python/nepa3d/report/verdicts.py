@@ -2,59 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from nepa3d.probes.intervals import cell
-from nepa3d.report.experiment import Experiment, Json
-from nepa3d.report.findings import PROBES, name_of
-
-Outcome = Literal["surely", "unsure", "no", "missing"]
-
-CLASS_CONTROLS = {
-    "raw_distances": "plain distances",
-    "random_init": "the untrained model",
-    "majority": "the commonest class",
-}
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A result beside one control."""
-
-    control: str
-    value: float | None  # the control's figure; None where the result lacks the control
-    outcome: Outcome  # better with 95 % confidence, better, no better
-    digits: int = 3
-
-    def __str__(self) -> str:
-        if self.value is None:
-            return f"{self.control}: missing from the result"
-        said = {"surely": "surely better than", "unsure": "not surely better than", "no": "no better than"}
-        return f"{said[self.outcome]} {self.control} ({cell(self.value, self.digits)})"
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One figure of a result, and what the controls say of it."""
-
-    model: str
-    setting: str
-    figure: str
-    compared: tuple[Compared, ...]
-    flaw: str = ""  # for which it counts as no better, whatever its figure
-
-    @property
-    def beats(self) -> Outcome:
-        """The worst of the outcomes."""
-        outcomes = {compared.outcome for compared in self.compared}
-        order: tuple[Outcome, ...] = ("no", "unsure", "missing", "surely")
-        return "no" if self.flaw else next(outcome for outcome in order if outcome in outcomes)
-
-    def __str__(self) -> str:
-        said = ", ".join([*map(str, self.compared), *filter(None, [self.flaw])])
-        return f"{self.model}, {self.setting}: {self.figure}: {said}"
+from nepa3d.probes.judged import Judged
+from nepa3d.probes.table import PROBES
+from nepa3d.report.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -98,74 +50,10 @@ class Verdict:
 
 
 def verdicts(experiment: Experiment) -> list[Verdict]:
-    """A verdict for each probe with results. Runs that are controls themselves, with a question changed, are left
-    out."""
-    judged = {
-        "Retrieval": [_retrieval(r) for _, r in experiment.retrievals if not _ablated(r)],
-        "Completion": [_completion(r) for _, r in experiment.completions if r.get("context", "own") == "own"],
-        "Classes": [_class(r, kind) for _, r in experiment.classifications for kind in PROBES],
-    }
-    return [Verdict(probe, tuple(results)) for probe, results in judged.items() if results]
-
-
-def _ablated(result: Json) -> bool:
-    return bool(result.get("ablate_point_xyz") or result.get("ablate_point_dist"))
-
-
-def _retrieval(r: Json) -> Judged:
-    interval = (r.get("interval") or {}).get("mAP")
-    low = interval[0] if interval else None
-    controls = {"plain distances": r.get("raw_distances"), "chance": r.get("chance")}
-    compared = [
-        Compared(control, value["mAP"], _outcome(r["mAP"] - value["mAP"], None if low is None else low - value["mAP"]))
-        if value
-        else Compared(control, None, "missing")
-        for control, value in controls.items()
-    ]
-    flaw = "the gallery has collapsed" if r.get("collapsed") else ""
-    if r.get("shared_draws"):
-        flaw = "query and gallery share their draws"
-    pair = f"{r.get('query_backend', '?')} → {r.get('gallery_backend', '?')}"
-    return Judged(name_of(r.get("ckpt", "")), pair, f"mAP {_figure(r['mAP'], interval)}", tuple(compared), flaw)
-
-
-def _completion(r: Json) -> Judged:
-    interval = (r.get("interval") or {}).get("mae")
-    copy = r.get("nearest_copy")
-    outcome: Outcome = "missing"
-    if copy:
-        outcome = _outcome(copy["mae"] - r["mae"], copy["mae"] - interval[1] if interval else None)
-    compared = Compared("the nearest-context copy", copy["mae"] if copy else None, outcome, digits=4)
-    figure = f"MAE {_figure(r['mae'], interval, 4)}"
-    return Judged(name_of(r.get("ckpt", "")), r.get("context_backend", "?"), figure, (compared,))
-
-
-def _class(r: Json, kind: str) -> Judged:
-    """By the accuracy of one classifier; its differences to the controls have paired intervals of their own."""
-    compared = []
-    for control, title in CLASS_CONTROLS.items():
-        known, difference = r.get(control), ((r.get("above") or {}).get(control) or {}).get(kind)
-        if not known:
-            compared.append(Compared(title, None, "missing"))
-            continue
-        value = (known if control == "majority" else known[kind])["accuracy"]
-        low = difference["low"] if difference else None
-        compared.append(Compared(title, value, _outcome(r[kind]["accuracy"] - value, low)))
-    flaw = f"nearly all are {r[kind]['collapsed_to']}" if r[kind].get("collapsed_to") else ""
-    interval = (r[kind].get("interval") or {}).get("accuracy")
-    figure = f"accuracy {_figure(r[kind]['accuracy'], interval)}"
-    return Judged(name_of(r["ckpt"]), f"{r['backend']}, {kind}", figure, tuple(compared), flaw)
-
-
-def _outcome(better_by: float, at_least: float | None) -> Outcome:
-    """``at_least``: the lower end of the interval of how much better it is; None where that is not known."""
-    if better_by <= 0:
-        return "no"
-    return "surely" if at_least is not None and at_least > 0 else "unsure"
-
-
-def _figure(value: float, interval: Sequence[float] | None, digits: int = 3) -> str:
-    if interval is None:
-        return f"{cell(value, digits)} (no interval)"
-    low, high = interval
-    return f"{cell(value, digits)} ({cell((low, high), digits)})"
+    """A verdict for each probe with results that are judged."""
+    found = []
+    for name, kind in PROBES.items():
+        judged = [one for _, result in experiment.of(name) for one in kind.judged(result)]
+        if judged:
+            found.append(Verdict(kind.judged_as or kind.name, tuple(judged)))
+    return found

@@ -1,0 +1,124 @@
+"""Groups of flags that the probes' commands share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nepa3d.cli.spellings import OptionalCount, OptionalSwitch
+from nepa3d.models.embedding import Pooling, Precision, Probe, ProbeRequest, Representation, open_probe
+from nepa3d.probes.distance_head import HeadShapes
+from nepa3d.shapes.views import require_backend
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFlags:
+    """The model."""
+
+    ckpt: str
+    """Checkpoint to probe."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu or cuda."""
+    precision: Precision = "float32"
+    """Precision of matrix products; bf16 is faster on a GPU and changes results a little."""
+
+    def open(self, form: FormFlags | None = None, size: SizeFlags | None = None) -> Probe:
+        """The checkpoint made ready, with what is overridden of its tokens. ``ValueError`` where that cannot be."""
+        form, size = form or FormFlags(), size or SizeFlags()
+        request = ProbeRequest(
+            self.ckpt,
+            add_eos=form.add_eos,
+            qa_tokens=form.qa_tokens,
+            n_point=size.n_point,
+            n_ray=size.n_ray,
+            device=self.device,
+            precision=self.precision,
+        )
+        return open_probe(request)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormFlags:
+    """The form of sequences, where it is not that of pretraining."""
+
+    add_eos: OptionalSwitch = None
+    """End sequences with an EOS token; -1: as in pretraining."""
+    qa_tokens: OptionalSwitch = None
+    """Encode a question and its answer as two tokens; -1: as in pretraining."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeFlags:
+    """The size of samples, where it is not that of pretraining."""
+
+    n_point: OptionalCount = None
+    """Point queries per sample; -1: as in pretraining."""
+    n_ray: OptionalCount = None
+    """Ray queries per sample; -1: as in pretraining."""
+
+    def check(self) -> None:
+        """``ValueError`` naming a number that no sample can have."""
+        for flag in ("n_point", "n_ray"):
+            count = getattr(self, flag)
+            if count is not None and count < 0:
+                raise ValueError(f"{flag} must be at least 0, or -1 (as trained), got {count}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolingFlags:
+    """How the states of a sequence become an embedding."""
+
+    pooling: Pooling = "eos"
+    """Embedding: the last token, or the mean of the answers, questions, predicted answers, or all tokens."""
+    representation: Representation = "h"
+    """Hidden state h or predicted embedding z_hat."""
+    mc_k: int = 1
+    """Number of draws per shape that are averaged into its embedding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionFlags:
+    """What is completed, and what the ridge head is fitted on."""
+
+    split: str = "eval"
+    """Split whose shapes are completed."""
+    context_backend: str = "pointcloud_noray"
+    """View of the context points."""
+    n_context: int = 256
+    """Context points per shape."""
+    n_query: int = 256
+    """Query points per shape, or cells asked for at a time."""
+    head_train_split: str = "train_udf"
+    """Split that the head is fitted on; 'none': part of the evaluated split (transductive)."""
+    head_train_backend: str = "udfgrid"
+    """View of the context while the head is fitted (context_backend if transductive)."""
+    head_train_max_shapes: int = 0
+    """Use only this many shapes of head_train_split, the first by sorted path; 0: all."""
+    ridge_lambda: float = 1e-3
+    """Ridge penalty; it includes the bias."""
+    seed: int = 0
+    """Seed of the draws (and of the shuffle of a transductive split)."""
+
+    def check(self) -> None:
+        """``ValueError`` naming a flag that no completion can mean."""
+        for flag in ("context_backend", "head_train_backend"):
+            require_backend(getattr(self, flag), flag)
+        require_at_least_one(n_context=self.n_context, n_query=self.n_query)
+        require_positive(ridge_lambda=self.ridge_lambda)
+
+    def head(self) -> HeadShapes:
+        """The shapes of the head."""
+        return HeadShapes(self.head_train_split, self.head_train_backend, self.head_train_max_shapes)
+
+
+def require_at_least_one(**flags: int) -> None:
+    """``ValueError`` naming a flag below 1."""
+    for flag, value in flags.items():
+        if value < 1:
+            raise ValueError(f"{flag}: expected at least 1, got {value}")
+
+
+def require_positive(**flags: float) -> None:
+    """``ValueError`` naming a flag that is not above 0."""
+    for flag, value in flags.items():
+        if not value > 0:
+            raise ValueError(f"{flag}: expected a positive number, got {value}")

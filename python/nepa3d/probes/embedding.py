@@ -1,0 +1,220 @@
+"""Shapes as vectors of a frozen model, and beside them as the answers that it was given.
+
+Letters: N shapes, B samples, T tokens, D model width.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nepa3d.execution.progress_bar import progress_bar
+from nepa3d.models.checkpoint import fresh_model, load_checkpoint
+from nepa3d.models.embedding import Pooling, Probe, Representation, pooled_states, sample_length
+from nepa3d.models.encoder import ShapeLike, as_shape
+from nepa3d.models.vectors import normalize
+from nepa3d.probes.result import Json
+from nepa3d.samples.dataset import SampleSettings, sample_of_answers
+from nepa3d.samples.loader import Request, evaluation_samples, prefetch
+from nepa3d.samples.schema import POINT_DISTANCE, XYZ, TokenType
+from nepa3d.shapes.shape import Shape
+from nepa3d.shapes.views import VoxelSettings, require_backend
+
+Array = NDArray[np.float64]
+
+RAW_CELLS = 4  # a side of the grid in which plain distances are compared
+
+
+@dataclass(frozen=True)
+class EmbeddingSettings:
+    """How a view of a shape becomes one vector."""
+
+    pooling: Pooling = "eos"
+    representation: Representation = "h"
+    draws: int = 1
+    """Samples whose vectors are averaged."""
+    batch: int = 64
+    """Sequences a forward pass."""
+    threads: int = 2
+    """That read shapes ahead of their use; 0: none."""
+    voxel: VoxelSettings = field(default_factory=VoxelSettings)
+    hide_positions: bool = False
+    """Set the coordinates of point tokens to zero."""
+    hide_distances: bool = False
+    """Set the distances of point tokens to zero."""
+
+    def __post_init__(self) -> None:
+        for name in ("draws", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.threads < 0:
+            raise ValueError(f"threads must be at least 0, got {self.threads}")
+
+    def report(self, probe: Probe) -> Json:
+        """The settings as result files hold them."""
+        return {
+            "ckpt": probe.ckpt,
+            "precision": probe.precision,
+            "n_point": probe.n_point,
+            "n_ray": probe.n_ray,
+            "add_eos": probe.eos,
+            "qa_tokens": probe.qa,
+            "mc_k": self.draws,
+            "pooling": self.pooling,
+            "representation": self.representation,
+            **voxel_report(self.voxel),
+        }
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at every shape, and the seed of what is asked."""
+
+    name: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Shapes as unit vectors (N, D), and as their plain answers (N, RAW_CELLS^3), which no model has seen."""
+
+    vectors: Array
+    plain: Array
+
+
+def embed(
+    probe: Probe,
+    shapes: Sequence[ShapeLike],
+    view: View,
+    settings: EmbeddingSettings,
+    failed: dict[str, str],
+    *,
+    progress: bool = True,
+) -> Embedded:
+    """Embed ``shapes``, each read once a draw. One that cannot be read is noted in ``failed``, its rows mean nothing.
+
+    ``ValueError`` if the samples do not fit the model.
+    """
+    require_backend(view.name, "view")
+    probe.require_length(sample_length(probe), "n_point, n_ray, qa_tokens and add_eos")
+    form = SampleSettings(probe.n_point, probe.n_ray, qa=probe.qa, eos=probe.eos, voxel=settings.voxel)
+    names = [shape_name(shape) for shape in shapes]
+    size, draws = settings.batch, settings.draws
+
+    def read(number: int) -> tuple[int, NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], dict[int, str]]:
+        """The number of samples asked for; features and types of the good ones and their rows; why not the others."""
+        chunk, draw = divmod(number, draws)
+        rows = range(len(shapes))[chunk * size : (chunk + 1) * size]
+        features, types, faults = _samples(shapes[rows.start : rows.stop], view, form, draw, max(1, settings.threads))
+        good = np.setdiff1d(np.arange(len(rows)), [row for row, _ in faults])
+        if faults:
+            features, types = features[good], types[good]
+        plain[rows.start + good] += plain_distances(features, types) / draws  # no two calls at a time
+        return len(rows), features, types, rows.start + good, {rows[row]: fault for row, fault in faults}
+
+    numbers = range(math.ceil(len(shapes) / size) * draws)
+    vectors: Array | None = None
+    plain = np.zeros((len(shapes), RAW_CELLS**3))
+    title = f"embed {view.name}"
+    with progress_bar(total=len(shapes) * draws, desc=title, unit="sample", disable=not progress) as bar:
+        for count, features, types, good, faults in prefetch(read, numbers) if settings.threads else map(read, numbers):
+            for row, fault in faults.items():
+                failed.setdefault(names[row], f"{view.name}: {fault}")
+            if len(good):
+                embedded = normalize(_pooled(probe, features, types, settings))
+                if vectors is None:
+                    vectors = np.zeros((len(shapes), embedded.shape[1]))
+                vectors[good] += embedded
+            bar.update(count)
+    return Embedded(np.empty((len(shapes), 0)) if vectors is None else normalize(vectors), plain)
+
+
+def in_memory(shapes: Sequence[ShapeLike]) -> list[ShapeLike]:
+    """The shapes with meshes read and sampled once; cache files stay files."""
+    return [shape_name(shape) if _is_cache(shape) else as_shape(shape) for shape in shapes]
+
+
+def shape_name(shape: ShapeLike) -> str:
+    """What a shape is listed as: its path, or its key."""
+    return shape.name if isinstance(shape, Shape) else os.fspath(shape)
+
+
+def require_read(failed: Mapping[str, str]) -> None:
+    """``ValueError`` naming the first shape that could not be read, if there is one."""
+    for path, reason in failed.items():
+        raise ValueError(f"shapes: {path}: {reason}")
+
+
+def plain_distances(features: NDArray[np.float32], types: NDArray[np.int64]) -> Array:
+    """A shape's mean answered distance in each of RAW_CELLS^3 cells (B, cells), the shape's mean where none was asked.
+
+    What a probe makes of this is owed to the answers alone: a model has to do better.
+    """
+    asked = np.isin(types, (TokenType.POINT, TokenType.Q_POINT))
+    answered = np.isin(types, (TokenType.POINT, TokenType.A_POINT))
+    samples = len(types)
+    if not asked.any():
+        return np.zeros((samples, RAW_CELLS**3))
+    points = features[asked][:, XYZ].reshape(samples, -1, 3)
+    distances = features[answered][:, POINT_DISTANCE].reshape(samples, -1).astype(np.float64)
+    place = np.clip(((points + 1) / 2 * RAW_CELLS).astype(np.int64), 0, RAW_CELLS - 1)
+    cell = np.ravel_multi_index(tuple(np.moveaxis(place, -1, 0)), 3 * (RAW_CELLS,))
+    cell += np.arange(samples)[:, None] * RAW_CELLS**3
+    sums = np.bincount(cell.ravel(), distances.ravel(), samples * RAW_CELLS**3).reshape(samples, -1)
+    counts = np.bincount(cell.ravel(), minlength=samples * RAW_CELLS**3).reshape(samples, -1)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), distances.mean(1, keepdims=True))
+
+
+def centred(vectors: Array) -> Array:
+    """Vectors (N, D) less their mean: cosines of distances, which are all positive, would be near 1 otherwise."""
+    return vectors - vectors.mean(0)
+
+
+def untrained(probe: Probe, seed: int) -> Probe:
+    """The probe with new weights of the same sizes, a function of ``seed``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = fresh_model(load_checkpoint(probe.ckpt))
+    return replace(probe, model=model.to(probe.device).eval())
+
+
+def voxel_report(voxel: VoxelSettings) -> Json:
+    """The settings of the voxel view as result files hold them."""
+    return {"voxel_grid": voxel.grid, "voxel_dilate": voxel.dilate, "voxel_max_steps": voxel.max_steps}
+
+
+def _samples(
+    shapes: Sequence[ShapeLike], view: View, form: SampleSettings, draw: int, threads: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64], list[tuple[int, str]]]:
+    """Features (B, T, 15) and types (B, T) of one draw; numbers and faults of the shapes that could not be read."""
+    if all(_is_cache(shape) for shape in shapes):  # by the compiled loader
+        requests = [Request(shape_name(shape), view.name, form) for shape in shapes]
+        return evaluation_samples(requests, view.seed, draw, threads=threads)
+    samples = [
+        sample_of_answers(shape.name, shape.view(view.name, form.voxel), form, view.seed, draw)
+        for shape in map(as_shape, shapes)
+    ]
+    return np.stack([features for features, _ in samples]), np.stack([types for _, types in samples]), []
+
+
+def _pooled(
+    probe: Probe, features: NDArray[np.float32], types: NDArray[np.int64], settings: EmbeddingSettings
+) -> NDArray[np.float32]:
+    if settings.hide_positions:
+        features[np.isin(types, (TokenType.POINT, TokenType.Q_POINT)), XYZ] = 0.0
+    if settings.hide_distances:
+        features[np.isin(types, (TokenType.POINT, TokenType.A_POINT)), POINT_DISTANCE] = 0.0
+    representation = "z_hat" if settings.pooling == "mean_zhat" else settings.representation
+    vectors: NDArray[np.float32] = pooled_states(probe, features, types, settings.pooling, representation).cpu().numpy()
+    return vectors
+
+
+def _is_cache(shape: ShapeLike) -> bool:
+    return not isinstance(shape, Shape) and Path(shape).suffix == ".npz"

@@ -1,0 +1,156 @@
+"""Probes as one call, and the torch Dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+import nepa3d
+from nepa3d.analysis import retrieval_ucpr as ucpr
+from nepa3d.cli.flags import build
+from nepa3d.probes import classification, completion, embedding, retrieval
+from nepa3d.probes.classification import ClassificationSettings
+from nepa3d.probes.completion import CompletionSettings
+from nepa3d.probes.distance_head import Reading
+from nepa3d.probes.result import Result
+from nepa3d.probes.retrieval import RetrievalSettings
+from nepa3d.samples.dataset import SampleSettings, training_sample
+from nepa3d.samples.loader import Request, evaluation_samples
+from nepa3d.samples.torch_dataset import ShapeDataset
+
+CKPT = "nepa_qa.pt"
+
+
+@pytest.fixture
+def encoder(golden: Path) -> nepa3d.Encoder:
+    return nepa3d.load(CKPT, device="cpu")
+
+
+def shapes(split: str = "eval") -> list[str]:
+    return sorted(f"{path}" for path in Path("unpaired", split).rglob("*.npz"))
+
+
+def test_retrieval_is_the_commands(encoder: nepa3d.Encoder, capsys: pytest.CaptureFixture[str]) -> None:
+    found = retrieval.run(encoder, shapes())
+    assert capsys.readouterr() == ("", "")
+    views = {"query_backend": "mesh", "gallery_backend": "udfgrid", "eval_seed_gallery": 999, "device": "cpu"}
+    command = ucpr.retrieve(build(ucpr.Config, {"cache_root": "unpaired", "ckpt": CKPT, **views}))
+    for name in ("r@1", "r@5", "r@10", "mAP", "mean_rank", "median_rank"):
+        assert found.figures[name] == pytest.approx(command.figures[name])
+        for control in ("raw_distances", "chance"):
+            assert control_of(found, control)[name] == pytest.approx(control_of(command, control)[name])
+    low, high = found.intervals["mAP"]
+    assert low <= found.figures["mAP"] <= high
+    assert "plain distances" in retrieval.text(found)
+    assert found.to_json()["n_files"] == len(shapes())
+    in_memory = retrieval.run(encoder, [nepa3d.Shape.from_cache(path) for path in shapes()])
+    assert in_memory.figures == pytest.approx(found.figures)
+    with pytest.raises(ValueError, match="gallery_seed must differ from query_seed, got 3 for both"):
+        retrieval.run(encoder, shapes(), RetrievalSettings(query_seed=3, gallery_seed=3))
+    with pytest.raises(ValueError, match="shapes must be at least 2, got 1"):
+        retrieval.run(encoder, shapes()[:1])
+
+
+def control_of(result: Result, name: str) -> dict[str, Any]:
+    """The figures of a control that was measured."""
+    found = result.controls[name]
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("kept", ["cache", "memory"])
+def test_retrieval_reads_each_shape_once_a_view(
+    kept: str, encoder: nepa3d.Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model and the plain distances are of the same samples."""
+    read: list[tuple[str, str]] = []
+
+    def of_files(requests: Sequence[Request], *more: int, threads: int) -> Any:
+        read.extend((request.path, request.backend) for request in requests)
+        return evaluation_samples(requests, *more, threads=threads)
+
+    def of_memory(shape: nepa3d.Shape, name: str, *more: Any) -> Any:
+        read.append((shape.name, name))
+        return view(shape, name, *more)
+
+    view = nepa3d.Shape.view
+    monkeypatch.setattr(embedding, "evaluation_samples", of_files)
+    monkeypatch.setattr(nepa3d.Shape, "view", of_memory)
+    own = shapes() if kept == "cache" else [nepa3d.Shape.from_cache(path) for path in shapes()]
+    retrieval.run(encoder, own)
+    assert sorted(read) == sorted((path, name) for path in shapes() for name in ("mesh", "udfgrid"))
+
+
+def test_a_shape_that_cannot_be_read_is_named(encoder: nepa3d.Encoder, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.npz"
+    broken.write_bytes(b"no archive")
+    with pytest.raises(ValueError, match=r"shapes: .*broken\.npz: mesh: "):
+        retrieval.run(encoder, [*shapes(), broken])
+    with pytest.raises(ValueError, match=r"shapes: .*broken\.npz: "):
+        completion.run(encoder, [*shapes(), broken])
+
+
+def test_completion(encoder: nepa3d.Encoder) -> None:
+    encoder.fit_distance_head(shapes("train_udf"), view="udfgrid")
+    found = completion.run(encoder, shapes())
+    assert set(found.figures) == {"mae", "rmse", "iou@tau"}
+    assert found.figures["mae"] <= found.figures["rmse"]
+    assert set(found.controls) == {"nearest_copy"}
+    assert found.intervals["mae"][0] <= found.figures["mae"] <= found.intervals["mae"][1]
+    assert completion.run(encoder, shapes()) == found
+    assert "copy of the nearest context point" in completion.text(found)
+    in_memory = completion.run(encoder, [nepa3d.Shape.from_cache(path) for path in shapes()])
+    assert in_memory.figures == pytest.approx(found.figures)
+    seeds = CompletionSettings(n_seeds=2, reading=Reading(batch=5, progress=False))
+    assert completion.run(encoder, shapes(), seeds).by_seed[0] == pytest.approx(found.figures)
+    with pytest.raises(ValueError, match="shapes must not be empty"):
+        completion.run(encoder, [])
+
+
+def test_classification(encoder: nepa3d.Encoder) -> None:
+    train = [path for split in ("train_mesh", "train_pc", "train_udf") for path in shapes(split)]
+    names = sorted({Path(path).parent.name for path in train})
+    labels = {
+        split: [names.index(Path(path).parent.name) for path in paths]
+        for split, paths in (("train", train), ("test", shapes()))
+    }
+    few: dict[str, Any] = {"classifiers": ("knn",), "val_ratio": 0.3}
+    found = classification.run(encoder, train, labels["train"], shapes(), labels["test"], **few)
+    assert 0 <= found.figures["knn"]["accuracy"] <= 1
+    assert [name for name, control in found.controls.items() if control] == ["raw_distances", "majority", "chance"]
+    assert "plain distances, no model, knn" in classification.text(found)
+    leaked = classification.run(encoder, train, labels["train"], train, labels["train"], **few)
+    assert leaked.figures["knn"]["accuracy"] >= control_of(found, "majority")["accuracy"]
+    settings = ClassificationSettings(view="mesh", n_seeds=2)
+    several = classification.run(encoder, train, labels["train"], shapes(), labels["test"], settings, **few)
+    assert len(several.figures["knn"]["by_seed"]) == 2 and several.settings["backend"] == "mesh"
+    with pytest.raises(ValueError, match=r"train_labels must have a label for each of the \d+ shapes, got \(1,\)"):
+        classification.run(encoder, train, [0], shapes(), labels["test"])
+    with pytest.raises(ValueError, match="classifier must be one of knn, logistic, svm, got 'forest'"):
+        classification.run(encoder, train, labels["train"], shapes(), labels["test"], classifiers=("forest",))
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on one core
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_dataset_gives_the_loops_samples(golden: Path, num_workers: int) -> None:
+    settings = SampleSettings(16, 8, qa=True, eos=True)
+    data = ShapeDataset("unpaired", "train_mesh", "mesh", settings, seed=7)
+    data.set_epoch(3)
+    batches = list(DataLoader(data, batch_size=4, num_workers=num_workers))
+    features, types = torch.cat([batch[0] for batch in batches]), torch.cat([batch[1] for batch in batches])
+    for index, path in enumerate(data.paths):
+        expected, expected_types = training_sample(path, "mesh", settings, 7, 3, index)
+        np.testing.assert_array_equal(features[index], expected)
+        np.testing.assert_array_equal(types[index], expected_types)
+    one, _ = data[2]
+    assert torch.equal(one, features[2])
+    with pytest.raises(IndexError, match="index must be from 0 to"):
+        data[len(data)]
+    with pytest.raises(ValueError, match="view must be one of"):
+        ShapeDataset("unpaired", "train_mesh", "sdf")
