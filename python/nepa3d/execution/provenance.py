@@ -9,14 +9,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import nepa3d
 from nepa3d import _core
 
 
 def describe() -> dict[str, Any]:
     """Version and commit of this package, the machine, and the time (UTC)."""
     return {
-        "nepa3d": nepa3d.__version__,
+        "nepa3d": _core.__version__,
         "commit": _core.commit(),
         "machine": {"cpu": cpu_model(), "cores": usable_cores(), "os": platform.platform()},
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
