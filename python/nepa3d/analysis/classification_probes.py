@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nepa3d import cli
-from nepa3d.analysis.flag_groups import FormFlags, ModelFlags, PoolingFlags, SizeFlags
+from nepa3d.analysis.flag_groups import PoolingFlags, SampleModelFlags
 from nepa3d.analysis.outcome import conclude
 from nepa3d.cli.spellings import Switch
 from nepa3d.probes.classification import (
@@ -33,7 +33,7 @@ class Config:
 
     cache_root: str
     """Cache with the splits train and test, a folder a class; its spelling is part of the draws."""
-    model: ModelFlags
+    model: SampleModelFlags
     backend: str = "pointcloud_noray"
     """View of the shapes."""
     val_ratio: float = 0.1
@@ -59,15 +59,13 @@ class Config:
     out_json: str = ""
     """Where to write the figures and settings; empty: nowhere."""
     embedding: PoolingFlags = field(default_factory=PoolingFlags)
-    size: SizeFlags = field(default_factory=SizeFlags)
-    form: FormFlags = field(default_factory=FormFlags)
     voxel: VoxelFlags = field(default_factory=VoxelFlags)
 
     def __post_init__(self) -> None:
         for name, value in (("mc_k", self.embedding.mc_k), ("n_seeds", self.n_seeds), ("batch", self.batch)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        self.size.check()
+        self.model.check()
         for name in ("num_workers", "fewshot_k", "seed", "val_seed", "fewshot_seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
@@ -96,7 +94,7 @@ class Config:
 def probe_classes(config: Config) -> Result:
     """The result of the flags. Bad input is ``ValueError``."""
     require_scikit_learn()
-    return classify_cache(config.model.open(config.form, config.size), config.cache(), config.settings())
+    return classify_cache(config.model.open(), config.cache(), config.settings())
 
 
 def command(config: Config) -> int:

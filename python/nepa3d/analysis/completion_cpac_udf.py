@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nepa3d import cli
-from nepa3d.analysis.flag_groups import CompletionFlags, FormFlags, ModelFlags, require_at_least_one, require_positive
+from nepa3d.analysis.flag_groups import CompletionFlags, SequenceModelFlags, require_at_least_one, require_positive
 from nepa3d.analysis.outcome import conclude
 from nepa3d.models.embedding import Probe, Representation
 from nepa3d.probes.completion import CompletionSettings, require_room, text
@@ -29,7 +29,7 @@ class Config:
 
     cache_root: str
     """Cache folder holding <split>/<class>/<id>.npz; the draws depend on how this path is spelled."""
-    model: ModelFlags
+    model: SequenceModelFlags
     n_seeds: int = 1
     """Number of seeds of the draws, counted up from seed; results are over all of them."""
     head_train_ratio: float = 0.2
@@ -59,7 +59,6 @@ class Config:
     out_json: str = ""
     """File to write the results and settings to; empty: none."""
     completion: CompletionFlags = field(default_factory=CompletionFlags)
-    form: FormFlags = field(default_factory=FormFlags)
     voxel: VoxelFlags = field(default_factory=VoxelFlags)
 
     def check(self) -> None:
@@ -134,7 +133,7 @@ class Config:
 def complete(config: Config) -> Result:
     """The result of the flags. Bad input is ``ValueError``."""
     config.check()
-    probe = config.model.open(config.form)
+    probe = config.model.open()
     require_room(probe, config.sequence(probe), "n_context, n_query, qa_tokens and add_eos")
     return complete_shapes(probe, config.plan(probe), config.settings()).with_settings(config.report())
 

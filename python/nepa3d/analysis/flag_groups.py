@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nepa3d.cli.spellings import OptionalCount, OptionalSwitch
 from nepa3d.models.embedding import Pooling, Precision, Probe, ProbeRequest, Representation, open_probe
@@ -21,39 +21,41 @@ class ModelFlags:
     precision: Precision = "float32"
     """Precision of matrix products; bf16 is faster on a GPU and changes results a little."""
 
-    def open(self, form: FormFlags | None = None, size: SizeFlags | None = None) -> Probe:
-        """The checkpoint made ready, with what is overridden of its tokens. ``ValueError`` where that cannot be."""
-        form, size = form or FormFlags(), size or SizeFlags()
-        request = ProbeRequest(
-            self.ckpt,
-            add_eos=form.add_eos,
-            qa_tokens=form.qa_tokens,
-            n_point=size.n_point,
-            n_ray=size.n_ray,
-            device=self.device,
-            precision=self.precision,
-        )
-        return open_probe(request)
+    def request(self) -> ProbeRequest:
+        """What is to be opened."""
+        return ProbeRequest(self.ckpt, device=self.device, precision=self.precision)
+
+    def open(self) -> Probe:
+        """The checkpoint made ready. ``ValueError`` where that cannot be."""
+        return open_probe(self.request())
 
 
 @dataclass(frozen=True, kw_only=True)
-class FormFlags:
-    """The form of sequences, where it is not that of pretraining."""
+class SequenceModelFlags(ModelFlags):
+    """The model, and the form of its sequences."""
 
     add_eos: OptionalSwitch = None
     """End sequences with an EOS token; -1: as in pretraining."""
     qa_tokens: OptionalSwitch = None
     """Encode a question and its answer as two tokens; -1: as in pretraining."""
 
+    def request(self) -> ProbeRequest:
+        """What is to be opened, and the form of its sequences."""
+        return replace(super().request(), add_eos=self.add_eos, qa_tokens=self.qa_tokens)
+
 
 @dataclass(frozen=True, kw_only=True)
-class SizeFlags:
-    """The size of samples, where it is not that of pretraining."""
+class SampleModelFlags(SequenceModelFlags):
+    """The model, and the form and size of its samples."""
 
     n_point: OptionalCount = None
     """Point queries per sample; -1: as in pretraining."""
     n_ray: OptionalCount = None
     """Ray queries per sample; -1: as in pretraining."""
+
+    def request(self) -> ProbeRequest:
+        """What is to be opened, and the form and size of its samples."""
+        return replace(super().request(), n_point=self.n_point, n_ray=self.n_ray)
 
     def check(self) -> None:
         """``ValueError`` naming a number that no sample can have."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nepa3d import cli
-from nepa3d.analysis.flag_groups import FormFlags, ModelFlags, PoolingFlags, SizeFlags, require_at_least_one
+from nepa3d.analysis.flag_groups import PoolingFlags, SampleModelFlags, require_at_least_one
 from nepa3d.analysis.outcome import conclude
 from nepa3d.cli.spellings import OptionalCount
 from nepa3d.models.embedding import sample_length, shapes_of
@@ -33,7 +33,7 @@ class Config:
     """View of the query shapes."""
     gallery_backend: str
     """View of the gallery shapes."""
-    model: ModelFlags
+    model: SampleModelFlags
     split: str = "eval"
     """Split to retrieve in."""
     eval_seed: int = 0
@@ -57,8 +57,6 @@ class Config:
     out_json: str = ""
     """File to write the results and settings to; empty: none."""
     embedding: PoolingFlags = field(default_factory=PoolingFlags)
-    size: SizeFlags = field(default_factory=SizeFlags)
-    form: FormFlags = field(default_factory=FormFlags)
     voxel: VoxelFlags = field(default_factory=VoxelFlags)
 
     def check(self) -> None:
@@ -66,7 +64,7 @@ class Config:
         for flag in ("query_backend", "gallery_backend"):
             require_backend(getattr(self, flag), flag)
         require_at_least_one(mc_k=self.embedding.mc_k, chunk=self.chunk, n_seeds=self.n_seeds)
-        self.size.check()
+        self.model.check()
 
     def settings(self) -> RetrievalSettings:
         """What the probe takes."""
@@ -94,7 +92,7 @@ class Config:
 def retrieve(config: Config) -> Result:
     """The result of the flags. Bad input is ``ValueError``."""
     config.check()
-    probe = config.model.open(config.form, config.size)
+    probe = config.model.open()
     probe.require_length(sample_length(probe), "n_point, n_ray, qa_tokens and add_eos")
     paths = shapes_of(config.cache_root, config.split, config.max_files, "max_files")
     result = retrieve_shapes(probe, paths, config.settings())
