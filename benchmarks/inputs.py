@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from nepa3d import ops
 from nepa3d.execution.files import atomic_open, write_json
 from nepa3d.execution.progress_bar import progress_bar
-from nepa3d.experiments import demo
-from nepa3d.experiments.jobs import run_jobs
 from nepa3d.shapes.mesh import Mesh, load_mesh
 from nepa3d.shapes.query_pools import PoolSettings, camera_rays, point_queries, random_stream
 
@@ -95,6 +93,9 @@ def inputs_of(file: MeshFile, mesh: Mesh, settings: PoolSettings) -> Inputs:
 
 def make_corpus(work: Path, quick: bool) -> Path:
     """The demo's corpus under ``work``, made if it is not there; says which one it is."""
+    from nepa3d.experiments import demo  # here, as it imports scikit-learn's SciPy, a peer
+    from nepa3d.experiments.jobs import run_jobs
+
     said, furniture = demo.find_source(work / "download")
     print(f"corpus: {said}")
     job = demo.corpus_job(demo.Demo(work, demo.QUICK if quick else demo.FULL, workers=2), furniture)
