@@ -18,7 +18,7 @@ from nepa3d.analysis import (
     surfaces,
     tables,
 )
-from nepa3d.analysis.flag_groups import CompletionFlags, ModelFlags
+from nepa3d.analysis.flag_groups import CompletionFlags, ModelFlags, SampleModelFlags, SequenceModelFlags
 from nepa3d.data import (
     import_sweethome3d,
     migrate_add_pt_dist_pc_pool,
@@ -221,7 +221,8 @@ def probe_jobs(demo: Demo) -> Iterator[Job]:
     """Retrieval on three pairs, non-transductive completion and its surfaces, and classes of scans, for each model."""
     unpaired, points = f"{demo.root / 'unpaired'}", demo.scale.tokens
     for name in METHODS:
-        model = ModelFlags(ckpt=f"{demo.checkpoint(name)}")
+        ckpt = f"{demo.checkpoint(name)}"
+        model = SampleModelFlags(ckpt=ckpt)
         completed = CompletionFlags(n_context=points, n_query=points)
         for query, gallery in PAIRS:
             out = demo.results / f"ucpr_{name}_{SHORT[query]}2{SHORT[gallery]}.json"
@@ -236,11 +237,11 @@ def probe_jobs(demo: Demo) -> Iterator[Job]:
             yield Job(out.stem, retrieval, out)
         out = demo.results / f"cpac_{name}_pc2udf_nontrans.json"
         completion = completion_cpac_udf.Config(
-            cache_root=unpaired, model=model, completion=completed, out_json=f"{out}"
+            cache_root=unpaired, model=SequenceModelFlags(ckpt=ckpt), completion=completed, out_json=f"{out}"
         )
         yield Job(out.stem, completion, out)
         shown = demo.root / "surfaces" / name
-        drawn = surfaces.Config(cache_root=unpaired, out_root=shown, model=model, completion=completed)
+        drawn = surfaces.Config(cache_root=unpaired, out_root=shown, model=ModelFlags(ckpt=ckpt), completion=completed)
         yield Job(f"surfaces {name}", drawn, shown / "scores.json")
         out = demo.results / f"probe_cls_{name}.json"
         scans = f"{demo.root / 'scan_cache'}"

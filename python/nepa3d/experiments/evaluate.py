@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from nepa3d import cli
 from nepa3d.analysis import classification_probes, completion_cpac_udf, retrieval_ucpr
-from nepa3d.analysis.flag_groups import CompletionFlags, ModelFlags
+from nepa3d.analysis.flag_groups import CompletionFlags, SampleModelFlags, SequenceModelFlags
 from nepa3d.execution.files import read_json, write_text
 from nepa3d.experiments.job_flags import JobFlags
 from nepa3d.experiments.jobs import Job
@@ -107,7 +107,8 @@ def plan(config: Config) -> list[Job]:
 
 
 def _jobs(config: Config, checkpoint: Path) -> Iterator[Job]:
-    name, model = config.name_of(checkpoint), ModelFlags(ckpt=f"{checkpoint}", precision=config.precision)
+    name, ckpt = config.name_of(checkpoint), f"{checkpoint}"
+    model = SampleModelFlags(ckpt=ckpt, precision=config.precision)
 
     def job(tag: str, probe: ProbeConfig) -> Job:
         out = config.results / f"{tag}.json"
@@ -131,7 +132,7 @@ def _jobs(config: Config, checkpoint: Path) -> Iterator[Job]:
             yield job(f"{tag}_ablate_dist", replace(retrieval, ablate_point_dist=True))
     completion = completion_cpac_udf.Config(
         cache_root=config.cache_root,
-        model=model,
+        model=SequenceModelFlags(ckpt=ckpt, precision=config.precision),
         n_seeds=config.n_seeds,
         max_shapes=config.max_shapes,
         completion=CompletionFlags(
