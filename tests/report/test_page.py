@@ -23,7 +23,7 @@ from nepa3d.probes.drawings import Dot
 from nepa3d.probes.kind import ProbeKind
 from nepa3d.probes.result import Json, Result
 from nepa3d.probes.retrieval import RETRIEVAL
-from nepa3d.probes.table import PROBES
+from nepa3d.probes.table import PROBES, result_of
 from nepa3d.report import figures, findings, page, panels
 from nepa3d.report.experiment import Experiment, read_experiment
 from nepa3d.report.scenes import read_scenes
@@ -129,6 +129,21 @@ def test_what_is_found(experiment: Path, capsys: pytest.CaptureFixture[str]) -> 
     probes = ("retrieval_ucpr", "completion_cpac_udf", "surfaces", "classification_probes")
     assert commands == {f"nepa3d.analysis.{name}" for name in probes}
     assert f"left out {experiment / 'notes.json'}" in capsys.readouterr().err
+
+
+def test_a_result_is_what_its_file_holds(experiment: Path, golden_folder: Path) -> None:
+    """Files of every command, and old ones that lack keys of today."""
+    files = [*(experiment / "results").glob("*.json"), experiment / "surfaces" / "nepa" / "scores.json"]
+    contents = [json.loads(path.read_text()) for path in files]
+    assert {result.probe for content in contents if (result := result_of(content))} == set(PROBES)
+    old = [record["out"] for record in json.loads((golden_folder / "evals.json").read_text()).values()]
+    for content in contents + old:
+        result = result_of(content)
+        assert result is not None
+        written = json.loads(json.dumps(result.to_json()))
+        assert content.items() <= written.items() if content in old else written == content
+        assert set(written) - set(content) <= {"probe", "failed"}
+    assert result_of({"probe": "another", "figure": 1}) is None
 
 
 def test_nothing_to_report_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,13 +26,14 @@ from nepa3d.models.encoder import Encoder, ShapeLike
 from nepa3d.probes import ranking
 from nepa3d.probes.classifiers import MISSING, SETTINGS, Answer, Examples, answer
 from nepa3d.probes.embedding import EmbeddingSettings, View, embed, in_memory, require_read, shape_name, untrained
-from nepa3d.probes.held_out import FIGURES, HeldOut, Labels
+from nepa3d.probes.held_out import FIGURES, HeldOut
 from nepa3d.probes.intervals import Array, cell
 from nepa3d.probes.judged import Compared, Judged, figure_text, outcome
 from nepa3d.probes.kind import Named, ProbeKind, Section
+from nepa3d.probes.labelled_shapes import Labelled, LabelledCache, Parts
 from nepa3d.probes.result import Json, Result
 from nepa3d.probes.tables import Table, interval_cell, once
-from nepa3d.samples.labelled import GroupBy, Sets, short_classes, shortage, split_sets
+from nepa3d.samples.labelled import Sets, short_classes, shortage
 
 KINDS = tuple(SETTINGS)
 MODEL, UNTRAINED, PLAIN, MAJORITY = "model", "random_init", "raw_distances", "majority"
@@ -47,30 +48,6 @@ OF_UNTRAINED = ", untrained"
 
 
 @dataclass(frozen=True)
-class LabelledCache:
-    """A cache with the splits train and test, a folder a class, and how train is divided."""
-
-    root: str
-    val_ratio: float = 0.1
-    """Part of each class of train that chooses the classifiers' settings."""
-    val_seed: int = 0
-    group_by: GroupBy = "object"
-    """Files of one object stay on one side of that division, and are resampled together."""
-    fewshot_k: int = 0
-    """Training shapes a class; 0: all."""
-    fewshot_seed: int = 0
-    """Which those are; counted up with the seed of the draws."""
-
-    def sets(self, number: int) -> Sets:
-        """Those of the seed of that number."""
-        shots = (self.fewshot_k, self.fewshot_seed + number)
-        sets = split_sets(self.root, self.val_ratio, self.val_seed, *shots, self.group_by)
-        if len(sets.classes) < 2:
-            raise ValueError(f"cache_root: expected at least two classes below {self.root}, got {sets.classes[0]}")
-        return sets
-
-
-@dataclass(frozen=True)
 class ClassificationSettings:
     """What is embedded, how often, and by which classifiers it is judged."""
 
@@ -82,33 +59,6 @@ class ClassificationSettings:
     untrained: bool = True
     """Whether an untrained model of the same sizes is a control."""
     embedding: EmbeddingSettings = field(default_factory=EmbeddingSettings)
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Shapes and their labels (N,)."""
-
-    shapes: Sequence[ShapeLike]
-    labels: Labels
-
-    def without(self, failed: dict[str, str], name: str) -> Labelled:
-        """Those that could be read; ``ValueError`` naming the set if there is none."""
-        names = [shape_name(shape) for shape in self.shapes]
-        rows = [row for row, path in enumerate(names) if path not in failed]
-        if not rows:
-            why = f"none of {len(names)} shapes could be read; first: {failed[names[0]]}" if names else "it is empty"
-            raise ValueError(f"cache_root: expected shapes in the {name} set, {why}")
-        return Labelled([self.shapes[row] for row in rows], self.labels[rows])
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The three sets, and whether the classifiers are at last fitted to train and validation, or to train alone."""
-
-    train: Labelled
-    validation: Labelled
-    test: Labelled
-    refit: bool = True
 
 
 @dataclass(frozen=True)
@@ -192,10 +142,10 @@ def classify_cache(probe: Probe, cache: LabelledCache, settings: ClassificationS
         return found
 
     found = every_seed()
-    if any(_names(one.parts.test) != _names(found[-1][1].parts.test) for _, one in found):
+    if any(one.parts.test.names != found[-1][1].parts.test.names for _, one in found):
         found = every_seed()  # a shape failed under a later one
     sets, first = found[0]
-    paths = _names(first.parts.test)
+    paths = first.parts.test.names
     objects = objects_of(cache.root, "test", paths) if cache.group_by == "object" else paths
     held_out = HeldOut(paths, first.parts.test.labels, np.unique(objects, return_inverse=True)[1], sets.classes)
     counts = Counter(map(class_of, list_shapes(cache.root, "train")))
@@ -232,7 +182,7 @@ def measure(
     by_name = {"train": parts.train, "validation": parts.validation, "test": parts.test}
     rows, begin = {}, 0
     for name, part in by_name.items():
-        rows[name] = [begin + row for row, path in enumerate(_names(part)) if path not in failed]
+        rows[name] = [begin + row for row, path in enumerate(part.names) if path not in failed]
         begin += len(part.shapes)
     train, validation, test = (part.without(failed, name) for name, part in by_name.items())
     readable = replace(parts, train=train, validation=validation, test=test)
@@ -249,10 +199,6 @@ def measure(
                 answers[name][kind] = answer(kind, fit, held, last, vectors[rows["test"]])
                 bar.update()
     return Seeded(readable, answers, ranking.spread(features[MODEL][rows["train"]]))
-
-
-def _names(part: Labelled) -> list[str]:
-    return [shape_name(shape) for shape in part.shapes]
 
 
 def _result(
@@ -307,7 +253,7 @@ def _settings(probe: Probe, settings: ClassificationSettings) -> Json:
 
 def _cache_settings(cache: LabelledCache, parts: Parts, held_out: HeldOut) -> Json:
     """How the cache was divided, the sizes of the sets of the first seed, and whether test objects stood in train."""
-    seen = [*_names(parts.train), *_names(parts.validation)]
+    seen = [*parts.train.names, *parts.validation.names]
     train, test = (set(objects_of(cache.root, *part)) for part in (("train", seen), ("test", held_out.paths)))
     return {
         "cache_root": cache.root,
@@ -319,7 +265,7 @@ def _cache_settings(cache: LabelledCache, parts: Parts, held_out: HeldOut) -> Js
         "classes": held_out.classes,
         "refit_on": "the shots" if cache.fewshot_k else "train and validation",
         "n_train": len(parts.train.shapes),
-        "fewshot_short": short_classes(_names(parts.train), cache.fewshot_k),
+        "fewshot_short": short_classes(parts.train.names, cache.fewshot_k),
         "n_validation": len(parts.validation.shapes),
         "n_test": len(held_out.paths),
         "n_train_objects": len(train),
