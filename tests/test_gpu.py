@@ -145,7 +145,7 @@ def test_surfaces_are_of_the_cpus_fields(golden: Path, tmp_path: Path) -> None:
         config = build(surfaces.Config, given | sizes | {"max_shapes": 1, "resolution": 12})
         assert surfaces.complete_surfaces(config).items["path"]
         settings = build(surfaces.Config, given | sizes).settings()
-        probe = config.model.open()
+        probe = config.model.load()
         plan = config.plan(probe)
         weights, _ = fit_head(probe, plan, settings.ridge_lambda, settings.seed, settings.reading, {})
         completed = fields_of(plan.test[0], probe, weights, plan.test_settings, settings)

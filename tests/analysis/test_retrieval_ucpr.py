@@ -58,7 +58,7 @@ def test_recorded_results_within_float32_rounding(key: str, golden: Path) -> Non
         assert name in FIGURES or result[name] == expected, name
 
     paths = shapes_of(config.cache_root, config.split, config.max_files)
-    embeddings = embed_views(config.model.open(), paths, config.settings(), {})
+    embeddings = embed_views(config.model.load(), paths, config.settings(), {})
     rng = np.random.default_rng(0)
     draws = []
     for _ in range(2000):

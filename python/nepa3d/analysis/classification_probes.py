@@ -94,7 +94,7 @@ class Config:
 def probe_classes(config: Config) -> Result:
     """The result of the flags. Bad input is ``ValueError``."""
     require_scikit_learn()
-    return classify_cache(config.model.open(), config.cache(), config.settings())
+    return classify_cache(config.model.load(), config.cache(), config.settings())
 
 
 def command(config: Config) -> int:

@@ -133,7 +133,7 @@ class Config:
 def complete(config: Config) -> Result:
     """The result of the flags. Bad input is ``ValueError``."""
     config.check()
-    probe = config.model.open()
+    probe = config.model.load()
     require_room(probe, config.sequence(probe), "n_context, n_query, qa_tokens and add_eos")
     return complete_shapes(probe, config.plan(probe), config.settings()).with_settings(config.report())
 

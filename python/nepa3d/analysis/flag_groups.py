@@ -25,7 +25,7 @@ class ModelFlags:
         """What is to be opened."""
         return ProbeRequest(self.ckpt, device=self.device, precision=self.precision)
 
-    def open(self) -> Probe:
+    def load(self) -> Probe:
         """The checkpoint made ready. ``ValueError`` where that cannot be."""
         return open_probe(self.request())
 

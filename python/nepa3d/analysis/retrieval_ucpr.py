@@ -92,7 +92,7 @@ class Config:
 def retrieve(config: Config) -> Result:
     """The result of the flags. Bad input is ``ValueError``."""
     config.check()
-    probe = config.model.open()
+    probe = config.model.load()
     probe.require_length(sample_length(probe), "n_point, n_ray, qa_tokens and add_eos")
     paths = shapes_of(config.cache_root, config.split, config.max_files, "max_files")
     result = retrieve_shapes(probe, paths, config.settings())

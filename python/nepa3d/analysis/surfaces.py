@@ -93,7 +93,7 @@ def complete_surfaces(config: Config) -> Result:
     own.check()
     require_at_least_one(batch=config.batch)
     require_writable(config.out_root / "scores.json", "out_root")
-    probe = config.model.open()
+    probe = config.model.load()
     require_room(probe, config.sequence(probe), "n_context and n_query")
     if own.head().transductive and len(shapes_of(config.cache_root, own.split)) < FEWEST:
         raise ValueError(f"head_train_split 'none' takes part of the split {own.split!r}, which has too few shapes")
