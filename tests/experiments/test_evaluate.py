@@ -36,7 +36,8 @@ def test_the_jobs_are_the_documents_and_their_controls(tmp_path: Path) -> None:
     jobs = {job.name: job for job in plan(Config(ckpts=(checkpoint,)))}
     assert len(jobs) == 4 + 2 + 5
     retrieval = " ".join(jobs["ucpr_a_mesh2udf"].command)
-    assert retrieval.startswith("nepa3d.analysis.retrieval_ucpr --cache_root data/shapenet_unpaired_cache_v1 --ckpt ")
+    assert retrieval.startswith("nepa3d.analysis.retrieval_ucpr --cache_root data/shapenet_unpaired_cache_v1 ")
+    assert f"--ckpt {checkpoint} " in retrieval
     assert "--query_backend mesh --gallery_backend udfgrid" in retrieval
     assert "--eval_seed_gallery 999 --n_seeds 3 --max_files 1000" in retrieval
     assert flags.values(jobs["ucpr_a_mesh2udf"].config)["eval_seed"] == 0
