@@ -93,7 +93,7 @@ def inputs_of(file: MeshFile, mesh: Mesh, settings: PoolSettings) -> Inputs:
 
 def make_corpus(work: Path, quick: bool) -> Path:
     """The demo's corpus under ``work``, made if it is not there; says which one it is."""
-    from nepa3d.experiments import demo  # here, as it imports scikit-learn's SciPy, a peer
+    from nepa3d.experiments import demo  # here, as it may import SciPy, a peer
     from nepa3d.experiments.jobs import run_jobs
 
     said, furniture = demo.find_source(work / "download")

@@ -80,3 +80,12 @@ def test_a_layout_that_is_not_known(tmp_path: Path, capsys: pytest.CaptureFixtur
         preprocess_meshes.main(flags)
     assert ended.value.code == cli.EXIT_USAGE
     assert "layout must be one of folder, shapenet, modelnet40" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+def test_a_root_that_is_no_folder_is_named_by_its_flag(
+    layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--mesh_root", f"{tmp_path / 'none'}", "--out_root", f"{tmp_path / 'cache'}", "--layout", layout]
+    assert preprocess_meshes.main(flags) == cli.EXIT_USAGE
+    assert capsys.readouterr().err == f"error: mesh_root: {tmp_path / 'none'} is not a folder\n"

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from nepa3d.models import ridge
-from nepa3d.models.ridge import DistanceErrors, RidgeSums, error_metrics, predict
+from nepa3d.models.ridge import RidgeSums, predict
+from nepa3d.probes.distance_errors import DistanceErrors, error_metrics
 
 
 def test_streamed_batches_give_the_closed_form_with_a_penalised_bias() -> None:

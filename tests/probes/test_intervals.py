@@ -11,8 +11,8 @@ import pytest
 
 from nepa3d import cli
 from nepa3d.analysis import classification_probes, compare, completion_cpac_udf, retrieval_ucpr
-from nepa3d.models.ridge import ERROR_FIGURES, DistanceErrors, error_metrics
 from nepa3d.probes.classifiers import SETTINGS
+from nepa3d.probes.distance_errors import ERROR_FIGURES, DistanceErrors, error_metrics
 from nepa3d.probes.intervals import interval, paired_difference, resampled_means
 from nepa3d.probes.result import Result
 from nepa3d.report.compare import compare as compare_results

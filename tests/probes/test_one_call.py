@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 import nepa3d
 from nepa3d.analysis import retrieval_ucpr as ucpr
 from nepa3d.cli.flags import build
-from nepa3d.probes import classification, completion, embedding, retrieval
+from nepa3d.probes import classification, completion, retrieval
 from nepa3d.probes.classification import ClassificationSettings
 from nepa3d.probes.completion import CompletionSettings
 from nepa3d.probes.distance_head import Reading
@@ -80,7 +80,7 @@ def test_retrieval_reads_each_shape_once_a_view(
         return view(shape, name, *more)
 
     view = nepa3d.Shape.view
-    monkeypatch.setattr(embedding, "evaluation_samples", of_files)
+    monkeypatch.setattr("nepa3d.models.encoder.evaluation_samples", of_files)
     monkeypatch.setattr(nepa3d.Shape, "view", of_memory)
     own = shapes() if kept == "cache" else [nepa3d.Shape.from_cache(path) for path in shapes()]
     retrieval.run(encoder, own)

@@ -51,6 +51,8 @@ class Config(MeshFlags):
 
 def plan(config: Config) -> dict[str, list[ShapeJob]]:
     """The jobs of each split, sorted by key."""
+    if not config.mesh_root.is_dir():
+        raise ValueError(f"mesh_root: {config.mesh_root} is not a folder")
     files = list(require_layout(config.layout)(config.mesh_root))
     by_key((file.key, file.path) for file in files)
     unassigned = [file.key for file in files if not file.split]

@@ -39,8 +39,9 @@ from nepa3d.models.ridge import RidgeSums, predict
 from nepa3d.models.vectors import normalize
 from nepa3d.samples.completion import CompletionSample, QuerySource, SequenceSettings, sample_of_cache
 from nepa3d.samples.dataset import Sample, SampleSettings, sample_of_answers
-from nepa3d.samples.loader import Request, evaluation_batch
+from nepa3d.samples.loader import Request, evaluation_samples
 from nepa3d.samples.tokenizer import draw_rows, evaluation_rng
+from nepa3d.shapes.cache import CacheError
 from nepa3d.shapes.query_pools import PoolSettings
 from nepa3d.shapes.shape import Shape
 from nepa3d.shapes.views import require_backend
@@ -121,7 +122,7 @@ class Encoder:
         found = np.zeros((len(wanted), self.width))
         with progress_bar(total=len(wanted) * draws, desc="embed", unit="sample", disable=not progress) as bar:
             for begin in range(0, len(wanted), batch):
-                some = [shape if _is_cache(shape) else as_shape(shape) for shape in wanted[begin : begin + batch]]
+                some = [shape if is_cache(shape) else as_shape(shape) for shape in wanted[begin : begin + batch]]
                 for draw in range(draws):
                     features, types = self.samples(some, view, seed, draw)
                     states = pooled_states(self.probe, features, types, pooling, representation)
@@ -133,12 +134,10 @@ class Encoder:
         """Features (N, T, 15) and types (N, T) of one draw of each shape's queries, as ``embed`` takes them."""
         require_backend(view, "view")
         settings = SampleSettings(self.probe.n_point, self.probe.n_ray, qa=self.probe.qa, eos=self.probe.eos)
-        if all(_is_cache(shape) for shape in shapes):  # by the compiled loader
-            requests = [Request(os.fspath(shape), view, settings) for shape in shapes if not isinstance(shape, Shape)]
-            return evaluation_batch(requests, seed, draw, threads=os.cpu_count() or 1)
-        own = [as_shape(shape) for shape in shapes]
-        samples = [sample_of_answers(shape.name, shape.view(view), settings, seed, draw) for shape in own]
-        return np.stack([features for features, _ in samples]), np.stack([types for _, types in samples])
+        features, types, faults = draw_samples(shapes, view, settings, seed, draw, threads=os.cpu_count() or 1)
+        for row, fault in faults:
+            raise CacheError(shape_name(shapes[row]), fault)
+        return features, types
 
     def fit_distance_head(
         self,
@@ -261,10 +260,31 @@ def as_shape(shape: ShapeLike) -> Shape:
     """A shape from a ``Shape``, a cache file or a mesh file."""
     if isinstance(shape, Shape):
         return shape
-    return Shape.from_cache(shape) if _is_cache(shape) else Shape.from_mesh(shape)
+    return Shape.from_cache(shape) if is_cache(shape) else Shape.from_mesh(shape)
 
 
-def _is_cache(shape: ShapeLike) -> bool:
+def draw_samples(
+    shapes: Sequence[ShapeLike], view: str, settings: SampleSettings, seed: int, draw: int, *, threads: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64], list[tuple[int, str]]]:
+    """Features (N, T, 15) and types (N, T) of one draw of each shape's queries; numbers and faults of the cache files
+    that could not be read, whose rows mean nothing. ``ValueError`` naming another shape that cannot be used."""
+    if all(is_cache(shape) for shape in shapes):  # by the compiled loader
+        requests = [Request(shape_name(shape), view, settings) for shape in shapes]
+        return evaluation_samples(requests, seed, draw, threads=threads)
+    samples = [
+        sample_of_answers(shape.name, shape.view(view, settings.voxel), settings, seed, draw)
+        for shape in map(as_shape, shapes)
+    ]
+    return np.stack([features for features, _ in samples]), np.stack([types for _, types in samples]), []
+
+
+def shape_name(shape: ShapeLike) -> str:
+    """What a shape is listed as: its path, or its key."""
+    return shape.name if isinstance(shape, Shape) else os.fspath(shape)
+
+
+def is_cache(shape: ShapeLike) -> bool:
+    """Whether it is the path of a cache file."""
     return not isinstance(shape, Shape) and Path(shape).suffix == ".npz"
 
 

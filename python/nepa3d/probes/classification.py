@@ -22,10 +22,10 @@ from nepa3d.corpora.shape_list import list_shapes
 from nepa3d.corpora.splits import class_of, stratified_validation
 from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.models.embedding import Probe, sample_length
-from nepa3d.models.encoder import Encoder, ShapeLike
+from nepa3d.models.encoder import Encoder, ShapeLike, shape_name
 from nepa3d.probes import ranking
 from nepa3d.probes.classifiers import MISSING, SETTINGS, Answer, Examples, answer
-from nepa3d.probes.embedding import EmbeddingSettings, View, embed, in_memory, require_read, shape_name, untrained
+from nepa3d.probes.embedding import EmbeddingSettings, View, embed, in_memory, require_read, untrained
 from nepa3d.probes.held_out import FIGURES, HeldOut
 from nepa3d.probes.intervals import Array, cell
 from nepa3d.probes.judged import Compared, Judged, figure_text, outcome

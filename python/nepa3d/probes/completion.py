@@ -17,7 +17,8 @@ from tabulate import tabulate
 
 from nepa3d.models.embedding import Probe
 from nepa3d.models.encoder import Encoder, ShapeLike
-from nepa3d.models.ridge import ERROR_FIGURES, DistanceErrors, error_metrics, predict
+from nepa3d.models.ridge import predict
+from nepa3d.probes.distance_errors import ERROR_FIGURES, DistanceErrors, error_metrics
 from nepa3d.probes.distance_head import Plan, Reading, batch_of, batches, fit_head, query_states
 from nepa3d.probes.drawings import Bar, BarChart, Dots, Drawing, dot
 from nepa3d.probes.embedding import in_memory, require_read, voxel_report

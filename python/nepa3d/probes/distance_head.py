@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.models.embedding import Probe, Representation, hidden_states, shapes_of
-from nepa3d.models.encoder import ShapeLike, as_shape
+from nepa3d.models.encoder import ShapeLike, as_shape, shape_name
 from nepa3d.models.ridge import RidgeSums
-from nepa3d.probes.embedding import shape_name
 from nepa3d.samples.completion import SequenceSettings, sample_of_cache
 from nepa3d.samples.completion_loader import CompletionBatch, completion_batch
 from nepa3d.samples.loader import prefetch

@@ -6,10 +6,8 @@ Letters: N shapes, B samples, T tokens, D model width.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,13 +16,12 @@ from numpy.typing import NDArray
 from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.models.checkpoint import fresh_model, load_checkpoint
 from nepa3d.models.embedding import Pooling, Probe, Representation, pooled_states, sample_length
-from nepa3d.models.encoder import ShapeLike, as_shape
+from nepa3d.models.encoder import ShapeLike, as_shape, draw_samples, is_cache, shape_name
 from nepa3d.models.vectors import normalize
 from nepa3d.probes.result import Json
-from nepa3d.samples.dataset import SampleSettings, sample_of_answers
-from nepa3d.samples.loader import Request, evaluation_samples, prefetch
+from nepa3d.samples.dataset import SampleSettings
+from nepa3d.samples.loader import prefetch
 from nepa3d.samples.schema import POINT_DISTANCE, XYZ, TokenType
-from nepa3d.shapes.shape import Shape
 from nepa3d.shapes.views import VoxelSettings, require_backend
 
 Array = NDArray[np.float64]
@@ -112,7 +109,9 @@ def embed(
         """The number of samples asked for; features and types of the good ones and their rows; why not the others."""
         chunk, draw = divmod(number, draws)
         rows = range(len(shapes))[chunk * size : (chunk + 1) * size]
-        features, types, faults = _samples(shapes[rows.start : rows.stop], view, form, draw, max(1, settings.threads))
+        features, types, faults = draw_samples(
+            shapes[rows.start : rows.stop], view.name, form, view.seed, draw, threads=max(1, settings.threads)
+        )
         good = np.setdiff1d(np.arange(len(rows)), [row for row, _ in faults])
         if faults:
             features, types = features[good], types[good]
@@ -138,12 +137,7 @@ def embed(
 
 def in_memory(shapes: Sequence[ShapeLike]) -> list[ShapeLike]:
     """The shapes with meshes read and sampled once; cache files stay files."""
-    return [shape_name(shape) if _is_cache(shape) else as_shape(shape) for shape in shapes]
-
-
-def shape_name(shape: ShapeLike) -> str:
-    """What a shape is listed as: its path, or its key."""
-    return shape.name if isinstance(shape, Shape) else os.fspath(shape)
+    return [shape_name(shape) if is_cache(shape) else as_shape(shape) for shape in shapes]
 
 
 def require_read(failed: Mapping[str, str]) -> None:
@@ -190,20 +184,6 @@ def voxel_report(voxel: VoxelSettings) -> Json:
     return {"voxel_grid": voxel.grid, "voxel_dilate": voxel.dilate, "voxel_max_steps": voxel.max_steps}
 
 
-def _samples(
-    shapes: Sequence[ShapeLike], view: View, form: SampleSettings, draw: int, threads: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64], list[tuple[int, str]]]:
-    """Features (B, T, 15) and types (B, T) of one draw; numbers and faults of the shapes that could not be read."""
-    if all(_is_cache(shape) for shape in shapes):  # by the compiled loader
-        requests = [Request(shape_name(shape), view.name, form) for shape in shapes]
-        return evaluation_samples(requests, view.seed, draw, threads=threads)
-    samples = [
-        sample_of_answers(shape.name, shape.view(view.name, form.voxel), form, view.seed, draw)
-        for shape in map(as_shape, shapes)
-    ]
-    return np.stack([features for features, _ in samples]), np.stack([types for _, types in samples]), []
-
-
 def _pooled(
     probe: Probe, features: NDArray[np.float32], types: NDArray[np.int64], settings: EmbeddingSettings
 ) -> NDArray[np.float32]:
@@ -214,7 +194,3 @@ def _pooled(
     representation = "z_hat" if settings.pooling == "mean_zhat" else settings.representation
     vectors: NDArray[np.float32] = pooled_states(probe, features, types, settings.pooling, representation).cpu().numpy()
     return vectors
-
-
-def _is_cache(shape: ShapeLike) -> bool:
-    return not isinstance(shape, Shape) and Path(shape).suffix == ".npz"

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nepa3d.models.encoder import ShapeLike
-from nepa3d.probes.embedding import shape_name
+from nepa3d.models.encoder import ShapeLike, shape_name
 from nepa3d.samples.labelled import GroupBy, Sets, split_sets
 
 Labels = NDArray[np.int64]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from nepa3d.models.embedding import Probe
-from nepa3d.models.encoder import Encoder, ShapeLike
+from nepa3d.models.encoder import Encoder, ShapeLike, shape_name
 from nepa3d.probes import ranking
 from nepa3d.probes.drawings import Bar, BarChart, Dots, Drawing, EmbeddingMap, Gallery, dot
 from nepa3d.probes.embedding import (
@@ -27,7 +27,6 @@ from nepa3d.probes.embedding import (
     embed,
     in_memory,
     require_read,
-    shape_name,
 )
 from nepa3d.probes.intervals import cell, interval
 from nepa3d.probes.judged import Compared, Judged, figure_text, outcome

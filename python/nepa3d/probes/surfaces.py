@@ -11,10 +11,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import trimesh
 from numpy.typing import NDArray
 from tabulate import tabulate
 
@@ -34,6 +33,9 @@ from nepa3d.samples.tokenizer import draw_rows, evaluation_rng
 from nepa3d.shapes.cache import ShapeCache
 from nepa3d.shapes.level_set import level_set
 from nepa3d.shapes.views import read_answers
+
+if TYPE_CHECKING:
+    import trimesh
 
 Field = NDArray[np.float32]  # (G, G, G) distances at cell centres over [-1, 1]^3
 MODEL, COPY, TRUE = WAYS = ("model", "nearest copy", "true field")

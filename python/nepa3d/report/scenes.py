@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import trimesh
 from numpy.typing import NDArray
 
 from nepa3d.probes.result import Result
@@ -62,6 +61,8 @@ def _read(stem: Path, up: str) -> dict[str, Any] | None:
     saved = [path for kind in ("ply", "glb") if (path := stem.with_name(f"{stem.name}.{kind}")).is_file()]
     if not saved:
         return None
+    import trimesh  # here, as it takes a second and most reports have no surfaces
+
     mesh = trimesh.load_mesh(saved[0], process=False)
     x, y, z = np.asarray(mesh.vertices, np.float32).T
     axes = (x, -z, y) if up == "y" else (x, y, z)
