@@ -27,7 +27,6 @@ from nepa3d.train.corpus import Batch, Corpus, EpochBatches, Part
 from nepa3d.train.distributed import ProcessGroup
 from nepa3d.train.loop import train_step
 from nepa3d.train.objectives import nepa_loss
-from nepa3d.train.step import mean_error
 
 TOLERANCE = {"cpu": 1e-4, "cuda": 1e-3}  # between two losses of the first step; GPUs have it in half precision
 MIX = ("mesh", "udfgrid", "pointcloud_noray")  # the document's: two of three have no rays
@@ -100,7 +99,7 @@ def ours(config: pretrain.Config, process_group: ProcessGroup) -> Step:
     run.step = STEPS // 2
 
     def step(batch: Batch) -> float:
-        return float(mean_error(train_step(run, batch)))
+        return float(run.trainer.mean_error(train_step(run, batch)))
 
     return step
 

@@ -73,7 +73,7 @@ def test_every_cell_has_its_own_distance(golden: Path, checkpoint: str, tmp_path
     probe, settings = open_probe(ProbeRequest(checkpoint)), config.settings()
     plan = config.plan(probe)
     path = plan.test[0]
-    weights = np.random.default_rng(0).normal(size=probe.model.pos_emb.shape[2] + 1)
+    weights = np.random.default_rng(0).normal(size=probe.model.width + 1)
     completed = surfaces.fields_of(path, probe, weights, plan.test_settings, settings)
     answers = read_answers(path, "pointcloud_noray")
     rng = evaluation_rng(path, TEST_SEED_OFFSET)

@@ -88,5 +88,5 @@ def test_an_objective_is_one_row(golden: Path, tmp_path: Path, monkeypatch: pyte
     losses = (tmp_path / "loss.jsonl").read_text().splitlines()
     assert len(losses) == 2
     assert not (tmp_path / "diagnostics.jsonl").exists()  # nothing is claimed of a loss that is not nepa's
-    with pytest.raises(ValueError, match="objective must be one of nepa, mae, toy, got 'other'"):
+    with pytest.raises(ValueError, match="objective must be one of nepa, mae, answer, align, query, toy, got 'other'"):
         flags.build(pretrain.Config, given | {"objective": "other"})

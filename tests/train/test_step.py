@@ -11,13 +11,13 @@ import torch
 from nepa3d.cli import flags
 from nepa3d.ops.attention import DualMask
 from nepa3d.samples.schema import N_TYPES_QA, TokenType
-from nepa3d.train import step
 from nepa3d.train.corpus import Batch, EpochBatches, open_corpus
 from nepa3d.train.distributed import ProcessGroup
 from nepa3d.train.loop import train_step
+from nepa3d.train.objectives import OBJECTIVES, MicroBatch, TokenObjective, micro_batches, tokens
 from nepa3d.train.pretrain import Config, start
 from nepa3d.train.schedule import LearningRateFlags, Schedule
-from nepa3d.train.step import MicroBatch, by_kind, mean_error, micro_batches
+from nepa3d.train.step import Trainer
 
 ALONE = ProcessGroup(0, 1, torch.device("cpu"))
 MASK = DualMask(0.4, 0.1, 4, 9)
@@ -35,7 +35,13 @@ def first_batch(settings: Config, process_group: ProcessGroup = ALONE) -> Batch:
 
 
 def split(batch: Batch, settings: Config, step: int = 0) -> list[MicroBatch]:
-    return micro_batches(batch, settings.loss, settings.step, (settings.seed, step), ALONE.device)
+    objective = OBJECTIVES[settings.loss.objective]
+    assert isinstance(objective, TokenObjective)
+    return micro_batches(objective, batch, settings.loss, settings.step, (settings.seed, step), ALONE.device)
+
+
+def trainer(settings: Config) -> Trainer:
+    return start(settings, ALONE, 3, total_steps=10).trainer
 
 
 def gradients(settings: Config, batch: Batch | None = None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -80,7 +86,7 @@ def test_only_predictions_that_count_are_made(golden: Path, monkeypatch: pytest.
     assert micro_batch.wanted.tolist() == list(range(1, 1 + 2 * (8 + 4), 2))  # the questions
     assert split(batch, config(objective="mae"))[0].wanted is None
     found = gradients(settings)
-    monkeypatch.setattr(step, "_predicting", lambda _: None)
+    monkeypatch.setattr(tokens, "_predicting", lambda _: None)
     whole = gradients(settings)
     torch.testing.assert_close(found[0], whole[0])
     assert_same(found[1], whole[1])
@@ -124,15 +130,17 @@ def test_a_process_may_have_no_share() -> None:
 
 
 def test_errors_by_type_and_part(golden: Path) -> None:
-    tally, _ = gradients(config(qa_tokens=1))
-    kinds = by_kind(tally, ["a", "b", "c"])
+    settings = config(qa_tokens=1)
+    tally, _ = gradients(settings)
+    kinds = trainer(settings).by_kind(tally, ["a", "b", "c"])
+    assert set(kinds) == {"types", "parts"}  # there is one term
     assert set(kinds["types"]) == {"A_POINT", "A_RAY"}
     assert set(kinds["parts"]) <= {"a", "b", "c"}
     counts = tally[1]
-    assert counts[:N_TYPES_QA].sum() == counts[N_TYPES_QA:].sum()
+    assert counts[:N_TYPES_QA].sum() == counts[N_TYPES_QA:-1].sum() == counts[-1]
     weights = counts[[TokenType.A_POINT, TokenType.A_RAY]] / counts[:N_TYPES_QA].sum()
     means = torch.tensor([kinds["types"]["A_POINT"], kinds["types"]["A_RAY"]])
-    assert float(mean_error(tally)) == pytest.approx(float((weights * means).sum()), rel=1e-5)
+    assert float(trainer(settings).mean_error(tally)) == pytest.approx(float((weights * means).sum()), rel=1e-5)
 
 
 def test_targets_of_content_hold_no_position(golden: Path) -> None:
@@ -149,9 +157,11 @@ def test_targets_of_content_hold_no_position(golden: Path) -> None:
 
 @pytest.mark.parametrize("amp", ["bf16", "none"])
 def test_mixed_precision_on_the_cpu(golden: Path, amp: str) -> None:
-    whole, _ = gradients(config(qa_tokens=1))
+    settings = config(qa_tokens=1)
+    whole, _ = gradients(settings)
     tally, grads = gradients(config(qa_tokens=1, amp=amp))
-    assert float(mean_error(tally)) == pytest.approx(float(mean_error(whole)), rel=2e-2)
+    loss = trainer(settings).mean_error
+    assert float(loss(tally)) == pytest.approx(float(loss(whole)), rel=2e-2)
     assert torch.equal(tally, whole) == (amp == "none")
     assert all(grad.dtype == torch.float32 for grad in grads.values())
 

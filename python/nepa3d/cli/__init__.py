@@ -64,7 +64,7 @@ def parse(config_type: type[Config], argv: Sequence[str] | None = None) -> Confi
     """
     module = _module(config_type)
     saved, rest = _take_config(sys.argv[1:] if argv is None else argv)
-    given = configuration.load(saved, module, config_type) if saved else {}
+    given = configuration.load(files.find_config(saved), module, config_type) if saved else {}
     short = {"-h", "--help"} & {*rest}  # fits a screen without groups; -H shows them
     shown: type[Config] = flags.ungrouped(config_type) if short else config_type
     import tyro  # here, so that worker processes importing a command's module do not load it

@@ -1,5 +1,5 @@
 """``nepa3d.samples.mixes`` under the name that the track document uses."""
 
-from nepa3d.samples.mixes import Component, Mix, draw_mixture, load_mix, resolve_config
+from nepa3d.samples.mixes import Component, Mix, draw_mixture, load_mix
 
-__all__ = ["Component", "Mix", "draw_mixture", "load_mix", "resolve_config"]
+__all__ = ["Component", "Mix", "draw_mixture", "load_mix"]

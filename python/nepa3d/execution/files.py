@@ -204,3 +204,14 @@ def lives(process: int) -> bool:
         return True
     status = Path(f"/proc/{process}/stat")  # on Linux
     return not (status.exists() and status.read_bytes().rpartition(b")")[2].split()[0] in b"ZX")
+
+
+def find_config(path: str | Path) -> Path:
+    """``path`` if it exists, else the file of that name in the installed package (``nepa3d/configs/...``)."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    installed = Path(__file__).parents[2] / path
+    if not path.is_absolute() and installed.is_file():
+        return installed
+    raise ValueError(f"{path}: there is no such file, here or in the installed package")

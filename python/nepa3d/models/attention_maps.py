@@ -34,7 +34,7 @@ def attention_maps(model: QueryNepa, features: NDArray[np.float32], types: NDArr
 
     watched = [module for module in model.modules() if isinstance(module, SelfAttention)]
     handles = [module.register_forward_pre_hook(look) for module in watched]
-    device = model.pos_emb.device
+    device = model.pred_head.weight.device
     try:
         with torch.inference_mode():
             model(torch.from_numpy(features)[None].to(device), torch.from_numpy(types)[None].to(device))

@@ -17,13 +17,14 @@ from typing import Any
 
 import torch
 
+from nepa3d.cli import flags
 from nepa3d.execution.files import atomic_open
 from nepa3d.models import plain_values
-from nepa3d.models.query_nepa import QueryNepa
+from nepa3d.models.query_nepa import ArchitectureFlags, QueryNepa
 from nepa3d.samples.schema import N_TYPES_PLAIN, N_TYPES_QA, sequence_length
 
 # the weights that tell the model's sizes, and how many axes they have
-_SIZES = {"pos_emb": 3, "type_emb.weight": 2, "token_mlp.0.weight": 2, "backbone.enc.layers.0.linear1.weight": 2}
+_SIZES = {"type_emb.weight": 2, "token_mlp.0.weight": 2, "backbone.enc.layers.0.linear1.weight": 2}
 # what zipfile and torch raise on damaged bytes in memory, the last three on pickles that nobody wrote in earnest
 _DAMAGE = (
     *(zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, ValueError, LookupError, EOFError, struct.error),
@@ -104,14 +105,24 @@ class ModelFlags:
 
 def model_for(args: dict[str, Any]) -> QueryNepa:
     """A fresh model of the size that a run's ``args`` ask for."""
-    qa = bool(args.get("qa_tokens", 0))
+    qa, architecture = bool(args.get("qa_tokens", 0)), architecture_of(args)
     return QueryNepa(
         d_model=args["d_model"],
-        n_types=N_TYPES_QA if qa else N_TYPES_PLAIN,
+        n_types=N_TYPES_QA if qa or architecture.answer_head else N_TYPES_PLAIN,  # blind questions are Q/A tokens
         nhead=args["heads"],
         num_layers=args["layers"],
         max_len=sequence_length(args["n_point"], args["n_ray"], qa=qa, eos=bool(args.get("add_eos", 1))),
+        architecture=architecture,
     )
+
+
+def architecture_of(args: dict[str, Any]) -> ArchitectureFlags:
+    """The parts of the model that a run's ``args`` ask for; those of the document where they say nothing.
+
+    ``ValueError`` naming an argument that means nothing.
+    """
+    given = {name: args[name] for name in flags.flags(ArchitectureFlags) if name in args}
+    return flags.build(ArchitectureFlags, given)
 
 
 def build_model(checkpoint: Checkpoint) -> QueryNepa:
@@ -125,7 +136,11 @@ def fresh_model(checkpoint: Checkpoint) -> QueryNepa:
     """A model of the checkpoint's sizes and on its device, with new weights from torch's generator there."""
     state = checkpoint.model
     name = checkpoint.path or "checkpoint"
-    for key, axes in _SIZES.items():
+    try:
+        architecture = architecture_of(checkpoint.args)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: args: {error}") from error
+    for key, axes in (({"pos_emb": 3} if architecture.position_embedding else {}) | _SIZES).items():
         if key not in state:
             raise ValueError(f"{name}: not a QueryNepa checkpoint, it lacks {key}")
         if state[key].dim() != axes:
@@ -134,8 +149,9 @@ def fresh_model(checkpoint: Checkpoint) -> QueryNepa:
     if not isinstance(heads, int):
         raise ValueError(f"{name}: expected args.heads to be a whole number, got {heads!r}")
     d_model, feat_dim = state["token_mlp.0.weight"].shape
+    max_len = state["pos_emb"].shape[1] if architecture.position_embedding else 0
     layers = {key.split(".")[3] for key in state if key.startswith("backbone.enc.layers.")}
-    with state["pos_emb"].device:
+    with state["type_emb.weight"].device:
         return QueryNepa(
             feat_dim=feat_dim,
             d_model=d_model,
@@ -143,7 +159,8 @@ def fresh_model(checkpoint: Checkpoint) -> QueryNepa:
             nhead=heads,
             num_layers=len(layers),
             mlp_ratio=state["backbone.enc.layers.0.linear1.weight"].shape[0] / d_model,
-            max_len=state["pos_emb"].shape[1],
+            max_len=max_len,
+            architecture=architecture,
         )
 
 

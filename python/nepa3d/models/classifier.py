@@ -14,7 +14,7 @@ class Classifier(nn.Module):
     def __init__(self, backbone: QueryNepa, n_classes: int, *, freeze_backbone: bool = False) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Linear(backbone.pos_emb.shape[2], n_classes)
+        self.head = nn.Linear(backbone.width, n_classes)
         self.frozen = freeze_backbone
         backbone.requires_grad_(not freeze_backbone)
         backbone.pred_head.requires_grad_(False)  # predicts embeddings, which nothing here asks for

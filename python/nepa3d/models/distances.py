@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from nepa3d.models.embedding import Probe, hidden_states
+from nepa3d.models.embedding import Probe, question_states
 from nepa3d.models.ridge import predict
 from nepa3d.samples.completion import SequenceSettings, assemble
 from nepa3d.samples.ordering import order_points
@@ -42,7 +42,7 @@ def distances_at(
             some = alike[begin : begin + batch]
             samples = [assemble(context, context_rows, asked, rows, settings) for rows in some]
             features, types = np.stack([s.features for s in samples]), np.stack([s.types for s in samples])
-            hidden = hidden_states(probe, features, types, wanted=samples[0].query_tokens)
+            hidden = question_states(probe, features, types, samples[0].query_tokens)
             for rows, sample, states in zip(some, samples, hidden, strict=True):
                 in_sequence = order_points(points, rows)
                 predicted[in_sequence] = predict(weights, states)

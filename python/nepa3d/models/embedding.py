@@ -29,6 +29,7 @@ Pooling = Literal["eos", "mean_a", "mean_q", "mean_zhat", "mean_all"]
 QUESTION_TYPES = (TokenType.Q_POINT, TokenType.Q_RAY)
 ANSWER_TYPES = (TokenType.POINT, TokenType.RAY, TokenType.A_POINT, TokenType.A_RAY)
 
+MOST_TOKENS = 8192  # of a sequence without position embedding: an attention mask has the square of them
 PIECE_TOKENS = 4096  # that go through the model together on the CPU: their activations stay in the cache
 
 
@@ -47,8 +48,9 @@ class Probe:
 
     @property
     def max_len(self) -> int:
-        """Longest sequence the position embedding covers."""
-        return int(self.model.pos_emb.shape[1])
+        """Longest sequence the position embedding covers; without one, the longest that an attention mask is made for
+        (``MOST_TOKENS``)."""
+        return self.model.max_len or MOST_TOKENS
 
     def require_length(self, length: int, what: str) -> None:
         """Raise ``ValueError`` when ``length`` tokens, made by the flags ``what``, do not fit the model."""
@@ -148,6 +150,28 @@ def hidden_states(
     )
 
 
+def question_states(
+    probe: Probe,
+    features: NDArray[np.float32],
+    types: NDArray[np.int64],
+    questions: NDArray[np.int64],
+    representation: Representation = "h",
+) -> torch.Tensor:
+    """Hidden states (B, Q, D) at the questions (Q,) of completion sequences (B, T, 15), whose answers are blank.
+
+    A model that asks blind gets the sequence without the blank answers; its questions are Q/A tokens.
+    """
+    if not probe.model.asks_blind:
+        return hidden_states(probe, features, types, representation, questions)
+    kept = np.ones(types.shape[1], bool)
+    if probe.qa:
+        kept[questions + 1] = False
+    asked = types.copy()
+    asked[:, questions] = TokenType.Q_POINT
+    places = (np.cumsum(kept) - 1)[questions]
+    return hidden_states(probe, features[:, kept], asked[:, kept], representation, places)
+
+
 def pooled_states(
     probe: Probe,
     features: NDArray[np.float32],
@@ -201,15 +225,25 @@ def _states(
     representation: Representation,
     wanted: NDArray[np.int64] | None,
 ) -> torch.Tensor:
-    """Hidden states on the probe's device, of all samples at once; tokens that no wanted one sees are left out."""
+    """Hidden states on the probe's device, of all samples at once; tokens that no wanted one sees are left out.
+
+    A model whose attention follows the types of the tokens gets those samples together whose types are the same.
+    """
+    if probe.model.mask_follows_types and (types != types[:1]).any():
+        patterns, pattern = np.unique(types, axis=0, return_inverse=True)
+        groups = [np.flatnonzero(pattern.ravel() == number) for number in range(len(patterns))]
+        found_in = [_states(probe, features[rows], types[rows], representation, wanted) for rows in groups]
+        return torch.cat(found_in)[torch.from_numpy(np.argsort(np.concatenate(groups)))]
     places = None
     if wanted is not None:
         places, end = torch.from_numpy(wanted).to(probe.device), int(wanted.max()) + 1
         features, types = features[:, :end], types[:, :end]
     device = torch.device(probe.device)
     with torch.autocast(device.type, torch.bfloat16, enabled=probe.precision == "bf16"):
-        z = probe.model.embed(torch.from_numpy(features).to(device), torch.from_numpy(types).to(device))
-        h = probe.model.backbone(z, None, places)
+        columns, kinds = torch.from_numpy(features).to(device), torch.from_numpy(types).to(device)
+        known = probe.model.known(columns, kinds)
+        z = probe.model.embed(columns, kinds, None, known)
+        h = probe.model.states(z, columns, kinds, None, places, known)
         found: torch.Tensor = h if representation == "h" else probe.model.pred_head(h)
     return found.float()
 

@@ -30,10 +30,10 @@ from nepa3d.models.embedding import (
     Precision,
     Probe,
     Representation,
-    hidden_states,
     pick_device,
     pooled_states,
     probe_of,
+    question_states,
 )
 from nepa3d.models.ridge import RidgeSums, predict
 from nepa3d.models.vectors import normalize
@@ -95,7 +95,7 @@ class Encoder:
     @property
     def width(self) -> int:
         """D, the length of an embedding."""
-        return int(self.probe.model.pos_emb.shape[2])
+        return self.probe.model.width
 
     def embed(
         self,
@@ -153,7 +153,7 @@ class Encoder:
         towards the distance fields of ``shapes``, whose other points are the context, seen as ``view``.
 
         Shapes must have a distance field, as those of meshes have. Without shapes, 64 of the built-in procedural corpus
-        serve; the first call of ``complete`` does so if no head is there.
+        serve; the first call of ``complete`` does so if no head is there and the model predicts no distances itself.
         """
         settings = self.sequence(view)
         sums = RidgeSums(self.width, self.probe.device)
@@ -163,7 +163,7 @@ class Encoder:
                 some = wanted[begin : begin + batch]
                 samples = [sample_of_cache(shape, settings, seed) for shape in some]
                 features, types = np.stack([s.features for s in samples]), np.stack([s.types for s in samples])
-                states = hidden_states(self.probe, features, types, wanted=samples[0].query_tokens)
+                states = question_states(self.probe, features, types, samples[0].query_tokens)
                 target = torch.from_numpy(np.stack([s.target for s in samples])).to(states.device)
                 sums.add(states.flatten(0, 1), target.flatten())
                 bar.update(len(some))
@@ -237,6 +237,8 @@ class Encoder:
         ``n_context`` is given, and as many queries as it takes beside it."""
         require_backend(view, "view")
         room = (self.probe.max_len - 1 - int(self.probe.eos)) // (2 if self.probe.qa else 1)
+        if self.probe.model.max_len is None:  # then it is as in training, unless more is asked for
+            room = max(2 * self.probe.n_point, 2 * (n_context or 0))
         told = room // 2 if n_context is None else n_context
         if not 1 <= told < room:
             raise ValueError(f"n_context must be from 1 to {room - 1} for this model, got {told}")
@@ -244,12 +246,14 @@ class Encoder:
 
     def predict_distances(self, sample: CompletionSample) -> NDArray[np.float64]:
         """Distances (Q,) predicted at the queries of a completion sequence."""
-        hidden = hidden_states(self.probe, sample.features[None], sample.types[None], wanted=sample.query_tokens)
+        hidden = question_states(self.probe, sample.features[None], sample.types[None], sample.query_tokens)
         return predict(self.distance_head(), hidden[0])
 
     def distance_head(self) -> NDArray[np.float64]:
-        """Weights (D + 1,) of the head that reads distances off hidden states, bias last; fitted on the built-in corpus
-        if no other is there."""
+        """Weights (D + 1,) of the head that reads distances off hidden states, bias last. If none was fitted, it is the
+        model's own prediction; of a model that makes none, a head fitted on the built-in corpus."""
+        if self._head is None and self.probe.model.architecture.answer_head:
+            self._head = np.eye(1, self.width + 1)[0]  # the prediction is the first coordinate of a question's state
         if self._head is None:
             self.fit_distance_head()
         assert self._head is not None

@@ -1,4 +1,4 @@
-"""Causal attention with the stochastic dual mask.
+"""Causal attention with the stochastic dual mask, and with scores that fall with the distance of two tokens in space.
 
 Letters: B batch, H heads, T tokens, D head size; token i attends token j. A mask is made once a step and shared by the
 batch, the heads and the layers: on the CPU as bits (T, T) bool, for torch's own attention; on a GPU packed, (2, T, W)
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -48,6 +48,47 @@ class DualMask:
         return self.near > 0 or self.far > 0
 
 
+@dataclass(frozen=True)
+class DistanceBias:
+    """What is added to the score of an edge: offset_j, less slope |x_i - x_j|^2 where i and j have a place in space.
+
+    Attention then is a kernel smoother whose bandwidth each head learns, as in attentive and Transformer neural
+    processes (Kim et al., arXiv 1901.05761; Nguyen and Grover, arXiv 2207.04179).
+    """
+
+    points: Tensor
+    """Coordinates (B, T, 4) float32, the fourth 1 where a token has a place; else all four are 0. Has no gradient."""
+    slope: Tensor
+    """(H,), positive."""
+    offset: Tensor
+    """(B, H, T), of the token that is attended."""
+    causal: bool = True
+    """Whether the mask has no edge to a later token, so that none need be looked for."""
+
+    def scores(self) -> Tensor:
+        """The bias (B, H, T, T) of every edge, plainly."""
+        xyz, placed = self.points[..., :3], self.points[..., 3]
+        squares = ((xyz[:, :, None] - xyz[:, None]) ** 2).sum(-1) * (placed[:, :, None] * placed[:, None])
+        return self.offset[:, :, None] - self.slope[:, None, None] * squares[:, None]
+
+
+@dataclass(frozen=True)
+class KeyEdges:
+    """Edges (T, T) of which few columns are in use: every token attends itself, else only ``keys``."""
+
+    keys: Tensor
+    """(K,) the tokens that others attend, in order."""
+    edges: Tensor
+    """(T, K) bool, True where i may attend ``keys[j]``; never where that is i itself."""
+
+
+def key_edges(attention_mask: Tensor) -> KeyEdges:
+    """The columns in use of an attention mask (T, T) bool that keeps the diagonal."""
+    others = attention_mask & ~torch.eye(len(attention_mask), dtype=torch.bool, device=attention_mask.device)
+    keys = others.any(0).nonzero()[:, 0]
+    return KeyEdges(keys, others[:, keys])
+
+
 def dual_mask_attention(q: Tensor, k: Tensor, v: Tensor, near: float, far: float, window: int, seed: int) -> Tensor:
     """Causal attention (B, H, T, D) under one ``DualMask`` for the whole batch and all heads."""
     return masked_attention(q, k, v, remaining_edges(q.shape[-2], DualMask(near, far, window, seed), device=q.device))
@@ -67,16 +108,49 @@ def remaining_edges(length: int, mask: DualMask | None, *, device: torch.device 
     return bits
 
 
-def masked_attention(q: Tensor, k: Tensor, v: Tensor, attention_mask: Tensor | None) -> Tensor:
+def masked_attention(
+    q: Tensor, k: Tensor, v: Tensor, attention_mask: Tensor | KeyEdges | None, bias: DistanceBias | None = None
+) -> Tensor:
     """Attention (B, H, T, D) under ``attention_mask``: (T, T) bool, True where i may attend j, the same packed by
-    ``pack_edges``, or None for plain causal attention.
+    ``pack_edges`` or as ``key_edges``, or None for plain causal attention; with ``bias`` one of the latter two.
 
     ``ValueError`` on a packed mask with a type or a head size that the kernel does not have.
     """
+    if isinstance(attention_mask, KeyEdges):
+        return _attention_to_keys(q, k, v, attention_mask, bias)
+    if bias is not None:
+        if attention_mask is None or attention_mask.dtype == torch.bool:
+            raise ValueError("attention_mask must be packed or key edges where there is a bias")
+        factors = (bias.points, bias.slope.float(), bias.offset.float())
+        return torch.ops.nepa3d.packed_distance_attention(q, k, v, *factors, attention_mask, bias.causal)[0]
     if attention_mask is None or attention_mask.dtype == torch.bool:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask, is_causal=attention_mask is None)
     attended, _ = torch.ops.nepa3d.packed_attention(q, k, v, attention_mask)
     return attended
+
+
+def _attention_to_keys(q: Tensor, k: Tensor, v: Tensor, key_edges: KeyEdges, bias: DistanceBias | None) -> Tensor:
+    """Attention of every token to itself and along the edges, as plain products in float32.
+
+    The bias is bilinear: 2 s x_i x_j - s |x_j|^2 - s |x_i|^2 + offset_j is a product of six numbers of i and six of j.
+    For training on a CPU this is faster than torch's fused attention, see docs/performance.md.
+    """
+    keys, wide = key_edges.keys, torch.promote_types(q.dtype, torch.float32)
+    queries, own = q.to(wide) / math.sqrt(q.shape[3]), (q * k).to(wide).sum(-1) / math.sqrt(q.shape[3])
+    those = k[:, :, keys].to(wide)
+    if bias is not None:
+        shape, slope = (*q.shape[:3], 1), bias.slope[:, None, None]
+        xyz, placed = bias.points[:, None, :, :3], bias.points[:, None, :, 3:].expand(shape)
+        squares = (xyz * xyz).sum(-1, keepdim=True).expand(shape)
+        here = (2 * slope * xyz, -slope * squares, placed, torch.ones_like(placed))
+        there = (xyz.expand(*shape[:3], 3), placed, -slope * squares, bias.offset[..., None])
+        queries = torch.cat([queries, *here], -1)
+        those = torch.cat([those, *(x[:, :, keys] for x in there)], -1)
+        own = own + bias.offset
+    scores = (queries @ those.mT).masked_fill(~key_edges.edges, -math.inf)
+    weights = torch.cat([scores, own[..., None]], -1).softmax(-1)
+    attended: Tensor = weights[..., :-1] @ v[:, :, keys].to(wide) + weights[..., -1:] * v.to(wide)
+    return attended.to(v.dtype)
 
 
 def dual_mask(length: int, mask: DualMask, *, device: torch.device | str | None = None) -> Tensor:
@@ -151,15 +225,58 @@ def packed_attention_backward(
     return grads
 
 
+@torch.library.custom_op("nepa3d::packed_distance_attention", mutates_args=(), device_types="cpu")
+def packed_distance_attention(
+    q: Tensor, k: Tensor, v: Tensor, points: Tensor, slope: Tensor, offset: Tensor, words: Tensor, causal: bool
+) -> tuple[Tensor, Tensor]:
+    """``packed_attention`` with the ``DistanceBias`` of ``points``, ``slope`` and ``offset``, all three float32, and
+    ``causal``."""
+    _require_fitting(q, k, v, words)
+    _require_bias(q, points, slope, offset)
+    wide = torch.promote_types(q.dtype, torch.float32)
+    scores = q.to(wide) @ k.to(wide).mT / math.sqrt(q.shape[3]) + DistanceBias(points, slope, offset).scores()
+    scores = scores.masked_fill(~unpack_edges(words), -math.inf)
+    lse = scores.logsumexp(-1)
+    out = token_major_like(q)
+    out.copy_((scores - lse[..., None]).exp() @ v.to(wide))
+    return out, lse / math.log(2)
+
+
+@torch.library.custom_op("nepa3d::packed_distance_attention_backward", mutates_args=(), device_types="cpu")
+def packed_distance_attention_backward(
+    dout: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    points: Tensor,
+    slope: Tensor,
+    offset: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    words: Tensor,
+    causal: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v, slope and offset."""
+    wide, scale, bias = lse.dtype, 1 / math.sqrt(q.shape[3]), DistanceBias(points, slope, offset)
+    scores = (q.to(wide) @ k.to(wide).mT * scale + bias.scores()).masked_fill(~unpack_edges(words), -math.inf)
+    weights = (scores - lse[..., None] * math.log(2)).exp()
+    delta = (dout.to(wide) * out.to(wide)).sum(-1, keepdim=True)
+    dscores = weights * (dout.to(wide) @ v.to(wide).mT - delta)
+    grads = token_major_like(q), token_major_like(q), token_major_like(q)
+    for grad, value in zip(
+        grads, (dscores @ k.to(wide) * scale, dscores.mT @ q.to(wide) * scale, weights.mT @ dout.to(wide)), strict=True
+    ):
+        grad.copy_(value)
+    per_slope = DistanceBias(points, torch.ones_like(slope), torch.zeros_like(offset)).scores()
+    return *grads, (dscores * per_slope).sum((0, 2, 3)), dscores.sum(2)
+
+
 @packed_attention.register_kernel("cuda")
 def _(q: Tensor, k: Tensor, v: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
     from nepa3d.ops import attention_kernel
 
     _require_fitting(q, k, v, words)
-    if q.dtype not in KERNEL_DTYPES:
-        raise ValueError(f"q must be float32, bfloat16 or float16 for the kernel, got {q.dtype}")
-    if q.shape[3] not in HEAD_SIZES:
-        raise ValueError(f"q must have heads of at most {HEAD_SIZES[-1]} numbers for the kernel, got {q.shape[3]}")
+    _require_kernel(q)
     return attention_kernel.forward(q, k, v, words)
 
 
@@ -169,7 +286,41 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor]:
     from nepa3d.ops import attention_kernel
 
-    return attention_kernel.backward(dout, q, k, v, out, lse, words)
+    dq, dk, dv = attention_kernel.backward(dout, q, k, v, out, lse, words)
+    return dq, dk, dv
+
+
+@packed_distance_attention.register_kernel("cuda")
+def _(
+    q: Tensor, k: Tensor, v: Tensor, points: Tensor, slope: Tensor, offset: Tensor, words: Tensor, causal: bool
+) -> tuple[Tensor, Tensor]:
+    from nepa3d.ops import attention_kernel
+
+    _require_fitting(q, k, v, words)
+    _require_bias(q, points, slope, offset)
+    _require_kernel(q)
+    return attention_kernel.forward(q, k, v, words, bias=(points, slope, offset), causal=causal)
+
+
+@packed_distance_attention_backward.register_kernel("cuda")
+def _(
+    dout: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    points: Tensor,
+    slope: Tensor,
+    offset: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    words: Tensor,
+    causal: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    from nepa3d.ops import attention_kernel
+
+    bias = points, slope, offset
+    dq, dk, dv, dslope, doffset = attention_kernel.backward(dout, q, k, v, out, lse, words, bias=bias, causal=causal)
+    return dq, dk, dv, dslope, doffset
 
 
 @packed_attention.register_fake
@@ -184,6 +335,33 @@ def _(
     return token_major_like(q), token_major_like(q), token_major_like(q)
 
 
+@packed_distance_attention.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, points: Tensor, slope: Tensor, offset: Tensor, words: Tensor, causal: bool
+) -> tuple[Tensor, Tensor]:
+    return token_major_like(q), q.new_empty(q.shape[:3], dtype=torch.promote_types(q.dtype, torch.float32))
+
+
+@packed_distance_attention_backward.register_fake
+def _(
+    dout: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    points: Tensor,
+    slope: Tensor,
+    offset: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    words: Tensor,
+    causal: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return (
+        *(token_major_like(q), token_major_like(q), token_major_like(q)),
+        *(torch.empty_like(slope), torch.empty_like(offset)),
+    )
+
+
 def _save(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
     q, k, v, words = inputs
     ctx.save_for_backward(q, k, v, *output, words)
@@ -194,6 +372,24 @@ def _backward(ctx: torch.autograd.function.FunctionCtx, dout: Tensor, _: Tensor)
 
 
 packed_attention.register_autograd(_backward, setup_context=_save)
+
+
+def _save_with_bias(
+    ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]
+) -> None:
+    *factors, words, causal = inputs
+    ctx.save_for_backward(*factors, *output, words)
+    ctx.causal = causal  # type: ignore[attr-defined]
+
+
+def _backward_with_bias(ctx: torch.autograd.function.FunctionCtx, dout: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors  # type: ignore[attr-defined]
+    causal = ctx.causal  # type: ignore[attr-defined]
+    dq, dk, dv, dslope, doffset = torch.ops.nepa3d.packed_distance_attention_backward(dout, *saved, causal)
+    return dq, dk, dv, None, dslope, doffset, None, None
+
+
+packed_distance_attention.register_autograd(_backward_with_bias, setup_context=_save_with_bias)
 
 
 def _require_fitting(q: Tensor, k: Tensor, v: Tensor, words: Tensor) -> None:
@@ -207,6 +403,25 @@ def _require_fitting(q: Tensor, k: Tensor, v: Tensor, words: Tensor) -> None:
     if tuple(words.shape) != expected_words or words.dtype != torch.int32 or words.device != q.device:
         came = f"{tuple(words.shape)} of {words.dtype} on {words.device}"
         raise ValueError(f"words must be {expected_words} of int32 on {q.device}, got {came}")
+
+
+def _require_kernel(q: Tensor) -> None:
+    if q.dtype not in KERNEL_DTYPES:
+        raise ValueError(f"q must be float32, bfloat16 or float16 for the kernel, got {q.dtype}")
+    if q.shape[3] not in HEAD_SIZES:
+        raise ValueError(f"q must have heads of at most {HEAD_SIZES[-1]} numbers for the kernel, got {q.shape[3]}")
+
+
+def _require_bias(q: Tensor, points: Tensor, slope: Tensor, offset: Tensor) -> None:
+    b, h, length, _ = q.shape
+    for name, x, shape in (
+        ("points", points, (b, length, 4)),
+        ("slope", slope, (h,)),
+        ("offset", offset, (b, h, length)),
+    ):
+        if tuple(x.shape) != shape or x.dtype != torch.float32 or x.device != q.device:
+            came = f"{tuple(x.shape)} of {x.dtype} on {x.device}"
+            raise ValueError(f"{name} must be {shape} of float32 on {q.device}, got {came}")
 
 
 def _scaled(probability: float) -> int:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from nepa3d.execution.progress_bar import progress_bar
-from nepa3d.models.embedding import Probe, Representation, hidden_states, shapes_of
+from nepa3d.models.embedding import Probe, Representation, question_states, shapes_of
 from nepa3d.models.encoder import ShapeLike, as_shape, shape_name
 from nepa3d.models.ridge import RidgeSums
 from nepa3d.samples.completion import SequenceSettings, sample_of_cache
@@ -110,7 +110,7 @@ def fit_head(
 
 def query_states(probe: Probe, batch: CompletionBatch, representation: Representation) -> torch.Tensor:
     """States (B, Q, D) at the query tokens, on the probe's device."""
-    return hidden_states(probe, batch.features, batch.types, representation, batch.query_tokens)
+    return question_states(probe, batch.features, batch.types, batch.query_tokens, representation)
 
 
 def batches(

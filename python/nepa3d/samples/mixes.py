@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from nepa3d.execution.files import find_config
 from nepa3d.shapes.views import VoxelSettings, require_backend
 
 EPOCH_STRIDE = 1009  # between the seeds of two epochs' draws
@@ -56,7 +57,7 @@ def load_mix(path: str | Path) -> Mix:
 
     Raises ``ValueError`` naming the file and the key on anything unknown, missing or of the wrong kind.
     """
-    source = resolve_config(path)
+    source = find_config(path)
     try:
         content = yaml.safe_load(source.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -78,17 +79,6 @@ def load_mix(path: str | Path) -> Mix:
         if key in settings and not accepts(settings[key]):
             raise ValueError(f"{source}: {key} must be {expected}, got {settings[key]!r}")
     return Mix(components, **settings)
-
-
-def resolve_config(path: str | Path) -> Path:
-    """``path`` if it exists, else the file of that name in the installed package (``nepa3d/configs/...``)."""
-    path = Path(path)
-    if path.is_file():
-        return path
-    installed = Path(__file__).parents[2] / path
-    if not path.is_absolute() and installed.is_file():
-        return installed
-    raise ValueError(f"{path}: there is no such file, here or in the installed package")
 
 
 def draw_mixture(

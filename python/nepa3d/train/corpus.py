@@ -90,6 +90,8 @@ class Corpus:
     mix_seed: int = 0
     num_samples: int = 0
     replacement: bool = True
+    paired_batch: int = 0
+    """Samples a batch where each holds two draws of every shape, and shapes of one part only; 0: batches are mixed."""
 
     def __post_init__(self) -> None:
         if len({part.settings.length for part in self.parts}) > 1:
@@ -97,15 +99,36 @@ class Corpus:
             raise ValueError(f"the parts of a mix must have sequences of one length, got {lengths}")
 
     def epoch(self, epoch: int) -> NDArray[np.int64]:
-        """The samples (n, 2) of an epoch, (part, shape) in order; a function of the seeds and the epoch."""
+        """The samples (n, 2) of an epoch, (part, shape) in order; a function of the seeds and the epoch.
+
+        In paired batches every shape is there twice, so that a mix's number of samples holds half as many shapes.
+        """
         sizes = [len(part.paths) for part in self.parts]
         if not self.mixed:
             order = np.random.default_rng([self.seed, epoch]).permutation(sizes[0])
-            return np.column_stack([np.zeros_like(order), order])
-        weights = [part.weight for part in self.parts]
-        count = self.num_samples or sum(sizes)
-        draws = draw_mixture(sizes, weights, count, self.mix_seed, epoch, replacement=self.replacement)
-        return np.array(draws, np.int64)
+            draws = np.column_stack([np.zeros_like(order), order])
+        else:
+            weights = [part.weight for part in self.parts]
+            count = self.num_samples or sum(sizes)
+            count = max(1, count // 2) if self.paired_batch else count
+            drawn = draw_mixture(sizes, weights, count, self.mix_seed, epoch, replacement=self.replacement)
+            draws = np.array(drawn, np.int64)
+        return self._paired(draws, epoch) if self.paired_batch else draws
+
+    def _paired(self, draws: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
+        """Draws (n, 2) as whole batches of one part each, every draw twice; what fills no batch is left out."""
+        half = self.paired_batch // 2
+        batches = []
+        for number, part in enumerate(self.parts):
+            own = draws[draws[:, 0] == number]
+            if part.weight > 0 and len(own) < half:
+                raise ValueError(
+                    f"batch must be at most {2 * len(own)}, for every batch holds two draws of shapes of one part, of "
+                    f"which an epoch has {len(own)} of {part.name}; got {self.paired_batch}"
+                )
+            batches.append(own[: len(own) // half * half].reshape(-1, half, 2))
+        order = np.random.default_rng([self.seed, epoch, half]).permutation(sum(map(len, batches)))
+        return np.concatenate(batches)[order].repeat(2, axis=1).reshape(-1, 2)
 
     @property
     def length(self) -> int:
@@ -137,11 +160,13 @@ def open_corpus(flags: CorpusFlags, settings: SampleSettings, seed: int) -> Corp
 
 @dataclass(frozen=True)
 class Batch:
-    """One process's share of a batch: features (B, T, 15), types (B, T) and the number of each sample's part (B,)."""
+    """One process's share of a batch: features (B, T, 15), types (B, T), the number of each sample's part (B,) and a
+    number that tells its shape from others (B,)."""
 
     features: Tensor
     types: Tensor
     parts: Tensor
+    shapes: Tensor
     first: int  # place of its first sample in the whole batch
     samples: int  # of the whole batch
 
@@ -177,10 +202,12 @@ class EpochBatches:
             part = self.corpus.parts[part_number]
             requests.append(Request(part.paths[shape], part.backend, part.settings))
         features, types = training_batch(requests, self.corpus.seed, self.number, places, threads=max(1, self.threads))
-        tensors = torch.from_numpy(features), torch.from_numpy(types), torch.from_numpy(draws[:, 0].copy())
+        tensors = torch.from_numpy(features), torch.from_numpy(types)
         if self.process_group.device.type == "cuda":
-            tensors = tensors[0].pin_memory(), tensors[1].pin_memory(), tensors[2]
-        return Batch(*tensors, first=places.start - whole.start, samples=len(whole))
+            tensors = tensors[0].pin_memory(), tensors[1].pin_memory()
+        part, shape = torch.from_numpy(draws.copy()).unbind(1)
+        numbers = shape + part * max(len(part.paths) for part in self.corpus.parts)
+        return Batch(*tensors, part, numbers, first=places.start - whole.start, samples=len(whole))
 
 
 def _settings(component: Component, default: SampleSettings) -> SampleSettings:

@@ -115,7 +115,7 @@ def open_backbone(config: Config) -> tuple[QueryNepa, Config]:
         return model_for(flags.spellings(config)), config
     checkpoint = load_checkpoint(config.ckpt)
     backbone = build_model(checkpoint)
-    qa = backbone.type_emb.num_embeddings == N_TYPES_QA
+    qa = bool(checkpoint.args.get("qa_tokens", backbone.type_emb.num_embeddings == N_TYPES_QA))
     known = {"qa_tokens": qa, **{name: checkpoint.args.get(name) for name in ("add_eos", "n_point", "n_ray")}}
     lacking = [
         name for name, value in known.items() if not isinstance(value, int) and getattr(config.samples, name) is None
@@ -126,10 +126,10 @@ def open_backbone(config: Config) -> tuple[QueryNepa, Config]:
     settings = config.sample_settings()
     if settings.qa != qa:
         raise ValueError(f"qa_tokens must be {qa:d}, as {config.ckpt} has it, got {settings.qa:d}")
-    if settings.length != backbone.pos_emb.shape[1]:
+    if backbone.max_len not in (None, settings.length):
         raise ValueError(
             f"n_point {settings.n_point}, n_ray {settings.n_ray} and add_eos {settings.eos:d} make {settings.length} "
-            f"tokens, {config.ckpt} has {backbone.pos_emb.shape[1]}"
+            f"tokens, {config.ckpt} has {backbone.max_len}"
         )
     return backbone, config
 

@@ -20,9 +20,8 @@ from nepa3d.execution.progress_bar import Progress
 from nepa3d.models.checkpoint import Checkpoint, save_checkpoint
 from nepa3d.train.corpus import Batch, Corpus, EpochBatches
 from nepa3d.train.loss_log import Curves, append_lines
-from nepa3d.train.objectives import OBJECTIVES
 from nepa3d.train.schedule import Schedule
-from nepa3d.train.step import Trainer, by_kind, mean_error
+from nepa3d.train.step import Trainer
 
 LOG_EVERY = 10  # steps between two looks at the loss, each of which waits for the device
 PROBE_AFTER = 100  # steps before which alarms would say nothing
@@ -126,7 +125,7 @@ def train_epoch(loop: Loop) -> None:
     end, with the step in last.pt.
     """
     run, flags, output, process_group = loop.run, loop.flags, loop.output, loop.run.trainer.process_group
-    diagnosed = OBJECTIVES[run.trainer.loss.objective].diagnosed
+    diagnosed = run.trainer.objective.diagnosed
     first = first_batch(run, flags, len(loop.corpus.epoch(run.epoch)))
     loader = EpochBatches(loop.corpus, run.epoch, flags.batch, process_group, threads=flags.num_workers, first=first)
     tallies: list[Tensor] = []
@@ -139,7 +138,7 @@ def train_epoch(loop: Loop) -> None:
         last = number == len(loader)
         stop = False
         if number % LOG_EVERY == 0 or last:
-            loss = float(mean_error(tallies[-1]))
+            loss = float(run.trainer.mean_error(tallies[-1]))
             if not math.isfinite(loss):
                 raise ValueError(f"the loss is {loss} at step {run.step}; checkpoints hold an earlier state")
             loop.progress.set_postfix(epoch=run.epoch, loss=f"{loss:.4f}", refresh=False)
@@ -165,7 +164,7 @@ def first_batch(run: Run, flags: LoopFlags, samples: int) -> int:
 def train_step(run: Run, batch: Batch) -> Tensor:
     """One update; returns the tally of ``Trainer.step``."""
     for group in run.trainer.optimizer.param_groups:
-        group["lr"] = run.schedule.learning_rate(run.step)
+        group["lr"] = run.schedule.learning_rate(run.step) * group.get("rate", 1.0)  # which old checkpoints lack
     tally = run.trainer.step(batch, run.step, run.schedule.dual_mask(run.step))
     if run.averaged:
         run.averaged.update_parameters(run.trainer.model)
@@ -207,9 +206,9 @@ def _log(loop: Loop, tallies: Sequence[Tensor]) -> None:
     names = [part.name for part in loop.corpus.parts]
     lines: list[dict[str, Any]] = []
     for step, tally in enumerate(tallies, first):
-        line = {"step": step, "epoch": run.epoch, "loss": float(mean_error(tally))}
+        line = {"step": step, "epoch": run.epoch, "loss": float(run.trainer.mean_error(tally))}
         line["lr"] = run.schedule.learning_rate(step)
-        lines.append(line | by_kind(tally, names))
+        lines.append(line | run.trainer.by_kind(tally, names))
         loop.curves.add(lines[-1])
     append_lines(loop.folder / "loss.jsonl", lines)
     loop.curves.flush()

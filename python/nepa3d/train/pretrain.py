@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from tabulate import tabulate
@@ -16,6 +17,7 @@ from nepa3d.cli import flags
 from nepa3d.execution.files import remove_temporaries
 from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.models.checkpoint import Checkpoint, ModelFlags, load_optimizer, load_weights, model_for
+from nepa3d.models.query_nepa import ArchitectureFlags, QueryNepa
 from nepa3d.samples.dataset import SampleSettings
 from nepa3d.samples.flag_groups import VoxelFlags
 from nepa3d.train.corpus import Corpus, CorpusFlags, SampleFlags, open_corpus
@@ -23,13 +25,16 @@ from nepa3d.train.distributed import ProcessGroup, process_group
 from nepa3d.train.loop import Loop, LoopFlags, OutputFlags, Run, first_batch, stop_on_request, train
 from nepa3d.train.loss_log import Curves, keep_steps
 from nepa3d.train.objectives import OBJECTIVES
+from nepa3d.train.objectives.query import QueryFlags
 from nepa3d.train.resume import ResumeFlags, checkpoint_to_resume, require_same_model
 from nepa3d.train.schedule import DualMaskFlags, LearningRateFlags, Schedule
 from nepa3d.train.step import PRECISIONS, LossFlags, StepFlags, Trainer
 
 WEIGHT_DECAY = 0.05
+KERNEL_RATE = 5.0
 # flags that a run keeps when it is resumed, and those that change no number
-MODEL = ("objective", "target", *flags.flags(ModelFlags), "n_point", "n_ray", "qa_tokens", "add_eos")
+SHAPE = (*flags.flags(ModelFlags), *flags.flags(ArchitectureFlags))
+MODEL = ("objective", "target", *SHAPE, "n_point", "n_ray", "qa_tokens", "add_eos")
 HARMLESS = ("save_dir", "num_workers", *flags.flags(OutputFlags), *flags.flags(ResumeFlags))
 
 
@@ -51,7 +56,9 @@ class Config:
     samples: SampleFlags = field(default_factory=SampleFlags)
     voxel: VoxelFlags = field(default_factory=VoxelFlags)
     model: ModelFlags = field(default_factory=ModelFlags)
+    architecture: ArchitectureFlags = field(default_factory=ArchitectureFlags)
     loss: LossFlags = field(default_factory=LossFlags)
+    query: QueryFlags = field(default_factory=QueryFlags)
     dual_mask: DualMaskFlags = field(default_factory=DualMaskFlags)
     loop: LoopFlags = field(default_factory=LoopFlags)
     learning_rate: LearningRateFlags = field(default_factory=LearningRateFlags)
@@ -73,6 +80,8 @@ class Config:
 def pretrain(config: Config, process_group: ProcessGroup) -> Path:
     """Train to the last epoch, resuming from a checkpoint where there is one; returns the last checkpoint's path."""
     corpus = open_corpus(config.corpus, config.sample_settings(), config.seed)
+    if OBJECTIVES[config.loss.objective].draws == 2:
+        corpus = replace(corpus, paired_batch=config.loop.batch)
     # a mix may decide on it, and the checkpoint has to tell what was trained
     config = replace(config, samples=replace(config.samples, add_eos=corpus.parts[0].settings.eos))
     folder, epochs = Path(config.save_dir), config.loop.epochs
@@ -111,13 +120,16 @@ def start(config: Config, process_group: ProcessGroup, parts: int, total_steps: 
     args = flags.spellings(config)
     torch.manual_seed(config.seed)
     model = model_for(args).to(process_group.device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate.lr, weight_decay=WEIGHT_DECAY)
+    optimizer = optimizer_of(model, config.learning_rate)
     on_gpu = process_group.device.type == "cuda"
     amp = config.step.amp if config.step.amp != "auto" else "fp16" if on_gpu else "none"
     trainer = Trainer(
         loss=config.loss,
+        query=config.query,
         flags=config.step,
         seed=config.seed,
+        n_point=config.samples.n_point,
+        qa=config.samples.qa_tokens,
         process_group=process_group,
         model=model,
         forward=torch.compile(model, dynamic=True) if config.step.compile else model,
@@ -126,6 +138,7 @@ def start(config: Config, process_group: ProcessGroup, parts: int, total_steps: 
         scaler=torch.amp.GradScaler(process_group.device.type) if amp == "fp16" else None,
         parts=parts,
     )
+    trainer.objective.require(trainer)
     mask = config.dual_mask if OBJECTIVES[config.loss.objective].predicts_next else None
     schedule = Schedule(config.learning_rate, mask, config.seed, total_steps)
     ema = config.step.ema
@@ -137,8 +150,21 @@ def start(config: Config, process_group: ProcessGroup, parts: int, total_steps: 
     return run
 
 
+def optimizer_of(model: QueryNepa, rate: LearningRateFlags) -> torch.optim.AdamW:
+    """AdamW over all parameters; those of attention kernels, a few numbers a head that are no weights of features, have
+    ``KERNEL_RATE`` times the learning rate and no decay, and are a group of their own, the last."""
+    kernels = [parameter for name, parameter in model.named_parameters() if ".kernel." in name]
+    others = [parameter for name, parameter in model.named_parameters() if ".kernel." not in name]
+    groups: list[dict[str, Any]] = [{"params": others, "rate": 1.0}]
+    if kernels:
+        groups.append({"params": kernels, "rate": KERNEL_RATE, "weight_decay": 0.0})
+    return torch.optim.AdamW(groups, lr=rate.lr, weight_decay=WEIGHT_DECAY, betas=(0.9, rate.beta2))
+
+
 def _restore(run: Run, checkpoint: Checkpoint) -> None:
     trainer = run.trainer
+    as_the_document = flags.spellings(ArchitectureFlags())  # what a checkpoint means that does not say
+    checkpoint = replace(checkpoint, args=as_the_document | checkpoint.args)
     require_same_model(run.args, checkpoint, trainer.process_group, kept=MODEL, harmless=HARMLESS)
     load_weights(trainer.model, checkpoint)
     load_optimizer(trainer.optimizer, checkpoint)

@@ -20,8 +20,12 @@ class LearningRateFlags:
     """Learning rate after the warm-up: constant, or cosine decay to 0."""
     warmup_frac: float = 0.0
     """Share of all steps in which the learning rate rises from 0."""
+    beta2: float = 0.999
+    """Decay of AdamW's mean squared gradient; lower values suit short runs."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.beta2 < 1:
+            raise ValueError(f"beta2 must lie in [0, 1), got {self.beta2}")
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr must be positive, got {self.lr}")
         if not 0 <= self.warmup_frac <= 1:

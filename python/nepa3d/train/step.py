@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import torch
 import tyro
 from torch import Tensor
 
 from nepa3d.cli.spellings import Switch
+from nepa3d.models.causal_transformer import Mask
 from nepa3d.models.query_nepa import QueryNepa
-from nepa3d.ops.attention import DualMask, remaining_edges
+from nepa3d.ops.attention import DualMask
 from nepa3d.samples.schema import N_TYPES_QA, TokenType
 from nepa3d.train.corpus import Batch
 from nepa3d.train.diagnostics import Diagnosis, diagnose
 from nepa3d.train.distributed import ProcessGroup
-from nepa3d.train.objectives import OBJECTIVES, Choice, hide
+from nepa3d.train.objectives import OBJECTIVES, Objective
+from nepa3d.train.objectives.query import QueryFlags
+from nepa3d.train.objectives.tokens import target
 
 if TYPE_CHECKING:
     ObjectiveName: TypeAlias = str
@@ -33,10 +36,11 @@ class LossFlags:
     """What the model learns to predict."""
 
     objective: ObjectiveName = "nepa"
-    """Predict the next embedding (nepa) or the embeddings of masked tokens (mae)."""
-    target: Literal["embedding", "content"] = "embedding"
-    """Predict embeddings as the model sees them, or without type and position (content), which can be guessed without
-    looking at the shape."""
+    """Predict the next embedding (nepa), the embeddings of masked tokens (mae), answers (answer), which of a batch are
+    draws of one shape (align), or both (query)."""
+    target: Literal["embedding", "content", "answer"] = "embedding"
+    """Of nepa and mae: predict embeddings as the model sees them; without type and position (content), which can be
+    guessed without looking at the shape; or fixed embeddings of the answers, which cannot become alike (answer)."""
     mask_ratio: float = 0.4
     """Share of the tokens that mae masks."""
 
@@ -80,95 +84,10 @@ class Model(Protocol):
         self,
         features: Tensor,
         types: Tensor,
-        attention_mask: Tensor | None,
+        attention_mask: Mask,
         positions: Tensor | None,
         wanted: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]: ...
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """Samples of a batch that go through the model together.
-
-    ``counted`` (B, T) are the tokens the loss is of, ``hidden`` (B, T) those without features, ``positions`` (T,) the
-    places in the whole sequence of the tokens that are there, ``wanted`` (n,) the tokens whose predictions count.
-    """
-
-    features: Tensor
-    types: Tensor
-    parts: Tensor
-    counted: Tensor
-    hidden: Tensor | None
-    positions: Tensor | None
-    wanted: Tensor | None
-
-
-def micro_batches(
-    batch: Batch, loss: LossFlags, flags: StepFlags, seeds: Sequence[int], device: torch.device
-) -> list[MicroBatch]:
-    """The batch in ``accumulate`` micro-batches on ``device``; where missing rays are skipped, in up to twice as many.
-
-    ``seeds`` decide which tokens the objective hides.
-
-    Causal attention lets no token see a later one, so leaving out what follows the last target changes no loss: it is
-    the same for Q/A sequences, and differs for plain ones in their last target, the closing token.
-    """
-    types, objective = batch.types, OBJECTIVES[loss.objective]
-    counted, hidden = objective.tokens(types, Choice(loss.mask_ratio, seeds, batch.first))
-
-    def moved(x: Tensor | None) -> Tensor | None:
-        return None if x is None else x.to(device, non_blocking=True)
-
-    def predicting(rows: Tensor, columns: Tensor | None) -> Tensor | None:
-        return _predicting(_cut(counted, rows, columns)) if objective.predicts_next else None
-
-    features, kinds, parts, targets = (
-        x.to(device, non_blocking=True) for x in (batch.features, types, batch.parts, counted)
-    )
-    unseen = targets if hidden is counted else moved(hidden)
-    found = []
-    for rows in torch.arange(len(types)).split(max(1, -(-len(types) // flags.accumulate))):
-        for group, columns in _groups(types, rows, skip=flags.skip_missing_rays):
-            # cut where they are used: on the CPU it takes milliseconds
-            taken, places = moved(group if len(group) < len(types) else None), moved(columns)
-            found.append(
-                MicroBatch(
-                    features=_cut(features, taken, places),
-                    types=_cut(kinds, taken, places),
-                    parts=_cut(parts, taken, None),
-                    counted=_cut(targets, taken, places),
-                    hidden=None if unseen is None else _cut(unseen, taken, places),
-                    positions=places,
-                    wanted=moved(predicting(group, columns)),
-                )
-            )
-    return found
-
-
-def _cut(x: Tensor, rows: Tensor | None, columns: Tensor | None) -> Tensor:
-    """These rows and columns of (B, T, ...); None for all."""
-    x = x if rows is None else x[rows]
-    return x if columns is None else x[:, columns]
-
-
-def _predicting(counted: Tensor) -> Tensor | None:
-    """The tokens (n,) before a counted one in any sample; None where these are most, so that little is to be gained."""
-    found = counted.any(0)[1:].nonzero()[:, 0]
-    return found if len(found) <= 0.75 * counted.shape[1] else None
-
-
-def _groups(types: Tensor, rows: Tensor, *, skip: bool) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Rows that have the same tokens, and the columns of these; None for all."""
-    if not len(rows):
-        return
-    there = types[rows] != TokenType.MISSING_RAY
-    if not skip or there.all():
-        yield rows, None
-        return
-    whole = there.all(1)
-    if whole.any():
-        yield rows[whole], None
-    yield rows[~whole], there[~whole][0].nonzero()[:, 0]
 
 
 @dataclass
@@ -176,8 +95,11 @@ class Trainer:
     """What a step works on."""
 
     loss: LossFlags
+    query: QueryFlags
     flags: StepFlags
     seed: int
+    n_point: int  # of a sample
+    qa: bool  # its form
     process_group: ProcessGroup
     model: QueryNepa
     forward: Model
@@ -186,27 +108,35 @@ class Trainer:
     scaler: torch.amp.GradScaler | None
     parts: int  # components of the corpus
 
+    @property
+    def objective(self) -> Objective:
+        """What is trained for."""
+        return OBJECTIVES[self.loss.objective]
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """The terms of the loss and their weights."""
+        return self.objective.weights(self)
+
     def step(self, batch: Batch, number: int, mask: DualMask | None) -> Tensor:
-        """One update; returns the tally (2, N_TYPES_QA + parts) of errors: their sums and their counts, by the type of
-        the token and by the part of the corpus.
+        """One update; returns the tally (2, N_TYPES_QA + parts + terms) of errors: their sums and their counts, by the
+        type of the token, by the part of the corpus and by the term of the loss.
 
         ``MemoryError`` saying what to do where the GPU's memory runs out.
         """
-        device = self.process_group.device
+        device, weights = self.process_group.device, tuple(self.weights.values())
         self.optimizer.zero_grad(set_to_none=True)
-        tally = torch.zeros(2, N_TYPES_QA + self.parts, device=device)
-        masks: dict[int, Tensor | None] = {}
+        tally = torch.zeros(2, N_TYPES_QA + self.parts + len(weights), device=device)
+        masks: dict[tuple[int, ...], Mask] = {}
         try:
-            todo = micro_batches(batch, self.loss, self.flags, (self.seed, number), device)
-            counts = [micro.counted.sum(dtype=torch.float32) for micro in todo]  # a process may have no share
-            total = self.process_group.add(torch.stack(counts).sum() if counts else torch.zeros((), device=device))
+            todo = self.objective.micro_batches(self, batch, number)
+            totals = torch.zeros(len(weights), device=device)
             for micro in todo:
-                length = micro.types.shape[1]
-                if length not in masks:
-                    masks[length] = remaining_edges(length, mask, device=device)
-                errors = self._errors(micro, masks[length])
-                self._backward((errors * micro.counted).sum() / total.clamp(min=1))
-                self._count(micro, errors.detach(), tally)
+                totals += torch.stack(list(self.objective.counts(micro)))
+            totals = self.process_group.add(totals)  # a process may have no share
+            for micro in todo:
+                loss = self._loss(micro, self._mask(micro.types, mask, masks), totals, weights, tally)
+                (loss if self.scaler is None else self.scaler.scale(loss)).backward()
         except torch.OutOfMemoryError as error:
             raise MemoryError(
                 f"a batch of {batch.samples} samples does not fit onto {device}: "
@@ -215,30 +145,31 @@ class Trainer:
         self._update()
         return self.process_group.add(tally)
 
-    def _errors(self, micro: MicroBatch, attention_mask: Tensor | None) -> Tensor:
-        errors = OBJECTIVES[self.loss.objective].errors
-        with self._autocast():
-            if micro.hidden is None:
-                z, z_hat, _ = self.forward(micro.features, micro.types, attention_mask, micro.positions, micro.wanted)
-                return errors(self._target(micro, z), z_hat)
-            with torch.no_grad():
-                target = self._target(micro, self.model.embed(micro.features, micro.types, micro.positions))
-            seen = hide(micro.features, micro.hidden)
-            _, z_hat, _ = self.forward(seen, micro.types, attention_mask, micro.positions, micro.wanted)
-            return errors(target, z_hat)
+    def _mask(self, types: Tensor, mask: DualMask | None, known: dict[tuple[int, ...], Mask]) -> Mask:
+        """The edges of sequences of types (B, T), made once a step."""
+        key = tuple(types[0].tolist()) if self.model.mask_follows_types else (types.shape[1],)
+        if key not in known:
+            known[key] = self.model.mask(types[0], mask)
+        return known[key]
 
-    def _target(self, micro: MicroBatch, z: Tensor) -> Tensor:
-        if self.loss.target == "embedding":
-            return z
-        with torch.no_grad():
-            return self.model.content(micro.features)
+    def _loss(self, micro: Any, mask: Mask, totals: Tensor, weights: Sequence[float], tally: Tensor) -> Tensor:
+        """The micro-batch's part of the loss; its errors are added to ``tally``."""
+        with self._autocast():
+            terms, tallied = self.objective.terms(self, micro, mask)
+        loss = torch.zeros((), device=tally.device)
+        for number, (term, weight, total) in enumerate(zip(terms, weights, totals, strict=True)):
+            loss = loss + weight * (term.errors * term.counted).sum() / total.clamp(min=1)
+            own = term.counted if term.own is None else term.counted & term.own
+            tally[:, N_TYPES_QA + self.parts + number] += torch.stack([(term.errors.detach() * own).sum(), own.sum()])
+        counted = tallied.counted.float()
+        for kind in (tallied.types, N_TYPES_QA + tallied.parts):
+            tally[0].index_add_(0, kind, tallied.errors * counted)
+            tally[1].index_add_(0, kind, counted)
+        return loss
 
     def _autocast(self) -> torch.autocast:
         enabled = self.precision is not None
         return torch.autocast(self.process_group.device.type, dtype=self.precision or torch.bfloat16, enabled=enabled)
-
-    def _backward(self, loss: Tensor) -> None:
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def _update(self) -> None:
         self.process_group.add_gradients(self.model.parameters())
@@ -252,34 +183,30 @@ class Trainer:
             self.scaler.step(self.optimizer)
             self.scaler.update()
 
-    def _count(self, micro: MicroBatch, errors: Tensor, tally: Tensor) -> None:
-        counted = micro.counted.float()
-        parts = (N_TYPES_QA + micro.parts)[:, None].expand_as(micro.types)
-        for kind in (micro.types, parts):
-            tally[0].index_add_(0, kind.flatten(), (errors * counted).flatten())
-            tally[1].index_add_(0, kind.flatten(), counted.flatten())
-
     @torch.no_grad()
     def diagnosis(self, batch: Batch, number: int) -> Diagnosis:
         """What the losses of a batch mean, its samples whole and no edge dropped; of this process's share alone."""
         features, types = batch.features.to(self.process_group.device), batch.types.to(self.process_group.device)
         with self._autocast():
             z, z_hat, h = self.model(features, types)
-            target = z if self.loss.target == "embedding" else self.model.content(features)
-        return diagnose(target, z_hat, h, types, number)
+        return diagnose(target(self, features, types, z), z_hat, h, types, number)
 
+    def mean_error(self, tally: Tensor) -> Tensor:
+        """The loss of a step."""
+        sums, counts = tally[:, N_TYPES_QA + self.parts :]
+        return (torch.tensor([*self.weights.values()], device=tally.device) * sums / counts.clamp(min=1)).sum()
 
-def by_kind(tally: Tensor, names: list[str]) -> dict[str, dict[str, float]]:
-    """The mean errors of a tally by type of token and by part of the corpus, those that there are."""
-    sums, counts = tally.tolist()
-    kinds = [kind.name for kind in TokenType] + names
-    means = {i: total / count for i, (total, count) in enumerate(zip(sums, counts, strict=True)) if count}
-    return {
-        "types": {kinds[i]: mean for i, mean in means.items() if i < N_TYPES_QA},
-        "parts": {kinds[i]: mean for i, mean in means.items() if i >= N_TYPES_QA},
-    }
-
-
-def mean_error(tally: Tensor) -> Tensor:
-    """The loss of a step."""
-    return tally[0, :N_TYPES_QA].sum() / tally[1, :N_TYPES_QA].sum().clamp(min=1)
+    def by_kind(self, tally: Tensor, names: Sequence[str]) -> dict[str, dict[str, float]]:
+        """The mean errors of a tally by type of token and by part of the corpus, ``names``, those that there are; by
+        term of the loss where there are several."""
+        sums, counts = tally.tolist()
+        means = [total / count if count else None for total, count in zip(sums, counts, strict=True)]
+        groups = {"types": [kind.name for kind in TokenType], "parts": names, "terms": list(self.weights)}
+        found, first = {}, 0
+        for group, kinds in groups.items():
+            values = means[first : first + len(kinds)]
+            found[group] = {kind: mean for kind, mean in zip(kinds, values, strict=True) if mean is not None}
+            first += len(kinds)
+        if len(self.weights) == 1:
+            del found["terms"]
+        return found

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nepa3d.samples.schema import TokenType
-from nepa3d.train.objectives.objective import Choice, Objective, Tokens, mean
+from nepa3d.train.objectives.objective import Choice, Tokens, mean
+from nepa3d.train.objectives.tokens import TokenObjective
 
 
 def mae_errors(target: Tensor, z_hat: Tensor) -> Tensor:
@@ -48,4 +49,4 @@ def _tokens(types: Tensor, choice: Choice) -> Tokens:
     return Tokens(masked, masked)
 
 
-MAE = Objective(_tokens, mae_errors, predicts_next=False, diagnosed=False)
+MAE = TokenObjective(_tokens, mae_errors, predicts_next=False, diagnosed=False)

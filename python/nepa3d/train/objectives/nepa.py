@@ -7,7 +7,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from nepa3d.samples.schema import TokenType
-from nepa3d.train.objectives.objective import Choice, Objective, Tokens, mean
+from nepa3d.train.objectives.objective import Choice, Tokens, mean
+from nepa3d.train.objectives.tokens import TokenObjective
 
 _ANSWERS = (TokenType.A_POINT, TokenType.A_RAY)
 _QUESTIONS_AND_ANSWERS = (TokenType.Q_POINT, TokenType.Q_RAY, *_ANSWERS)
@@ -43,4 +44,4 @@ def _tokens(types: Tensor, choice: Choice) -> Tokens:
     return Tokens(nepa_targets(types))
 
 
-NEPA = Objective(_tokens, nepa_errors, predicts_next=True, diagnosed=True)
+NEPA = TokenObjective(_tokens, nepa_errors, predicts_next=True, diagnosed=True)

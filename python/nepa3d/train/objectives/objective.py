@@ -1,12 +1,66 @@
-"""What an objective is: the mean of errors over the tokens that count. Letters: B batch, T tokens, D width."""
+"""What an objective is: how a batch is cut, and the errors whose means are its loss. Letters: B batch, T tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from nepa3d.train.corpus import Batch
+    from nepa3d.train.step import Trainer
+
+
+class Term(NamedTuple):
+    """Errors whose mean, over all micro-batches and processes, is a part of the loss."""
+
+    errors: Tensor
+    """Of any shape."""
+    counted: Tensor
+    """Of the same shape, bool: which of them the mean is of."""
+    own: Tensor | None = None
+    """Those of this process, where ``errors`` has the other processes', too."""
+
+
+class Tallied(NamedTuple):
+    """Errors for the log, by the type of their token and by the part of the corpus; of one shape (n,)."""
+
+    errors: Tensor
+    counted: Tensor
+    types: Tensor
+    parts: Tensor
+
+
+class Objective(Protocol):
+    """One way to pretrain. The trainer handles sums over micro-batches and processes, precision and the update."""
+
+    @property
+    def predicts_next(self) -> bool:
+        """Whether predictions are made at tokens before their targets. Only then is the dual mask used."""
+
+    @property
+    def diagnosed(self) -> bool:
+        """Whether ``nepa3d.train.diagnostics`` can say what a loss of it means."""
+
+    @property
+    def draws(self) -> int:
+        """Samples of each shape in a batch, one after the other: 1 or 2."""
+
+    def require(self, trainer: Trainer) -> None:
+        """``ValueError`` naming the flag of a model, or of a step, that cannot be trained so."""
+
+    def weights(self, trainer: Trainer) -> Mapping[str, float]:
+        """The terms of the loss and their weights."""
+
+    def micro_batches(self, trainer: Trainer, batch: Batch, number: int) -> Sequence[Any]:
+        """What goes through the model together at step ``number``, on the device; may be none."""
+
+    def counts(self, micro: Any) -> Sequence[Tensor]:
+        """How many errors each term will have that count."""
+
+    def terms(self, trainer: Trainer, micro: Any, attention_mask: Any) -> tuple[Sequence[Term], Tallied]:
+        """The terms of a micro-batch, and its errors for the log. ``micro.types`` (B, T) decide the mask."""
 
 
 class Choice(NamedTuple):
@@ -22,20 +76,6 @@ class Tokens(NamedTuple):
 
     counted: Tensor
     hidden: Tensor | None = None  # none are
-
-
-@dataclass(frozen=True)
-class Objective:
-    """One way to pretrain."""
-
-    tokens: Callable[[Tensor, Choice], Tokens]
-    """Chooses tokens by their types (B, T); a sample's must not depend on the others of its batch."""
-    errors: Callable[[Tensor, Tensor], Tensor]
-    """Errors (B, T) of a target and a prediction (B, T, D); the target is detached."""
-    predicts_next: bool
-    """Whether the error of a token is of the prediction at the token before it. Only then is the dual mask used."""
-    diagnosed: bool
-    """Whether ``nepa3d.train.diagnostics`` can say what a loss of it means."""
 
 
 def mean(errors: Tensor, counted: Tensor) -> Tensor:
