@@ -1,0 +1,89 @@
+"""The spline that questions are told, against SciPy's and at points that leave it open."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from nepa3d.models.interpolation import FARTHEST, clipped_spline, interpolate
+from nepa3d.probes.spline import lipschitz_bounds, spline_distances
+from nepa3d.samples.schema import POINT_DISTANCE, XYZ, TokenType
+
+
+def ball(points: np.ndarray) -> np.ndarray:
+    return np.abs(np.linalg.norm(points, axis=-1) - 0.5)
+
+
+def test_it_is_scipys(subtests: pytest.Subtests) -> None:
+    pytest.importorskip("scipy")
+    rng = np.random.default_rng(0)
+    for count in (4, 30, 200):
+        with subtests.test(context=count):
+            context, queries = rng.uniform(-1, 1, (3, count, 3)), rng.uniform(-1, 1, (3, 50, 3))
+            guess, low, high = clipped_spline(
+                torch.from_numpy(context), torch.from_numpy(ball(context)), torch.from_numpy(queries)
+            )
+            for row in range(3):
+                expected = spline_distances(context[row], ball(context[row]), queries[row])
+                np.testing.assert_allclose(guess[row], expected, atol=1e-4)
+                bounds = lipschitz_bounds(context[row], ball(context[row]), queries[row])
+                np.testing.assert_allclose(torch.stack([low[row], high[row]]), bounds, atol=1e-12)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_few_points(count: int) -> None:
+    """Within the bounds, whatever the spline may be."""
+    context = torch.linspace(-0.5, 0.5, max(count, 1))[None, :count, None].expand(1, -1, 3)
+    distances = torch.full((1, count), 0.25)
+    queries = torch.rand(1, 20, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    guess, low, high = clipped_spline(context, distances, queries)
+    assert torch.isfinite(guess).all()
+    assert ((low <= guess) & (guess <= high)).all()
+    if count == 0:
+        assert (guess == 0).all() and (high == FARTHEST).all()
+
+
+def test_points_in_one_plane_and_points_given_twice() -> None:
+    plane = torch.rand(1, 30, 3, generator=torch.Generator().manual_seed(0))
+    plane[..., 2] = 0.3
+    plane[:, 15:] = plane[:, :15]
+    height = torch.linspace(-1, 1, 9)
+    queries = torch.stack([torch.full((9,), 0.5), torch.full((9,), 0.5), height], -1)[None]
+    guess, low, high = clipped_spline(plane, torch.full((1, 30), 0.1), queries)
+    assert torch.isfinite(guess).all()
+    assert ((low <= guess) & (guess <= high)).all()
+
+
+def test_contradicting_answers() -> None:
+    """Two distances at one place that differ: the bounds meet, the guess lies on them."""
+    context = torch.zeros(1, 2, 3)
+    guess, low, high = clipped_spline(context, torch.tensor([[0.1, 0.6]]), torch.zeros(1, 1, 3))
+    assert low.item() == high.item() == guess.item() == pytest.approx(0.1)
+
+
+def sequence(kinds: list[TokenType]) -> tuple[torch.Tensor, torch.Tensor]:
+    features = torch.zeros(2, len(kinds), 15)
+    generator = torch.Generator().manual_seed(0)
+    for place, kind in enumerate(kinds):
+        if kind in (TokenType.Q_POINT, TokenType.POINT):
+            features[:, place, XYZ] = torch.rand(2, 3, generator=generator)
+        if kind in (TokenType.A_POINT, TokenType.POINT):
+            features[:, place, POINT_DISTANCE] = torch.rand(2, generator=generator)
+    return features, torch.tensor(kinds).expand(2, -1)
+
+
+@pytest.mark.parametrize("qa", [True, False])
+def test_only_blind_questions_are_told(qa: bool) -> None:
+    t = TokenType
+    pair = [t.Q_POINT, t.A_POINT] if qa else [t.POINT]
+    features, types = sequence([t.BOS, *pair * 6, t.EOS, t.Q_POINT, t.Q_POINT])
+    found = interpolate(features, types)
+    assert found.high[:, -2:].min() > 0
+    assert all((values[:, :-2] == 0).all() for values in found)
+    step = len(pair)
+    context = features[:, 1 : 1 + 6 * step : step, XYZ]
+    distances = features[:, step : 1 + 6 * step : step, POINT_DISTANCE]
+    expected = clipped_spline(context, distances, features[:, -2:, XYZ])
+    for mine, plain in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine[:, -2:], plain.float())
