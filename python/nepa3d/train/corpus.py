@@ -99,36 +99,41 @@ class Corpus:
             raise ValueError(f"the parts of a mix must have sequences of one length, got {lengths}")
 
     def epoch(self, epoch: int) -> NDArray[np.int64]:
-        """The samples (n, 2) of an epoch, (part, shape) in order; a function of the seeds and the epoch.
-
-        In paired batches every shape is there twice, so that a mix's number of samples holds half as many shapes.
-        """
+        """The samples (n, 2) of an epoch, (part, shape) in order; a function of the seeds and the epoch."""
         sizes = [len(part.paths) for part in self.parts]
+        if self.paired_batch:
+            return self._pairs(sizes, epoch)
         if not self.mixed:
             order = np.random.default_rng([self.seed, epoch]).permutation(sizes[0])
-            draws = np.column_stack([np.zeros_like(order), order])
-        else:
-            weights = [part.weight for part in self.parts]
-            count = self.num_samples or sum(sizes)
-            count = max(1, count // 2) if self.paired_batch else count
-            drawn = draw_mixture(sizes, weights, count, self.mix_seed, epoch, replacement=self.replacement)
-            draws = np.array(drawn, np.int64)
-        return self._paired(draws, epoch) if self.paired_batch else draws
+            return np.column_stack([np.zeros_like(order), order])
+        weights = [part.weight for part in self.parts]
+        count = self.num_samples or sum(sizes)
+        draws = draw_mixture(sizes, weights, count, self.mix_seed, epoch, replacement=self.replacement)
+        return np.array(draws, np.int64)
 
-    def _paired(self, draws: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
-        """Draws (n, 2) as whole batches of one part each, every draw twice; what fills no batch is left out."""
+    def _pairs(self, sizes: Sequence[int], epoch: int) -> NDArray[np.int64]:
+        """The samples of whole paired batches, each shape twice; an epoch has as many as without pairs, what fills no
+        batch left out. A mix with replacement draws a part for each batch, and different shapes of it."""
         half = self.paired_batch // 2
-        batches = []
-        for number, part in enumerate(self.parts):
-            own = draws[draws[:, 0] == number]
-            if part.weight > 0 and len(own) < half:
+        for part, size in zip(self.parts, sizes, strict=True):
+            if size < half or half < 2:
                 raise ValueError(
-                    f"batch must be at most {2 * len(own)}, for every batch holds two draws of shapes of one part, of "
-                    f"which an epoch has {len(own)} of {part.name}; got {self.paired_batch}"
+                    f"batch must be from 4 to {2 * size}, for it holds two draws of every shape and all are of "
+                    f"{part.name}, which has {size}; got {self.paired_batch}"
                 )
-            batches.append(own[: len(own) // half * half].reshape(-1, half, 2))
-        order = np.random.default_rng([self.seed, epoch, half]).permutation(sum(map(len, batches)))
-        return np.concatenate(batches)[order].repeat(2, axis=1).reshape(-1, 2)
+        rng = np.random.default_rng([self.mix_seed if self.mixed else self.seed, epoch, half])
+        wanted = max(1, (self.num_samples or sum(sizes)) // self.paired_batch) if self.mixed else None
+        if self.mixed and self.replacement:
+            weights = np.array([part.weight for part in self.parts])
+            owners = rng.choice(len(sizes), wanted, p=weights / weights.sum())
+            shapes = [rng.choice(sizes[owner], half, replace=False) for owner in owners]
+        else:
+            cut = [rng.permutation(size)[: size // half * half].reshape(-1, half) for size in sizes]
+            order = rng.permutation(sum(map(len, cut)))[:wanted]
+            owners = np.repeat(np.arange(len(cut)), [len(own) for own in cut])[order]
+            shapes = [np.concatenate(cut)[number] for number in order]
+        draws = np.stack([np.repeat(owners, half), np.concatenate(shapes)], 1).astype(np.int64)
+        return draws.repeat(2, axis=0)
 
     @property
     def length(self) -> int:
