@@ -107,7 +107,21 @@ def test_a_questions_state_begins_with_its_predicted_distance() -> None:
     torch.testing.assert_close(unmoved[:, 6:, 0], known.guess[:, 6:])  # the difference from the spline is 0
     assert (states[:, 6:, 0] - unmoved[:, 6:, 0]).abs().min() > 1e-4
     assert torch.equal(states[:, :6], unmoved[:, :6])
-    assert torch.equal(made.answers(states).distance, states[..., 0])
+    assert torch.equal(made.answers(states).distance, states[..., :1])
+
+
+def test_a_prediction_for_each_view() -> None:
+    features, types = sequence(PLAIN)
+    made = model(interpolation=True, answer_views=("mesh", "udfgrid"))
+    with torch.no_grad():
+        made.answer_head.bias[:2] = torch.tensor([0.0, 0.5])
+        made.answer_head.weight.zero_()
+        states = made(features, types)[2]
+        known = made.known(features, types)
+    assert known is not None
+    torch.testing.assert_close(states[:, 6:, 0], known.guess[:, 6:])
+    torch.testing.assert_close(states[:, 6:, 1], known.guess[:, 6:] + 0.5)
+    assert made.answers(states).log_scale.shape == (2, 8, 2)
 
 
 def test_wanted_states_are_those_of_the_whole() -> None:
@@ -197,6 +211,8 @@ def test_checkpoints_keep_the_parts(tmp_path: Path, golden_folder: Path) -> None
         ({"token_features": "other"}, "token_features must be linear or fourier, got 'other'"),
         ({"type_std": 0.0}, "type_std must be positive, got 0.0"),
         ({"prefix_attention": True, "answer_keys": False}, "prefix_attention 1 needs answer_keys 1"),
+        ({"answer_views": ("mesh", "mesh")}, "answer_views must differ, and need answer_head 1, got mesh, mesh"),
+        ({"answer_views": ("other",)}, "answer_views must be one of mesh, .* got 'other'"),
         ({"interpolation": True, "answer_head": False}, "interpolation 1 needs answer_head 1"),
     ],
 )

@@ -236,13 +236,14 @@ def test_terms_are_logged(golden: Path) -> None:
             {"prefix_attention": 1, "qa_tokens": 1},
             "qa_tokens must be 0 for objective query where prefix_attention is 1",
         ),
+        ({"answer_views": ["udfgrid"]}, "answer_views must hold the views of the corpus, mesh is not in udfgrid"),
         ({"prefix_attention": 1, "objective": "nepa"}, "prefix_attention must be 0 for objective nepa, got 1"),
     ],
     ids=str,
 )
 def test_what_cannot_be_trained_so(golden: Path, more: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        start(config(**more), ALONE, 3, total_steps=10)
+        start(config(**more), ALONE, 3, total_steps=10, views=["mesh", "udfgrid", "pointcloud_noray"])
 
 
 def test_flags_are_checked() -> None:

@@ -207,11 +207,8 @@ def lives(process: int) -> bool:
 
 
 def find_config(path: str | Path) -> Path:
-    """``path`` if it exists, else the file of that name in the installed package (``nepa3d/configs/...``)."""
+    """The file of that name in the installed package (``nepa3d/configs/...``) if there is one and none at ``path``;
+    else ``path``, there or not."""
     path = Path(path)
-    if path.is_file():
-        return path
     installed = Path(__file__).parents[2] / path
-    if not path.is_absolute() and installed.is_file():
-        return installed
-    raise ValueError(f"{path}: there is no such file, here or in the installed package")
+    return installed if installed.is_file() and not path.is_file() else path

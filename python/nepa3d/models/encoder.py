@@ -251,9 +251,12 @@ class Encoder:
 
     def distance_head(self) -> NDArray[np.float64]:
         """Weights (D + 1,) of the head that reads distances off hidden states, bias last. If none was fitted, it is the
-        model's own prediction; of a model that makes none, a head fitted on the built-in corpus."""
+        model's own prediction, of the mesh's distance where it makes several; of a model that makes none, a head fitted
+        on the built-in corpus."""
         if self._head is None and self.probe.model.architecture.answer_head:
-            self._head = np.eye(1, self.width + 1)[0]  # the prediction is the first coordinate of a question's state
+            views = self.probe.model.architecture.answer_views
+            own = views.index("mesh") if "mesh" in views else 0  # predictions are the first coordinates of states
+            self._head = np.eye(1, self.width + 1, own)[0]
         if self._head is None:
             self.fit_distance_head()
         assert self._head is not None

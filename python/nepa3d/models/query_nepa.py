@@ -16,6 +16,7 @@ from nepa3d.models.interpolation import INTERPOLATION_DIM, Interpolated, interpo
 from nepa3d.models.token_features import ANSWERS, FOURIER_DIM, is_any
 from nepa3d.ops.attention import DualMask, dual_mask, key_edges, pack_edges, remaining_edges
 from nepa3d.samples.schema import FEATURE_DIM, N_TYPES_QA, TokenType
+from nepa3d.shapes.views import require_backend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,9 @@ class ArchitectureFlags:
     """Normalise the states of the last layer."""
     answer_head: Switch = False
     """Predict the distance at a point question, which becomes the first coordinate of its state."""
+    answer_views: tuple[str, ...] = ()
+    """Predict the distances of each of these views at every question, which become the first coordinates of its state;
+    none: one distance, of whatever view the sample is."""
     interpolation: Switch = False
     """Tell blind questions the thin-plate spline of the context's distances and the bounds that these imply; the answer
     head predicts the difference from the spline."""
@@ -52,13 +56,18 @@ class ArchitectureFlags:
             raise ValueError(f"type_std must be positive, got {self.type_std}")
         if self.prefix_attention and not (self.answer_keys and self.kernel_attention):
             raise ValueError("prefix_attention 1 needs answer_keys 1 and kernel_attention 1")
+        for name in self.answer_views:
+            require_backend(name, "answer_views")
+        if len(set(self.answer_views)) < len(self.answer_views) or (self.answer_views and not self.answer_head):
+            raise ValueError(f"answer_views must differ, and need answer_head 1, got {', '.join(self.answer_views)}")
         if self.interpolation and not (self.answer_head and self.token_features == "fourier"):
             raise ValueError("interpolation 1 needs answer_head 1 and token_features fourier")
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What is predicted of tokens (B, T): the distance at a question's point, and the log of its Laplace scale."""
+    """What is predicted of tokens (B, T, V): the distance at a question's point as each of V views answers it, and the
+    log of its Laplace scale."""
 
     distance: Tensor
     log_scale: Tensor
@@ -99,7 +108,7 @@ class QueryNepa(nn.Module):
         if architecture.final_norm:
             self.norm = nn.LayerNorm(d_model)
         if architecture.answer_head:
-            self.answer_head = nn.Linear(d_model, 2)
+            self.answer_head = nn.Linear(d_model, 2 * self.heads)
             nn.init.zeros_(self.answer_head.weight)
             nn.init.zeros_(self.answer_head.bias)
         if self.pos_emb is not None:
@@ -116,6 +125,11 @@ class QueryNepa(nn.Module):
     def max_len(self) -> int | None:
         """The longest sequence that the position embedding covers; None without one."""
         return None if self.pos_emb is None else self.pos_emb.shape[1]
+
+    @property
+    def heads(self) -> int:
+        """V, the number of views whose distances are predicted."""
+        return max(1, len(self.architecture.answer_views))
 
     @property
     def asks_blind(self) -> bool:
@@ -211,16 +225,19 @@ class QueryNepa(nn.Module):
         if not architecture.answer_head:
             return h
         with torch.autocast(h.device.type, enabled=False):  # distances need more than 8 bits
-            distance = nn.functional.linear(h.float(), self.answer_head.weight[:1], self.answer_head.bias[:1])[..., 0]
+            count = self.heads
+            distance = nn.functional.linear(h.float(), self.answer_head.weight[:count], self.answer_head.bias[:count])
         if known is not None:
-            distance = distance + _of(known.guess, wanted)
-        first = torch.where(_of(types, wanted) == TokenType.Q_POINT, distance, h[..., 0].float())
-        return torch.cat([first[..., None], h[..., 1:].float()], -1)
+            distance = distance + _of(known.guess, wanted)[..., None]
+        asked = (_of(types, wanted) == TokenType.Q_POINT)[..., None]
+        first = torch.where(asked, distance, h[..., :count].float())
+        return torch.cat([first, h[..., count:].float()], -1)
 
     def answers(self, h: Tensor) -> Answers:
         """What is predicted at point questions, from their states (B, T, D)."""
-        log_scale = nn.functional.linear(h, self.answer_head.weight[1:], self.answer_head.bias[1:])[..., 0]
-        return Answers(h[..., 0], log_scale.float())
+        count = self.heads
+        log_scale = nn.functional.linear(h, self.answer_head.weight[count:], self.answer_head.bias[count:])
+        return Answers(h[..., :count], log_scale.float())
 
     def forward(
         self,

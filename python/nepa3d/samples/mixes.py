@@ -58,6 +58,8 @@ def load_mix(path: str | Path) -> Mix:
     Raises ``ValueError`` naming the file and the key on anything unknown, missing or of the wrong kind.
     """
     source = find_config(path)
+    if not source.is_file():
+        raise ValueError(f"{source}: there is no such file, here or in the installed package")
     try:
         content = yaml.safe_load(source.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -20,6 +20,7 @@ from nepa3d.models.checkpoint import Checkpoint, ModelFlags, load_optimizer, loa
 from nepa3d.models.query_nepa import ArchitectureFlags, QueryNepa
 from nepa3d.samples.dataset import SampleSettings
 from nepa3d.samples.flag_groups import VoxelFlags
+from nepa3d.train.augment import AugmentFlags
 from nepa3d.train.corpus import Corpus, CorpusFlags, SampleFlags, open_corpus
 from nepa3d.train.distributed import ProcessGroup, process_group
 from nepa3d.train.loop import Loop, LoopFlags, OutputFlags, Run, first_batch, stop_on_request, train
@@ -59,6 +60,7 @@ class Config:
     architecture: ArchitectureFlags = field(default_factory=ArchitectureFlags)
     loss: LossFlags = field(default_factory=LossFlags)
     query: QueryFlags = field(default_factory=QueryFlags)
+    augment: AugmentFlags = field(default_factory=AugmentFlags)
     dual_mask: DualMaskFlags = field(default_factory=DualMaskFlags)
     loop: LoopFlags = field(default_factory=LoopFlags)
     learning_rate: LearningRateFlags = field(default_factory=LearningRateFlags)
@@ -90,7 +92,7 @@ def pretrain(config: Config, process_group: ProcessGroup) -> Path:
         remove_temporaries(folder)
     samples = len(corpus.epoch(0))
     total_steps = config.loop.steps_per_epoch(samples) * epochs
-    run = start(config, process_group, len(corpus.parts), total_steps)
+    run = start(config, process_group, len(corpus.parts), total_steps, [part.backend for part in corpus.parts])
     if process_group.leads:
         keep_steps(folder, run.step)
         _announce(run, corpus)
@@ -115,8 +117,8 @@ def pretrain(config: Config, process_group: ProcessGroup) -> Path:
     return folder / f"ckpt_ep{epochs - 1:03d}.pt"
 
 
-def start(config: Config, process_group: ProcessGroup, parts: int, total_steps: int) -> Run:
-    """A fresh run of ``total_steps`` on a corpus of ``parts``, or the one of the checkpoint to resume from."""
+def start(config: Config, process_group: ProcessGroup, parts: int, total_steps: int, views: Sequence[str] = ()) -> Run:
+    """A fresh run of ``total_steps`` on a corpus of ``parts``, seen as ``views``, or the checkpoint to resume."""
     args = flags.spellings(config)
     torch.manual_seed(config.seed)
     model = model_for(args).to(process_group.device).train()
@@ -126,6 +128,7 @@ def start(config: Config, process_group: ProcessGroup, parts: int, total_steps: 
     trainer = Trainer(
         loss=config.loss,
         query=config.query,
+        augment=config.augment,
         flags=config.step,
         seed=config.seed,
         n_point=config.samples.n_point,
@@ -137,6 +140,7 @@ def start(config: Config, process_group: ProcessGroup, parts: int, total_steps: 
         precision=PRECISIONS[amp],
         scaler=torch.amp.GradScaler(process_group.device.type) if amp == "fp16" else None,
         parts=parts,
+        views=views,
     )
     trainer.objective.require(trainer)
     mask = config.dual_mask if OBJECTIVES[config.loss.objective].predicts_next else None

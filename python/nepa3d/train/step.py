@@ -16,6 +16,7 @@ from nepa3d.models.causal_transformer import Mask
 from nepa3d.models.query_nepa import QueryNepa
 from nepa3d.ops.attention import DualMask
 from nepa3d.samples.schema import N_TYPES_QA, TokenType
+from nepa3d.train.augment import AugmentFlags
 from nepa3d.train.corpus import Batch
 from nepa3d.train.diagnostics import Diagnosis, diagnose
 from nepa3d.train.distributed import ProcessGroup
@@ -96,6 +97,7 @@ class Trainer:
 
     loss: LossFlags
     query: QueryFlags
+    augment: AugmentFlags
     flags: StepFlags
     seed: int
     n_point: int  # of a sample
@@ -107,6 +109,14 @@ class Trainer:
     precision: torch.dtype | None
     scaler: torch.amp.GradScaler | None
     parts: int  # components of the corpus
+    views: Sequence[str] = ()  # of each of them, where known
+
+    @property
+    def heads(self) -> Tensor:
+        """Which of the model's answer heads each part of the corpus is answered by."""
+        known = self.model.architecture.answer_views
+        numbers = [known.index(view) for view in self.views] if known else [0] * self.parts
+        return torch.tensor(numbers, device=self.process_group.device)
 
     @property
     def objective(self) -> Objective:

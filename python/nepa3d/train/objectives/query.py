@@ -20,12 +20,16 @@ from torch import Tensor
 
 from nepa3d.models.query_nepa import Answers
 from nepa3d.samples.schema import POINT_DISTANCE, TokenType
+from nepa3d.train.augment import AugmentFlags, placed, unsettled
 from nepa3d.train.corpus import Batch
 from nepa3d.train.objectives.objective import Tallied, Term
 
 if TYPE_CHECKING:
     from nepa3d.models.causal_transformer import Mask
     from nepa3d.train.step import Trainer
+
+
+NO_AUGMENTATION = AugmentFlags()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +99,11 @@ class QueryObjective:
         return 2 if self.aligns else 1
 
     def require(self, trainer: Trainer) -> None:
-        """``ValueError`` where the model has no answer head, or a batch is cut although its draws are compared."""
-        name = trainer.loss.objective
+        """``ValueError`` where the model does not predict the answers, or a batch is cut whose draws are compared."""
+        name, views = trainer.loss.objective, trainer.model.architecture.answer_views
+        for view in trainer.views if views else ():
+            if view not in views:
+                raise ValueError(f"answer_views must hold the views of the corpus, {view} is not in {', '.join(views)}")
         if not trainer.model.architecture.answer_head:
             raise ValueError(f"objective {name} needs answer_head 1 (see nepa3d/configs/query.yaml)")
         if trainer.qa and trainer.model.architecture.prefix_attention:
@@ -123,7 +130,7 @@ class QueryObjective:
         device, size = trainer.process_group.device, max(1, math.ceil(len(batch.types) / trainer.flags.accumulate))
         sizes = part_sizes(trainer.query, trainer.n_point, (trainer.seed, number))
         return [
-            _moved(arrange(batch, rows, *sizes, (trainer.seed, number)), device)
+            _moved(arrange(batch, rows, *sizes, (trainer.seed, number), trainer.augment), device)
             for rows in torch.arange(len(batch.types)).split(size)
             if len(rows)
         ]
@@ -140,7 +147,9 @@ class QueryObjective:
         """Errors of both kinds of questions (B, Q) and (B, C), and of every sample of the whole batch."""
         _, _, h = trainer.forward(micro.features, micro.types, attention_mask, None, None)
         asked = torch.cat([micro.blind, micro.causal])
-        predicted = trainer.model.answers(h[:, asked])
+        everything = trainer.model.answers(h[:, asked])
+        rows, heads = torch.arange(len(h), device=h.device), trainer.heads[micro.parts]
+        predicted = Answers(everything.distance[rows, :, heads], everything.log_scale[rows, :, heads])
         errors = answer_errors(predicted, micro.distance, trainer.query.answer_loss)
         found = []
         if self.answers:
@@ -159,7 +168,8 @@ class QueryObjective:
 
 
 def answer_errors(predicted: Answers, distance: Tensor, loss: Literal["l1", "laplace"]) -> Tensor:
-    """Errors (B, n) of predicted distances: absolute, or minus the logarithm of a Laplace density, up to a constant."""
+    """Errors (B, n) of distances predicted for one view: absolute, or minus the logarithm of a Laplace density, up to a
+    constant."""
     apart = (predicted.distance - distance).abs()
     if loss == "l1":
         return apart
@@ -191,20 +201,28 @@ def part_sizes(flags: QueryFlags, n_point: int, seeds: Sequence[int]) -> tuple[i
     return context, min(flags.blind or n_point, n_point - context)
 
 
-def arrange(batch: Batch, rows: Tensor, context: int, n_blind: int, seeds: Sequence[int]) -> QueryBatch:
+def arrange(
+    batch: Batch,
+    rows: Tensor,
+    context: int,
+    n_blind: int,
+    seeds: Sequence[int],
+    augment: AugmentFlags = NO_AUGMENTATION,
+) -> QueryBatch:
     """The samples ``rows`` (n,) with ``context`` of their point questions, and ``n_blind`` others moved behind the end,
     unanswered.
 
     Which they are is a function of ``seeds`` and of the sample's place in the whole batch. ``ValueError`` on samples of
     different types.
     """
-    types, features = batch.types[rows], batch.features[rows]
+    types, first = batch.types[rows], batch.first + int(rows[0])
+    features = placed(batch.features[rows], augment, seeds, first)
     if not (types == types[:1]).all():
         raise ValueError("the samples of a batch must have the same types of tokens: drop_ray_prob must be 0 or 1")
     kinds = types[0]
     qa = bool((kinds == TokenType.Q_POINT).any())
     questions = (kinds == (TokenType.Q_POINT if qa else TokenType.POINT)).nonzero()[:, 0]
-    chosen = torch.from_numpy(_parted(len(rows), len(questions), context, n_blind, seeds, batch.first + int(rows[0])))
+    chosen = torch.from_numpy(_parted(len(rows), len(questions), context, n_blind, seeds, first))
     answered, unanswered = questions[chosen[:, :context]], questions[chosen[:, context:]]
     if qa:
         answered = torch.stack([answered, answered + 1], -1).flatten(1)
@@ -224,11 +242,11 @@ def arrange(batch: Batch, rows: Tensor, context: int, n_blind: int, seeds: Seque
     tokens[asked] = TokenType.Q_POINT
     eos = (tokens == TokenType.EOS).nonzero()[:, 0].tolist()
     return QueryBatch(
-        features=arranged,
+        features=unsettled(arranged, tokens, augment, seeds, first),
         types=tokens.expand(len(rows), -1),
         parts=batch.parts[rows],
         shapes=batch.shapes[rows],
-        first=batch.first + int(rows[0]),
+        first=first,
         samples=batch.samples,
         blind=asked,
         causal=causal,

@@ -1,0 +1,85 @@
+"""Changes of samples that make a model robust: its answers are off, its shape is turned or scaled.
+
+Each sample's are a function of the seeds and of its place in the batch. Letters: B samples, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nepa3d.models.token_features import is_any
+from nepa3d.samples.schema import POINT_DISTANCE, RAY_DIRECTION, RAY_NORMAL, RAY_ORIGIN, RAY_T, XYZ, TokenType
+
+OFTEN = 0.8  # of the samples whose answers are off
+_STREAM = 7_001  # apart from other draws of the same seeds
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentFlags:
+    """Augmentation of the samples of answer, align and query."""
+
+    answer_shift: float = 0.0
+    """Most that is added to, or taken from, all answers of a sample's context, in four samples of five. Views of one
+    shape differ by such an offset; what is predicted stays the view's own."""
+    answer_noise: float = 0.0
+    """Largest standard deviation of the offset of the points whose distances the context answers, in four samples of
+    five."""
+    turn: float = 0.0
+    """Probability that a sample is turned about the vertical (y) by a random angle."""
+    scale_min: float = 1.0
+    """Least factor by which a sample is scaled; the most is 1."""
+
+    def __post_init__(self) -> None:
+        for name in ("answer_shift", "answer_noise"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if not 0 <= self.turn <= 1:
+            raise ValueError(f"turn must lie in [0, 1], got {self.turn}")
+        if not 0 < self.scale_min <= 1:
+            raise ValueError(f"scale_min must lie in (0, 1], got {self.scale_min}")
+
+
+def placed(features: Tensor, flags: AugmentFlags, seeds: Sequence[int], first: int) -> Tensor:
+    """Features (B, T, 15) turned and scaled about the origin, answers and all; ``first`` is the first one's number."""
+    if not flags.turn and flags.scale_min == 1:
+        return features
+    turned = features.clone()
+    for row, sample in enumerate(turned):
+        rng = np.random.default_rng([*seeds, first + row, _STREAM])
+        angle = rng.uniform(0, 2 * np.pi) if rng.random() < flags.turn else 0.0
+        scale = float(rng.uniform(flags.scale_min, 1))
+        matrix = torch.from_numpy(about_the_vertical(angle)).float().T
+        for columns, factor in ((XYZ, scale), (RAY_ORIGIN, scale), (RAY_DIRECTION, 1.0), (RAY_NORMAL, 1.0)):
+            sample[:, columns] = sample[:, columns] @ matrix * factor
+        sample[:, [POINT_DISTANCE, RAY_T]] *= scale
+    return turned
+
+
+def about_the_vertical(angle: float) -> np.ndarray:
+    """The rotation (3, 3) by ``angle``, in radians, about y, which is up in ShapeNet and in the scans."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+
+
+def unsettled(features: Tensor, types: Tensor, flags: AugmentFlags, seeds: Sequence[int], first: int) -> Tensor:
+    """Features (B, T, 15) of sequences of types (T,) with answered distances off; ``first`` is the first one's number.
+
+    A distance d to points that are off by a Gaussian of standard deviation s is about sqrt(d^2 - s^2 ln U), U uniform.
+    """
+    if not flags.answer_shift and not flags.answer_noise:
+        return features
+    answers = is_any(types, (TokenType.POINT, TokenType.A_POINT)).nonzero()[:, 0]
+    off = features.clone()
+    for row, sample in enumerate(off):
+        rng = np.random.default_rng([*seeds, first + row, _STREAM + 1])
+        uniform = torch.from_numpy(rng.uniform(1e-6, 1, len(answers))).float()
+        deviation = rng.uniform(0, flags.answer_noise) * (rng.random() < OFTEN)
+        shift = rng.uniform(-flags.answer_shift, flags.answer_shift) * (rng.random() < OFTEN)
+        distance = (sample[answers, POINT_DISTANCE] ** 2 - deviation**2 * uniform.log()).sqrt()
+        sample[answers, POINT_DISTANCE] = (distance + shift).clamp(min=0)
+    return off
