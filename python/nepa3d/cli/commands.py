@@ -26,6 +26,7 @@ COMMANDS = {
         "show which jobs of M1 are finished and which are running",
     ),
     "ucpr": ("nepa3d.analysis.retrieval_ucpr", "evaluate cross-view retrieval (UCPR)"),
+    "scan-retrieval": ("nepa3d.analysis.scan_retrieval", "find meshes by single-view scans of them"),
     "cpac": ("nepa3d.analysis.completion_cpac_udf", "evaluate completion of the distance field (CPAC-UDF)"),
     "probe-cls": ("nepa3d.analysis.classification_probes", "evaluate classifiers on frozen features"),
     "evaluate": ("nepa3d.experiments.evaluate", "run all probes and controls for several checkpoints"),

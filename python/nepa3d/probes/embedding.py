@@ -135,6 +135,15 @@ def embed(
     return Embedded(np.empty((len(shapes), 0)) if vectors is None else normalize(vectors), plain)
 
 
+def embed_samples(
+    probe: Probe, features: NDArray[np.float32], types: NDArray[np.int64], settings: EmbeddingSettings
+) -> Array:
+    """Unit vectors (N, D) of one sample each: features (N, T, 15), which are not modified, and types (N, T)."""
+    chunks = [slice(begin, begin + settings.batch) for begin in range(0, len(types), settings.batch)]
+    pooled = [_pooled(probe, features[chunk].copy(), types[chunk], settings) for chunk in chunks]
+    return normalize(np.concatenate(pooled))
+
+
 def in_memory(shapes: Sequence[ShapeLike]) -> list[ShapeLike]:
     """The shapes with meshes read and sampled once; cache files stay files."""
     return [shape_name(shape) if is_cache(shape) else as_shape(shape) for shape in shapes]

@@ -34,17 +34,27 @@ def interval(values: Array, figure: Callable[[Array], Array] = lambda means: mea
     return float(low), float(high)
 
 
+def grouped_interval(values: Array, groups: Sequence[int | str]) -> tuple[float, float]:
+    """The middle 95 % of the mean of ``values`` (n,) over resamples of the groups: what is of one is drawn together."""
+    return interval(_sums(values, groups), _ratio)
+
+
 def paired_difference(a: Array, b: Array, groups: Sequence[int | str] | None = None) -> dict[str, float]:
     """Mean of b - a (n,), its interval, and the part of the resamples in which it has the other sign or none.
 
     What is of one group is drawn together; without ``groups`` each value is on its own.
     """
-    numbers = np.arange(len(a)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    sums = np.stack([np.bincount(numbers, b - a), np.bincount(numbers)], axis=1).astype(np.float64)
+    sums = _sums(b - a, groups)
     means = _ratio(resampled_means(sums))
     low, high = interval(sums, _ratio)
     mean = float((b - a).mean())
     return {"difference": mean, "low": low, "high": high, "other_sign": float((means * np.sign(mean) <= 0).mean())}
+
+
+def _sums(values: Array, groups: Sequence[int | str] | None) -> Array:
+    """The sum and the number of the values of each group, (g, 2)."""
+    numbers = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    return np.stack([np.bincount(numbers, values), np.bincount(numbers)], axis=1).astype(np.float64)
 
 
 def _ratio(means: Array) -> Array:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from nepa3d.corpora.scanner import turn
 from nepa3d.execution.progress_bar import progress_bar
 
 Floats = NDArray[np.floating]
@@ -31,24 +32,50 @@ def violations(
 ) -> NDArray[np.float64]:
     """``violation`` (N, M) of every query and gallery item, each given by its points (n, 3) and distances (n,).
 
-    Items of as many points are compared with a query at once. Cost: N M n m.
+    Computed in float32, pair by pair, so that what a pair needs stays in the processor's cache. Cost: N M n m.
     """
     found = np.empty((len(queries), len(gallery)))
-    by_size: dict[int, list[int]] = {}
-    for place, (points, _) in enumerate(gallery):
-        by_size.setdefault(len(points), []).append(place)
-    stacked = [
-        (places, np.stack([gallery[place][0] for place in places]), np.stack([gallery[place][1] for place in places]))
-        for places in by_size.values()
-    ]
+    items = [(points.astype(np.float32), distances.astype(np.float32)) for points, distances in gallery]
     for row, (points, distances) in enumerate(
         progress_bar(queries, desc="plain answers", unit="query", disable=not progress)
     ):
-        own = points.astype(np.float64)
-        for places, others, other_distances in stacked:
-            products = own @ others.transpose(0, 2, 1)
-            squared = (own**2).sum(1)[:, None] + (others.astype(np.float64) ** 2).sum(2)[:, None] - 2 * products
-            apart = np.sqrt(np.maximum(squared, 0))
-            excess = np.abs(distances[:, None] - other_distances[:, None]) - apart
-            found[row, places] = np.maximum(excess, 0).mean((1, 2))
+        own, told = points.astype(np.float32), distances.astype(np.float32)[:, None]
+        for place, (others, other_distances) in enumerate(items):
+            apart = _apart(own, others)
+            excess = np.subtract(told, other_distances)
+            np.abs(excess, out=excess)
+            excess -= apart
+            found[row, place] = np.maximum(excess, 0, out=excess).mean(dtype=np.float64)
+    return found
+
+
+def least_violations(
+    queries: Sequence[tuple[Floats, Floats]],
+    gallery: Sequence[tuple[Floats, Floats]],
+    headings: int,
+    *,
+    progress: bool = False,
+) -> NDArray[np.float64]:
+    """The least ``violations`` (N, M) over a whole turn of each query about y in steps of 2 pi / ``headings``.
+
+    Cost: that of ``violations`` times ``headings``.
+    """
+    if headings < 1:
+        raise ValueError(f"headings must be at least 1, got {headings}")
+    found = np.full((len(queries), len(gallery)), np.inf)
+    for angle in np.arange(headings) * (2 * np.pi / headings):
+        facing = [(turn(np.asarray(points, np.float32), angle), distances) for points, distances in queries]
+        found = np.minimum(found, violations(facing, gallery, progress=progress))
+    return found
+
+
+def _apart(points: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Distances (n, m), by differences: the quicker product form loses near points to rounding."""
+    squared = np.subtract(points[:, :1], others[:, 0])
+    squared *= squared
+    for axis in (1, 2):
+        along = np.subtract(points[:, axis : axis + 1], others[:, axis])
+        along *= along
+        squared += along
+    found: NDArray[np.float32] = np.sqrt(squared, out=squared)
     return found

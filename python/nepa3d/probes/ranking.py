@@ -3,7 +3,8 @@
 A strict "how many are better" rank gives a gallery whose items are all alike a perfect score. Here the items
 tied with the true one share its place: every figure is the expectation over a uniformly random order of the
 tied block, so a collapsed gallery scores what a random order would. Without ties the figures are the usual.
-Letters: Q queries, N gallery items, D width.
+Letters: Q queries, N gallery items, D width. ``truth`` (Q,) holds the number of each query's true item; without it,
+query i belongs to gallery item i, and Q must be N.
 """
 
 from __future__ import annotations
@@ -45,28 +46,38 @@ class Ranks:
 def rank_true_items(
     queries: NDArray[np.floating],
     gallery: NDArray[np.floating],
+    truth: NDArray[np.int64] | None = None,
     *,
     chunk: int = 256,
     tie_distance: float = TIE_DISTANCE,
 ) -> Ranks:
-    """Rank by cosine, ``chunk`` queries at a time; query i belongs to gallery item i. Both are (N, D).
+    """Rank the gallery (N, D) by cosine to each of the queries (Q, D), ``chunk`` queries at a time.
 
     An item ties with the true one when they are ``tie_distance`` apart or less, or their cosines are equal.
     """
-    _check(queries, gallery, chunk)
+    truth = _check(queries, gallery, chunk, truth)
     queries, gallery = normalize(queries), normalize(gallery)
     n = len(queries)
     better, tied = np.empty(n, np.int64), np.empty(n, np.int64)
     for begin in range(0, n, chunk):
         rows = np.arange(begin, min(begin + chunk, n))
         cosine = queries[rows] @ gallery.T
-        own = cosine[np.arange(len(rows)), rows][:, None]
-        apart = 2.0 - 2.0 * (gallery[rows] @ gallery.T)  # squared distance of unit vectors
+        own = cosine[np.arange(len(rows)), truth[rows]][:, None]
+        apart = 2.0 - 2.0 * (gallery[truth[rows]] @ gallery.T)  # squared distance of unit vectors
         alike = (apart <= tie_distance**2) | (cosine == own)
-        alike[np.arange(len(rows)), rows] = True
+        alike[np.arange(len(rows)), truth[rows]] = True
         better[rows] = ((cosine > own) & ~alike).sum(1)
         tied[rows] = alike.sum(1) - 1
-    return Ranks(better, tied, n)
+    return Ranks(better, tied, len(gallery))
+
+
+def rank_scores(scores: NDArray[np.floating], truth: NDArray[np.int64] | None = None) -> Ranks:
+    """Rank the gallery by scores (Q, N), the highest first. Items of exactly the true one's score tie with it."""
+    if scores.ndim != 2 or scores.size == 0 or not np.isfinite(scores).all():
+        raise ValueError(f"scores must be finite and have shape (Q, N), Q and N at least 1, got {scores.shape}")
+    truth = _true_items(len(scores), scores.shape[1], truth)
+    own = scores[np.arange(len(scores)), truth][:, None]
+    return Ranks((scores > own).sum(1), (scores == own).sum(1) - 1, scores.shape[1])
 
 
 def rank_strictly(queries: NDArray[np.floating], gallery: NDArray[np.floating], *, chunk: int = 256) -> Ranks:
@@ -89,11 +100,11 @@ def rank_strictly(queries: NDArray[np.floating], gallery: NDArray[np.floating], 
 def best_items(
     queries: NDArray[np.floating], gallery: NDArray[np.floating], count: int, *, chunk: int = 256
 ) -> NDArray[np.int64]:
-    """Numbers (N, min(count, N)) of each query's most alike gallery items, best first, of equals the first."""
-    _check(queries, gallery, chunk)
+    """Numbers (Q, min(count, N)) of each query's most alike gallery items, best first, of equals the first."""
+    _check(queries, gallery, chunk, np.zeros(len(queries), np.int64))
     queries, gallery = normalize(queries), normalize(gallery)
     n = len(queries)
-    best = np.empty((n, min(count, n)), np.int64)
+    best = np.empty((n, min(count, len(gallery))), np.int64)
     for begin in range(0, n, chunk):
         cosine = queries[begin : begin + chunk] @ gallery.T
         best[begin : begin + chunk] = np.argsort(-cosine, axis=1, kind="stable")[:, :count]
@@ -111,16 +122,34 @@ def plane(vectors: NDArray[np.floating]) -> Array:
     return found
 
 
-def _check(queries: NDArray[np.floating], gallery: NDArray[np.floating], chunk: int) -> None:
-    if queries.shape != gallery.shape or queries.ndim != 2 or len(queries) == 0:
+def _check(
+    queries: NDArray[np.floating], gallery: NDArray[np.floating], chunk: int, truth: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """The number (Q,) of each query's true item."""
+    if truth is None and (queries.shape != gallery.shape or queries.ndim != 2 or len(queries) == 0):
         raise ValueError(
             f"queries and gallery must have one shape (N, D), N >= 1, got {queries.shape}, {gallery.shape}"
+        )
+    if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1] or len(queries) == 0:
+        raise ValueError(
+            f"queries and gallery must have shapes (Q, D) and (N, D), Q >= 1, got {queries.shape}, {gallery.shape}"
         )
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}")
     for name, vectors in (("queries", queries), ("gallery", gallery)):
         if not np.isfinite(vectors).all():
             raise ValueError(f"{name} must be finite, row {_first_bad_row(vectors)} is not")
+    return _true_items(len(queries), len(gallery), truth)
+
+
+def _true_items(n_queries: int, n_items: int, truth: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    if truth is None:
+        if n_queries != n_items:
+            raise ValueError(f"truth: must be given where {n_queries} queries stand before {n_items} gallery items")
+        return np.arange(n_queries)
+    if truth.shape != (n_queries,) or not ((truth >= 0) & (truth < n_items)).all():
+        raise ValueError(f"truth must hold a number below {n_items} for each of {n_queries} queries, got {truth}")
+    return truth
 
 
 def per_query(ranks: Ranks, ks: Sequence[int] = (1, 5, 10)) -> dict[str, Array]:

@@ -10,10 +10,12 @@ from nepa3d.probes.completion import COMPLETION
 from nepa3d.probes.kind import ProbeKind
 from nepa3d.probes.result import Json, Result
 from nepa3d.probes.retrieval import RETRIEVAL
+from nepa3d.probes.scan_retrieval import SCAN_RETRIEVAL
 from nepa3d.probes.surfaces import SURFACES
 
 PROBES: dict[str, ProbeKind] = {
     "ucpr": RETRIEVAL,
+    "scan_retrieval": SCAN_RETRIEVAL,
     "cpac_udf": COMPLETION,
     "surfaces": SURFACES,
     "classification": CLASSIFICATION,
