@@ -19,9 +19,11 @@ from nepa3d.execution.files import require_writable
 
 PAIR = ("--query_backend", "pointcloud", "--gallery_backend", "udfgrid")
 PROBE = ("--cache_root", "unpaired", "--ckpt", "nepa_v1.pt")
+SEARCH = ("--query_root", "cache", "--gallery_root", "cache", "--turn_queries", "1")
 FEW = ("--n_context", "16", "--n_query", "16")
 WRITERS = {  # the flag that names a file, and flags of a run that would work
     "ucpr": ("out_json", *PROBE, *PAIR),
+    "scan-retrieval": ("out_json", *PROBE[2:], *SEARCH),
     "cpac": ("out_json", *PROBE, *FEW),
     "probe-cls": ("out_json", "--cache_root", "cache", "--ckpt", "nepa_v1.pt"),
     "compare": ("out_json", "--first", "first.json", "--second", "first.json"),
@@ -30,6 +32,7 @@ WRITERS = {  # the flag that names a file, and flags of a run that would work
     "view": ("out_png", "cache/test/kitchen"),
     "report": ("out_html", "."),
     "verify": ("list_file", "cache"),
+    "near-duplicates": ("list_file", *PROBE[:1], "cache"),
 }
 
 

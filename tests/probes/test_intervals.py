@@ -13,7 +13,7 @@ from nepa3d import cli
 from nepa3d.analysis import classification_probes, compare, completion_cpac_udf, retrieval_ucpr
 from nepa3d.probes.classifiers import SETTINGS
 from nepa3d.probes.distance_errors import ERROR_FIGURES, DistanceErrors, error_metrics
-from nepa3d.probes.intervals import interval, paired_difference, resampled_means
+from nepa3d.probes.intervals import grouped_interval, interval, paired_difference, resampled_means
 from nepa3d.probes.result import Result
 from nepa3d.report.compare import compare as compare_results
 
@@ -26,6 +26,15 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_law() -> None:
     error = values.std() / 20
     assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.15 * error)
     assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.15 * error)
+
+
+def test_values_of_a_group_are_drawn_together() -> None:
+    """Each value four times over is no more known than once; on its own it would seem so."""
+    values = np.random.default_rng(2).normal(size=60)
+    low, high = grouped_interval(np.repeat(values, 4), list(np.repeat(np.arange(60), 4)))
+    assert (low, high) == pytest.approx(interval(values[:, None]))
+    alone = grouped_interval(np.repeat(values, 4), list(range(240)))
+    assert alone[1] - alone[0] < 0.7 * (high - low)
 
 
 def test_resamples_do_not_depend_on_the_block() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nepa3d.probes.lipschitz import violation, violations
+from nepa3d.corpora.scanner import turn
+from nepa3d.probes.lipschitz import least_violations, violation, violations
 
 
 def test_by_hand() -> None:
@@ -28,3 +29,21 @@ def test_all_pairs_are_as_one_by_one_and_find_the_shape() -> None:
     np.testing.assert_allclose(found, one_by_one, atol=1e-7)
     assert found.argmin(1).tolist() == [0, 1, 2, 3, 4]
     assert np.diag(found).max() < 1e-6
+
+
+def test_the_best_heading_undoes_a_turn_of_its_step() -> None:
+    """Shapes off the axis, turned by a third: their answers contradict, but not at three headings."""
+
+    def off_axis(place: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        points = np.random.default_rng(seed).uniform(-1, 1, (40, 3)).astype(np.float32)
+        return points, np.linalg.norm(points - np.float32([0.6, place, 0.3]), axis=1).astype(np.float32)
+
+    queries = [(turn(points, 2 * np.pi / 3), distances) for points, distances in (off_axis(0, 1), off_axis(0.8, 2))]
+    gallery = [off_axis(0, 3), off_axis(0.8, 4)]
+    assert np.diag(violations(queries, gallery)).min() > 0.01
+    found = least_violations(queries, gallery, 3)
+    assert np.diag(found).max() < 1e-6 < found[0, 1]
+    np.testing.assert_array_equal(least_violations(queries, gallery, 1), violations(queries, gallery))
+    assert (found <= violations(queries, gallery)).all()
+    with pytest.raises(ValueError, match="headings must be at least 1, got 0"):
+        least_violations(queries, gallery, 0)

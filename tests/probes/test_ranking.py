@@ -12,6 +12,7 @@ from nepa3d.probes.ranking import (
     chance_metrics,
     normalize,
     plane,
+    rank_scores,
     rank_strictly,
     rank_true_items,
     retrieval_metrics,
@@ -109,6 +110,30 @@ def test_bad_input_is_named() -> None:
         rank_true_items(np.ones((2, 3)), np.ones((3, 3)))
     with pytest.raises(ValueError, match="gallery must be finite, row 1"):
         rank_true_items(np.ones((2, 2)), np.array([[1.0, 1.0], [np.nan, 1.0]]))
+
+
+def test_several_queries_of_an_item() -> None:
+    """Three queries of two of four items, by hand; with a query an item, the same as without ``truth``."""
+    gallery = np.array([[1.0, 0], [0, 1], [-1, 0], [0.6, 0.8]])
+    queries = np.array([[2.0, 0.1], [0, 1], [-1, 0.1]])
+    ranks = rank_true_items(queries, gallery, np.array([0, 3, 0]), chunk=2)
+    assert ranks.better.tolist() == [0, 1, 3] and ranks.tied.tolist() == [0, 0, 0] and ranks.n_items == 4
+    assert best_items(queries, gallery, 2).tolist() == [[0, 3], [1, 3], [2, 1]]
+    scored = rank_scores(normalize(queries) @ normalize(gallery).T, np.array([0, 3, 0]))
+    assert scored.better.tolist() == [0, 1, 3]
+    plain, given = (rank_true_items(gallery[::-1], gallery, truth) for truth in (None, np.arange(4)))
+    assert (plain.better == given.better).all()
+    with pytest.raises(ValueError, match=r"truth must hold a number below 4 for each of 3 queries, got \[0 3 4\]"):
+        rank_true_items(queries, gallery, np.array([0, 3, 4]))
+    with pytest.raises(ValueError, match="truth: must be given where 2 queries stand before 3 gallery items"):
+        rank_scores(np.ones((2, 3)))
+
+
+def test_equal_scores_tie() -> None:
+    ranks = rank_scores(np.array([[1.0, 2, 2, 0], [5, 5, 5, 5]]), np.array([1, 0]))
+    assert ranks.better.tolist() == [0, 0] and ranks.tied.tolist() == [1, 3]
+    with pytest.raises(ValueError, match=r"scores must be finite and have shape \(Q, N\)"):
+        rank_scores(np.array([[np.nan, 1.0]]), np.array([0]))
 
 
 def test_best_items_beside_a_full_sort() -> None:

@@ -15,7 +15,7 @@ import pytest
 import trimesh
 
 from nepa3d import cli
-from nepa3d.analysis import classification_probes, completion_cpac_udf, retrieval_ucpr, surfaces
+from nepa3d.analysis import classification_probes, completion_cpac_udf, retrieval_ucpr, scan_retrieval, surfaces
 from nepa3d.models.checkpoint import write_tensors
 from nepa3d.probes.classification import CLASSIFICATION, KINDS
 from nepa3d.probes.completion import COMPLETION
@@ -30,7 +30,8 @@ from nepa3d.report.scenes import read_scenes
 from nepa3d.report.verdicts import Verdict, verdicts
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-SECTIONS = ("data", "pretraining", "retrieval", "completion", "surfaces", "classification", "attention", "rays", "run")
+SECTIONS = ("data", "pretraining", "retrieval", "scan-retrieval", "completion", "surfaces", "classification")
+SECTIONS += ("attention", "rays", "run")
 DIAGNOSIS = {
     "loss": 0.5,
     "cos_next": 0.5,
@@ -58,6 +59,10 @@ def experiment(golden_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
         views = ["--query_backend", "pointcloud_noray", "--gallery_backend", "udfgrid"]
         out = root / "results" / "ucpr_nepa_pc2udf.json"
         assert retrieval_ucpr.main([*common, *views, "--eval_seed_gallery", "9", "--out_json", f"{out}"]) == 0
+        search = ["--query_root", "unpaired", "--query_split", "eval", "--gallery_root", "unpaired"]
+        search += ["--gallery_splits", "eval", "--turn_queries", "1", "--query_backend", "mesh", "--headings", "2"]
+        out = root / "results" / "scan_nepa.json"
+        assert scan_retrieval.main([*search, *common[2:], "--out_json", f"{out}"]) == 0
         out = root / "results" / "cpac_nepa.json"
         assert completion_cpac_udf.main([*common, *sizes, "--out_json", f"{out}"]) == 0
         more = ["--resolution", "12", "--max_shapes", "2", "--out_root", f"{root / 'surfaces' / 'nepa'}"]
@@ -126,7 +131,7 @@ def test_what_is_found(experiment: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert {name: len(of) for name, of in found.results.items()} == dict.fromkeys(PROBES, 1)
     assert {run.shots for run in found.finetunings} == {0, 5}
     commands = {content["command"] for _, content in found.configurations}
-    probes = ("retrieval_ucpr", "completion_cpac_udf", "surfaces", "classification_probes")
+    probes = ("retrieval_ucpr", "scan_retrieval", "completion_cpac_udf", "surfaces", "classification_probes")
     assert commands == {f"nepa3d.analysis.{name}" for name in probes}
     assert f"left out {experiment / 'notes.json'}" in capsys.readouterr().err
 
@@ -295,7 +300,7 @@ def test_the_verdict_on_classes(experiment: Path) -> None:
 def test_the_verdicts_come_first(experiment: Path) -> None:
     text = (experiment / "report.html").read_text()
     found = verdicts(read_experiment((experiment,)))
-    assert [verdict.probe for verdict in found] == ["Retrieval", "Completion", "Classes"]
+    assert [verdict.probe for verdict in found] == ["Retrieval", "Retrieval by scans", "Completion", "Classes"]
     box = html.unescape(text[text.index('class="verdicts"') : text.index("What to distrust")])
     for verdict in found:
         assert verdict.reason in box
@@ -312,6 +317,11 @@ def test_tables_have_their_controls(experiment: Path) -> None:
         "{:.3f} to {:.3f}".format(*result.intervals["mAP"]),
         *(f"{control['mAP']:.3f}" for control in result.controls.values() if control),
     ]
+    (sought,) = tables["scan_retrieval"].rows
+    ((_, scanned),) = found.of("scan_retrieval")
+    assert len(sought) == len(tables["scan_retrieval"].heads)
+    order = ("random_init", "raw_distances", "lipschitz", "lipschitz_headings", "chance")
+    assert sought[9:14] == [f"{scanned.to_json()[name]['r@1']:.3f}" for name in order]
     (completed,) = tables["cpac_udf"].rows
     assert completed[7] == f"{found.of('cpac_udf')[0][1].to_json()['nearest_copy']['mae']:.4f}"
     probed = tables["classification"]
