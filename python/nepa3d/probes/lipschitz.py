@@ -15,6 +15,8 @@ from nepa3d.execution.progress_bar import progress_bar
 
 Floats = NDArray[np.floating]
 
+ROUNDING = 1e-5  # of the float32 product that finds violations; pairs within it are looked at, too
+
 
 def violation(points: Floats, distances: Floats, others: Floats, other_distances: Floats) -> float:
     """Mean of max(0, |d_i - e_j| - |x_i - y_j|) over all pairs of points ``x`` (n, 3) with distances ``d`` (n,) and
@@ -32,20 +34,19 @@ def violations(
 ) -> NDArray[np.float64]:
     """``violation`` (N, M) of every query and gallery item, each given by its points (n, 3) and distances (n,).
 
-    Computed in float32, pair by pair, so that what a pair needs stays in the processor's cache. Cost: N M n m.
+    One matrix product finds the few pairs that violate the bound, |x - y|^2 - (d - e)^2 < 0, and only these are summed
+    exactly, in float32. Cost: N M n m.
     """
     found = np.empty((len(queries), len(gallery)))
-    items = [(points.astype(np.float32), distances.astype(np.float32)) for points, distances in gallery]
-    for row, (points, distances) in enumerate(
-        progress_bar(queries, desc="plain answers", unit="query", disable=not progress)
-    ):
-        own, told = points.astype(np.float32), distances.astype(np.float32)[:, None]
-        for place, (others, other_distances) in enumerate(items):
-            apart = _apart(own, others)
-            excess = np.subtract(told, other_distances)
-            np.abs(excess, out=excess)
-            excess -= apart
-            found[row, place] = np.maximum(excess, 0, out=excess).mean(dtype=np.float64)
+    items = [(_columns(*item), _form(*item)[[0, 1, 2, 3, 5, 4]].copy()) for item in gallery]
+    for row, query in enumerate(progress_bar(queries, desc="plain answers", unit="query", disable=not progress)):
+        own = _columns(*query)
+        form = _form(*query).T * np.float32([-2, -2, -2, 2, 1, 1])
+        for place, (other, other_form) in enumerate(items):
+            i, j = np.divmod(np.flatnonzero(form @ other_form < ROUNDING), len(other))
+            apart = own[i, :3] - other[j, :3]
+            excess = np.abs(own[i, 3] - other[j, 3]) - np.sqrt(np.einsum("ij,ij->i", apart, apart))
+            found[row, place] = np.maximum(excess, 0).sum(dtype=np.float64) / (len(own) * len(other))
     return found
 
 
@@ -69,13 +70,12 @@ def least_violations(
     return found
 
 
-def _apart(points: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Distances (n, m), by differences: the quicker product form loses near points to rounding."""
-    squared = np.subtract(points[:, :1], others[:, 0])
-    squared *= squared
-    for axis in (1, 2):
-        along = np.subtract(points[:, axis : axis + 1], others[:, axis])
-        along *= along
-        squared += along
-    found: NDArray[np.float32] = np.sqrt(squared, out=squared)
-    return found
+def _columns(points: Floats, distances: Floats) -> NDArray[np.float32]:
+    """Points and distances side by side (n, 4)."""
+    return np.column_stack([points, distances]).astype(np.float32)
+
+
+def _form(points: Floats, distances: Floats) -> NDArray[np.float32]:
+    """x, d, 1 and |x|^2 - d^2 as rows (6, n)."""
+    x, d = points.astype(np.float64), distances.astype(np.float64)
+    return np.stack([*x.T, d, np.ones(len(d)), (x**2).sum(1) - d**2]).astype(np.float32)
