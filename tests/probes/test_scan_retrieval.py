@@ -24,6 +24,7 @@ from nepa3d.probes.looks import LookSettings, angle_of, look, turned
 from nepa3d.probes.scan_retrieval import ScanRetrievalSettings, retrieve
 from nepa3d.probes.search import Search, read_names, search_of_caches
 from nepa3d.probes.table import read_result
+from nepa3d.report.compare import compare
 from nepa3d.report.tables import collect
 from nepa3d.samples.dataset import SampleSettings, evaluation_sample
 from nepa3d.samples.schema import RAY_DIRECTION, RAY_HIT, RAY_ORIGIN, RAY_T, XYZ, TokenType
@@ -271,6 +272,11 @@ def test_one_call_is_the_commands(solids: Path, encoder: nepa3d.Encoder, tmp_pat
     assert "best heading of 2" in scan_retrieval.text(written)
     (table,) = collect([f"{out}"])
     assert [row[1] for row in table.rows] == ["`nepa_qa.pt`", *scan_retrieval.CONTROLS.values()]
+    compared = compare(written, replace(written, items={**written.items, "r@1": [1.0] * 6}))
+    assert [one["figure"] for one in compared] == ["r@1", "mAP"] and compared[1]["difference"] == 0
+    assert compared[0]["difference"] == pytest.approx(1 - written.figures["r@1"])
+    with pytest.raises(ValueError, match="different protocols: turn_queries False and True"):
+        compare(written, written.with_settings({"turn_queries": True}))
     content = json.loads(out.read_text())
     for name in ("lipschitz", "lipschitz_headings", "random_init"):
         del content[name]

@@ -300,7 +300,7 @@ def test_the_verdict_on_classes(experiment: Path) -> None:
 def test_the_verdicts_come_first(experiment: Path) -> None:
     text = (experiment / "report.html").read_text()
     found = verdicts(read_experiment((experiment,)))
-    assert [verdict.probe for verdict in found] == ["Retrieval", "Retrieval by scans", "Completion", "Classes"]
+    assert [verdict.probe for verdict in found] == ["Retrieval", "Completion", "Classes", "Retrieval by scans"]
     box = html.unescape(text[text.index('class="verdicts"') : text.index("What to distrust")])
     for verdict in found:
         assert verdict.reason in box

@@ -41,7 +41,7 @@ def violations(
     items = [(_columns(*item), _form(*item)[[0, 1, 2, 3, 5, 4]].copy()) for item in gallery]
     for row, query in enumerate(progress_bar(queries, desc="plain answers", unit="query", disable=not progress)):
         own = _columns(*query)
-        form = _form(*query).T * np.float32([-2, -2, -2, 2, 1, 1])
+        form = _form(*query).T * np.array([-2, -2, -2, 2, 1, 1], np.float32)
         for place, (other, other_form) in enumerate(items):
             i, j = np.divmod(np.flatnonzero(form @ other_form < ROUNDING), len(other))
             apart = own[i, :3] - other[j, :3]

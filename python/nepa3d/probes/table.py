@@ -15,10 +15,10 @@ from nepa3d.probes.surfaces import SURFACES
 
 PROBES: dict[str, ProbeKind] = {
     "ucpr": RETRIEVAL,
-    "scan_retrieval": SCAN_RETRIEVAL,
     "cpac_udf": COMPLETION,
     "surfaces": SURFACES,
     "classification": CLASSIFICATION,
+    "scan_retrieval": SCAN_RETRIEVAL,
 }
 
 
