@@ -13,19 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nepa3d.shapes.gltf_document import (
-    FLOATS,
-    INDICES,
-    POSITIONS,
-    Accessor,
-    Document,
-    Item,
-    OutOfRangeError,
-    TooLargeError,
-    UnsupportedError,
-)
+from nepa3d.shapes.gltf_document import FLOATS, INDICES, POSITIONS, Accessor, Document, Item
 from nepa3d.shapes.gltf_draco import DracoPrimitive, is_draco
 from nepa3d.shapes.gltf_nodes import Nodes, instance_count, instances
+from nepa3d.shapes.reading import OutOfRangeError, TooLargeError, UnsupportedError, merged
 
 __all__ = ["OutOfRangeError", "TooLargeError", "UnsupportedError", "parse_glb"]
 
@@ -50,7 +41,7 @@ def parse_glb(content: bytes, *, max_faces: int) -> tuple[NDArray[np.float64], N
         total = _total_faces(document, shapes)
         if total > max_faces:
             raise TooLargeError(f"{total} triangles, at most {max_faces} are wanted")
-        vertices, faces = _merged(
+        vertices, faces = merged(
             placed for shape, shown_by in shapes.items() for placed in _placed(document, shape, shown_by, nodes.world)
         )
     return vertices, np.ascontiguousarray(faces)
@@ -116,7 +107,7 @@ def _placed(
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
     """The shape's vertices and triangles in world coordinates, at each node."""
     joints = None if shape.skin is None else _joint_matrices(document, shape.skin, world)
-    points, faces = _merged(_part(document, part, shape.weights, joints) for part in _parts(document, shape.mesh))
+    points, faces = merged(_part(document, part, shape.weights, joints) for part in _parts(document, shape.mesh))
     for index in nodes:
         if joints is not None:  # the joints say where it is, the node's transform does not (3.7.3.3)
             mirrored = 2 * int((_sign(joints) < 0).sum()) > len(joints)
@@ -143,19 +134,6 @@ def _moved(
 def _sign(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
     """Of the determinants of transforms (N, 4, 4): below 0 where they mirror (3.7.4)."""
     return np.linalg.slogdet(matrices[:, :3, :3]).sign
-
-
-def _merged(
-    parts: Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]],
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    vertices, triangles, count = [], [], 0
-    for points, faces in parts:
-        vertices.append(points)
-        triangles.append(faces + count if count else faces)
-        count += len(points)
-    if not vertices:
-        return np.zeros((0, 3)), np.zeros((0, 3), np.int64)
-    return (vertices[0], triangles[0]) if len(vertices) == 1 else (np.concatenate(vertices), np.concatenate(triangles))
 
 
 @dataclass

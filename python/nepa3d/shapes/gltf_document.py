@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from nepa3d.shapes.reading import OutOfRangeError, TooLargeError, UnsupportedError
+
 DRACO = "KHR_draco_mesh_compression"
 INSTANCING = "EXT_mesh_gpu_instancing"
 VISIBILITY = "KHR_node_visibility"
@@ -46,18 +48,6 @@ FLOATS = (5126,)
 INDICES = (5121, 5123, 5125)
 POSITIONS = (5120, 5121, 5122, 5123, 5126)  # KHR_mesh_quantization, whether it is named or not
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
-
-
-class UnsupportedError(ValueError):
-    """The file is sound as far as it was read, and holds what is not read."""
-
-
-class TooLargeError(ValueError):
-    """The file holds or declares more than is wanted."""
-
-
-class OutOfRangeError(ValueError):
-    """An index names a vertex or joint that is not there."""
 
 
 def shown(value: object) -> str:

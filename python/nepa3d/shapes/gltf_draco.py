@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nepa3d.shapes.gltf_document import DRACO, INDICES, POSITIONS, Accessor, Document, Item, UnsupportedError, shown
+from nepa3d.shapes.gltf_document import DRACO, INDICES, POSITIONS, Accessor, Document, Item, shown
+from nepa3d.shapes.reading import UnsupportedError
 
 _BOUNDS_TOLERANCE = 1 / 16  # of the largest extent: more than any quantization in use
 

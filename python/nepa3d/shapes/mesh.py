@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from nepa3d import ops
 from nepa3d.execution.errors import BadInputError
-from nepa3d.shapes import glb
+from nepa3d.shapes.glb import parse_glb
+from nepa3d.shapes.reading import OutOfRangeError, TooLargeError, UnsupportedError
+from nepa3d.shapes.vrml import parse_vrml
 
 MAX_FACES = 20_000_000  # of a mesh, unless more are asked for
 MAX_FILE_BYTES = 4 << 30
@@ -82,8 +84,8 @@ class Mesh:
 def read_mesh(path: str | os.PathLike[str], *, max_faces: int = MAX_FACES) -> MeshFile:
     """Vertices (V, 3) float64 and faces (F, 3) of all parts of a mesh file, merged, as they stand in it.
 
-    OBJ, OFF, PLY, STL and GLB are read; no other file is opened. A GLB of more than ``max_faces`` triangles is refused
-    before they are made, as a few bytes can place a part many times. Raises ``BadShapeError``.
+    OBJ, OFF, PLY, STL, GLB and VRML 2.0 (``.wrl``) are read; no other file is opened. A GLB or VRML file of more than
+    ``max_faces`` triangles is refused before they are made, as a few bytes can place a part many times. Raises ``BadShapeError``.
     """
     path = Path(path)
     if not path.is_file():
@@ -107,11 +109,11 @@ def read_mesh(path: str | os.PathLike[str], *, max_faces: int = MAX_FACES) -> Me
 
 def _reason(error: ValueError) -> Reason:
     """The kind of a reader's error: by its type, or, of the compiled readers, by the words their contract names."""
-    if isinstance(error, glb.UnsupportedError) or "not supported" in str(error):
+    if isinstance(error, UnsupportedError) or "not supported" in str(error):
         return Reason.UNSUPPORTED
-    if isinstance(error, glb.TooLargeError):
+    if isinstance(error, TooLargeError):
         return Reason.TOO_LARGE
-    if isinstance(error, glb.OutOfRangeError) or "is out of range" in str(error):
+    if isinstance(error, OutOfRangeError) or "is out of range" in str(error):
         return Reason.INDEX_OUT_OF_RANGE
     return Reason.UNREADABLE
 
@@ -206,7 +208,11 @@ def _read_stl(content: bytes, max_faces: int) -> MeshFile:
 
 
 def _read_glb(content: bytes, max_faces: int) -> MeshFile:
-    return MeshFile(*glb.parse_glb(content, max_faces=max_faces), "")
+    return MeshFile(*parse_glb(content, max_faces=max_faces), "")
+
+
+def _read_wrl(content: bytes, max_faces: int) -> MeshFile:
+    return MeshFile(*parse_vrml(as_utf8(content), max_faces=max_faces), "")
 
 
 _UTF16_SOLID = tuple(mark + "solid".encode(name) for mark, name in _MARKS if name.startswith("utf-16"))
@@ -216,4 +222,5 @@ READERS: dict[str, Callable[[bytes, int], MeshFile]] = {
     "ply": _read_ply,
     "stl": _read_stl,
     "glb": _read_glb,
+    "wrl": _read_wrl,
 }
