@@ -5,6 +5,7 @@ from __future__ import annotations
 COMMANDS = {
     "demo": ("nepa3d.experiments.demo", "run the whole pipeline on real meshes"),
     "import-sweethome3d": ("nepa3d.data.import_sweethome3d", "import Sweet Home 3D's furniture as a mesh corpus"),
+    "import-kicad": ("nepa3d.data.import_kicad", "import KiCad's 3D packages as a mesh corpus with a split"),
     "procedural": ("nepa3d.data.procedural", "generate a procedural mesh corpus"),
     "virtual-scanner": ("nepa3d.data.virtual_scanner", "scan meshes with a virtual camera, in ScanObjectNN's layout"),
     "preprocess-meshes": ("nepa3d.data.preprocess_meshes", "preprocess any folder of meshes into a shape cache"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from nepa3d.corpora.folder import folder
+from nepa3d.corpora.listed import listed
 from nepa3d.corpora.mesh_files import Layout
 from nepa3d.corpora.modelnet40 import modelnet40
 from nepa3d.corpora.shapenet import shapenet
 
-LAYOUTS: dict[str, Layout] = {"folder": folder, "shapenet": shapenet, "modelnet40": modelnet40}
+LAYOUTS: dict[str, Layout] = {"folder": folder, "shapenet": shapenet, "modelnet40": modelnet40, "listed": listed}
 
 
 def require_layout(name: str) -> Layout:

@@ -15,6 +15,8 @@ class CorpusMesh(NamedTuple):
     path: Path
     split: str = ""
     """"train" or "test" if the corpus says so; empty: the command divides each class."""
+    object: str = ""
+    """What the shape is a variant of, which must not stand on both sides of a split; empty: of itself."""
 
 
 Layout: TypeAlias = Callable[[Path], Iterable[CorpusMesh]]

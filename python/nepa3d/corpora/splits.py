@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
 
@@ -37,6 +38,40 @@ def mesh_test_split(keys: Sequence[str], test_ratio: float, split_seed: int) -> 
         count = max(round(test_ratio * len(group)), 1 if len(group) >= 10 else 0)
         test += sorted(group, key=rank)[:count]
     return sorted(test)
+
+
+def grouped_test_split(classes: Sequence[str], groups: Sequence[str], test_ratio: float, split_seed: int) -> list[bool]:
+    """Whether each of N shapes, of a class and a group (N,), is of the test split; no group is of both.
+
+    Classes are gone through by name, their groups by md5("<group>:<split_seed>"); a group joins the test split where
+    that brings its class closer to test_ratio of its shapes. A class of which no group would takes its smallest. What
+    an earlier class decided of a group stays. A class of one group is all on one side.
+    """
+    if not 0 < test_ratio < 1:
+        raise ValueError(f"test_ratio must lie between 0 and 1, got {test_ratio}")
+
+    def rank(group: str) -> str:
+        return hashlib.md5(f"{group}:{split_seed}".encode(), usedforsecurity=False).hexdigest()
+
+    counts: dict[str, Counter[str]] = {}
+    for name, group in zip(classes, groups, strict=True):
+        counts.setdefault(name, Counter())[group] += 1
+    in_test: dict[str, bool] = {}
+    for name in sorted(counts):
+        sizes = counts[name]
+        wanted = test_ratio * sizes.total() - sum(size for group, size in sizes.items() if in_test.get(group))
+        undecided = sorted((group for group in sizes if group not in in_test), key=rank)
+        if not undecided:
+            continue
+        taken = []
+        for group in undecided:
+            if sizes[group] < 2 * wanted:
+                taken.append(group)
+                wanted -= sizes[group]
+        if not taken and not any(in_test.get(group) for group in sizes):
+            taken = [min(undecided, key=lambda group: (sizes[group], rank(group)))]
+        in_test.update((group, group in taken) for group in undecided)
+    return [in_test[group] for group in groups]
 
 
 def stratified_validation(paths: Sequence[str], ratio: float, seed: int) -> list[str]:

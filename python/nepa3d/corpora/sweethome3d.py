@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import re
 import shutil
-import subprocess
 import tempfile
 import zipfile
 import zlib
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
+from nepa3d.corpora.debian_package import require_tools, run
 from nepa3d.execution.files import temporary_prefix
 
 PACKAGE = "sweethome3d-furniture"
@@ -80,30 +80,21 @@ def fetch_furniture(folder: Path) -> Path:
     for known in (find_furniture(), furniture):
         if known is not None and libraries(known):
             return known
-    for tool in ("apt-get", "dpkg"):
-        if shutil.which(tool) is None:
-            raise OSError(f"fetching {PACKAGE} needs {tool}, which is not on this machine")
+    require_tools(PACKAGE, "apt-get", "dpkg")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=temporary_prefix()) as name:
         work = Path(name)
         print(f"fetching {PACKAGE} (about 120 MB) with apt-get")
-        _run(["apt-get", "download", PACKAGE], work)
+        run(["apt-get", "download", PACKAGE], work)
         packages = sorted(work.glob("*.deb"))
         if not packages:
             raise OSError(f"apt-get download {PACKAGE} left no .deb file")
-        _run(["dpkg", "-x", packages[0].name, "unpacked"], work)
+        run(["dpkg", "-x", packages[0].name, "unpacked"], work)
         shutil.rmtree(unpacked, ignore_errors=True)
         (work / "unpacked").rename(unpacked)
     if not libraries(furniture):
         raise OSError(f"{packages[0].name} holds no {INSTALLED_FURNITURE}/*.sh3f")
     return furniture
-
-
-def _run(command: list[str], folder: Path) -> None:
-    done = subprocess.run(command, cwd=folder, stderr=subprocess.PIPE, encoding="utf-8", errors="replace", check=False)
-    if done.returncode != 0:
-        said = " ".join(done.stderr.split()) or "no message"
-        raise OSError(f"{' '.join(command)} ended with status {done.returncode}: {said}")
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from typing import Any
 
 from nepa3d import cli
 from nepa3d.corpora.layouts import require_layout
-from nepa3d.corpora.mesh_files import by_key
+from nepa3d.corpora.mesh_files import CorpusMesh, by_key
+from nepa3d.corpora.objects import write_objects
 from nepa3d.corpora.preprocess_meshes import MeshFlags, ShapeJob, preprocess_meshes, require_one_split, shape_jobs
 from nepa3d.corpora.preprocessing import exit_status
 from nepa3d.corpora.splits import mesh_test_split
@@ -20,7 +21,7 @@ SPLITS = ("train", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class Config(MeshFlags):
-    """Preprocess a folder of meshes (OBJ, OFF, PLY, STL, GLB) into a shape cache.
+    """Preprocess a folder of meshes (OBJ, OFF, PLY, STL, GLB, VRML) into a shape cache.
 
     The meshes become <out_root>/<split>/<class>/<id>.npz. Existing files are skipped. Shapes that fail are listed at
     the end and in <out_root>/_meta/preprocess_all.json; the command then ends with status 3.
@@ -34,7 +35,7 @@ class Config(MeshFlags):
     """Folder to write the cache to."""
     layout: str = "folder"
     """How the class and name of a mesh follow from its path: folder (of any depth; the first folder is the class),
-    shapenet or modelnet40."""
+    shapenet, modelnet40, or listed (a folder with lists of its splits, as import-kicad writes them)."""
     test_ratio: float = 0.1
     """Share of each class that becomes the test split, if the layout has none."""
     split_seed: int = 0
@@ -49,11 +50,15 @@ class Config(MeshFlags):
         return super().content() | chosen
 
 
-def plan(config: Config) -> dict[str, list[ShapeJob]]:
-    """The jobs of each split, sorted by key."""
+def find_files(config: Config) -> list[CorpusMesh]:
+    """The meshes, as the layout finds them."""
     if not config.mesh_root.is_dir():
         raise ValueError(f"mesh_root: {config.mesh_root} is not a folder")
-    files = list(require_layout(config.layout)(config.mesh_root))
+    return list(require_layout(config.layout)(config.mesh_root))
+
+
+def plan(config: Config, files: Sequence[CorpusMesh]) -> dict[str, list[ShapeJob]]:
+    """The jobs of each split, sorted by key."""
     by_key((file.key, file.path) for file in files)
     unassigned = [file.key for file in files if not file.split]
     test = set(mesh_test_split(unassigned, config.test_ratio, config.split_seed))
@@ -68,9 +73,14 @@ def plan(config: Config) -> dict[str, list[ShapeJob]]:
 
 def preprocess(config: Config) -> Report:
     """Build every missing cache file; see ``Config``."""
-    splits = plan(config)
+    files = find_files(config)
+    splits = plan(config, files)
     for split, of_split in splits.items():
         require_one_split(config.out_root, split, of_split)
+    objects = {file.key: file.object for file in files if file.object}
+    for split, of_split in splits.items():
+        if objects:
+            write_objects(config.out_root, split, {job.key: objects.get(job.key, job.key) for job in of_split})
     return preprocess_meshes(config, config.out_root, splits, config.content(), "preprocess_all")
 
 

@@ -85,7 +85,8 @@ def read_mesh(path: str | os.PathLike[str], *, max_faces: int = MAX_FACES) -> Me
     """Vertices (V, 3) float64 and faces (F, 3) of all parts of a mesh file, merged, as they stand in it.
 
     OBJ, OFF, PLY, STL, GLB and VRML 2.0 (``.wrl``) are read; no other file is opened. A GLB or VRML file of more than
-    ``max_faces`` triangles is refused before they are made, as a few bytes can place a part many times. Raises ``BadShapeError``.
+    ``max_faces`` triangles is refused before they are made, as a few bytes can place a part many times. Raises
+    ``BadShapeError``.
     """
     path = Path(path)
     if not path.is_file():

@@ -90,15 +90,31 @@ class _Scene:
         self.text, self.at = text, 0
         self.max_faces, self.faces, self.depth = max_faces, 0, 0
         self.named: dict[bytes, tuple[bytes, Any]] = {}
-        node = {b"bboxCenter": self.vector, b"bboxSize": self.vector}
+        self.coordinates = partial(self.node, {b"Coordinate": partial(self.coordinate, {b"point": self.positions})})
+        looks = dict.fromkeys(_LOOKS, self.skip)
+        face_set: dict[bytes, _Reader] = {
+            **looks,
+            **dict.fromkeys(_FACE_LOOKS, self.skip),
+            b"coord": self.coordinates,
+            b"coordIndex": partial(self.numbers, np.int64),
+            b"ccw": self.boolean,
+        }
+        lines: dict[bytes, _Reader] = {**looks, b"coord": self.coordinates, b"coordIndex": self.skip}
+        geometry: dict[bytes, _Reader] = {
+            b"IndexedFaceSet": partial(self.face_set, face_set),
+            b"IndexedLineSet": partial(self.fields, lines),
+            b"PointSet": partial(self.fields, {**looks, b"coord": self.coordinates}),
+        }
+        group = {b"bboxCenter": self.vector, b"bboxSize": self.vector, b"children": self.children}
+        vectors = dict.fromkeys((b"translation", b"scale", b"center"), self.vector)
+        turns = dict.fromkeys((b"rotation", b"scaleOrientation"), self.rotation)
         self.scene_nodes: dict[bytes, _Reader] = {
-            b"Group": partial(self.group, {**node, b"children": self.children}),
-            b"Transform": partial(self.transform, {**node, b"children": self.children}),
-            b"Switch": self.switch,
-            b"Shape": self.shape,
+            b"Group": partial(self.group, group),
+            b"Transform": partial(self.transform, {**group, **vectors, **turns}),
+            b"Switch": partial(self.switch, {b"whichChoice": self.integer, b"choice": self.children}),
+            b"Shape": partial(self.shape, {b"appearance": self.skip, b"geometry": partial(self.node, geometry)}),
             **dict.fromkeys(_UNSEEN, self.unseen),
         }
-        self.coordinates = partial(self.node, {b"Coordinate": self.coordinate})
 
     # Words
 
@@ -199,9 +215,7 @@ class _Scene:
 
     def transform(self, readers: Mapping[bytes, _Reader]) -> _Surface:
         """6.52: P' = T C R SR S -SR -C P."""
-        vectors = dict.fromkeys((b"translation", b"scale", b"center"), self.vector)
-        turns = dict.fromkeys((b"rotation", b"scaleOrientation"), self.rotation)
-        found = self.fields({**readers, **vectors, **turns})
+        found = self.fields(readers)
         points, faces = _together(found.get(b"children", []))
         center = found.get(b"center", np.zeros(3))
         along = found.get(b"scaleOrientation", np.eye(3))
@@ -210,30 +224,21 @@ class _Scene:
         moved = (points - center) @ matrix.T + center + found.get(b"translation", np.zeros(3))
         return _Surface(moved, faces[:, ::-1] if (scale < 0).sum() % 2 else faces)
 
-    def switch(self) -> _Surface:
-        found = self.fields({b"whichChoice": self.integer, b"choice": self.children})
+    def switch(self, readers: Mapping[bytes, _Reader]) -> _Surface:
+        found = self.fields(readers)
         chosen, choices = found.get(b"whichChoice", -1), found.get(b"choice", [])
         return choices[chosen] if 0 <= chosen < len(choices) else _NOTHING
 
-    def shape(self) -> _Surface:
-        lines = {b"coord": self.coordinates, **dict.fromkeys(_LOOKS, self.skip)}
-        nodes: dict[bytes, _Reader] = {
-            b"IndexedFaceSet": self.face_set,
-            b"IndexedLineSet": partial(self.fields, {**lines, b"coordIndex": self.skip}),
-            b"PointSet": partial(self.fields, lines),
-        }
-        found = self.fields({b"appearance": self.skip, b"geometry": partial(self.node, nodes)})
-        geometry = found.get(b"geometry")
+    def shape(self, readers: Mapping[bytes, _Reader]) -> _Surface:
+        geometry = self.fields(readers).get(b"geometry")
         return geometry if isinstance(geometry, _Surface) else _NOTHING
 
-    def face_set(self) -> _Surface:
+    def face_set(self, readers: Mapping[bytes, _Reader]) -> _Surface:
         """6.23."""
-        looks = dict.fromkeys((*_LOOKS, *_FACE_LOOKS), self.skip)
-        index = partial(self.numbers, np.int64)
-        found = self.fields({**looks, b"coord": self.coordinates, b"coordIndex": index, b"ccw": self.boolean})
+        found = self.fields(readers)
         points, corners = found.get(b"coord"), found.get(b"coordIndex", np.zeros(0, np.int64))
         if points is None:
-            points = np.zeros((0, 3))
+            points = _NOTHING.points
         faces = self.triangles(points, corners)
         self.count(len(faces))
         if 3 * len(faces) < len(points):
@@ -245,6 +250,11 @@ class _Scene:
         """Those of faces that end in -1 each, but for the last, which may."""
         if not len(corners):
             return np.zeros((0, 3), np.int64)
+        if len(corners) % 4 == 0:
+            quads = corners.reshape(-1, 4)
+            faces = quads[:, :3]
+            if (quads[:, 3] == -1).all() and faces.min() >= 0 and faces.max() < len(points):  # as nearly always
+                return faces
         wrong = (corners < -1) | (corners >= len(points))
         if wrong.any():
             found = f"index {corners[wrong][0]} is out of range, there are {len(points)} points"
@@ -259,8 +269,8 @@ class _Scene:
         corners = corners[corners >= 0]
         return corners.reshape(-1, 3) if (sizes == 3).all() else ops.triangulate_polygons(points, corners, sizes)
 
-    def coordinate(self) -> NDArray[np.float64]:
-        points: NDArray[np.float64] = self.fields({b"point": self.positions}).get(b"point", np.zeros((0, 3)))
+    def coordinate(self, readers: Mapping[bytes, _Reader]) -> NDArray[np.float64]:
+        points: NDArray[np.float64] = self.fields(readers).get(b"point", _NOTHING.points)
         return points
 
     def unseen(self) -> _Surface:
@@ -307,32 +317,37 @@ class _Scene:
         end = self.text.find(b"]", self.at)
         if end < 0:
             self.fail("the file ends inside a list of numbers")
-        parts = [np.zeros(0, dtype)]
+        parts = []
         while self.at < end:
             apart = _APART.search(self.text, min(self.at + _BLOCK, end), end)
             stop = apart.end() if apart else end
             parts.append(self.parsed(self.text[self.at : stop].replace(b",", b" ").split(), dtype))
             self.at = stop
         self.at = end + 1
-        return np.concatenate(parts) if len(parts) > 2 else parts[-1]
+        return np.concatenate(parts) if len(parts) > 1 else parts[0] if parts else np.zeros(0, dtype)
 
     def parsed(self, words: list[bytes], dtype: type[np.generic]) -> NDArray[Any]:
-        form, what, number = (_INTEGER, "an integer", int) if dtype is np.int64 else (_NUMBER, "a finite number", float)
+        integers = dtype is np.int64
+        number: Callable[[bytes], float] = int if integers else float
         try:
             values = np.array([*map(number, words)], dtype)
-            if np.isfinite(values).all() and b"_" not in b" ".join(words):
-                return values
         except OverflowError:
             self.fail("of the numbers that begin here, one is out of range of 64 bits", OutOfRangeError)
-        except ValueError:  # named below
-            pass
-        wrong = next(word for word in words if not form.fullmatch(word) or not np.isfinite(number(word)))
-        self.fail(f"of the numbers that begin here, expected {what}, found {_shown(wrong)}")
+        except ValueError:
+            self.name_wrong(words, _INTEGER if integers else _NUMBER)
+        if b"_" in b" ".join(words) or not np.isfinite(values).all():  # Python reads 1_000 and inf
+            self.name_wrong(words, _INTEGER if integers else _NUMBER)
+        return values
+
+    def name_wrong(self, words: list[bytes], form: re.Pattern[bytes]) -> NoReturn:
+        wrong = next(word for word in words if not form.fullmatch(word) or not np.isfinite(float(word)))
+        expected = "an integer" if form is _INTEGER else "a finite number"
+        self.fail(f"of the numbers that begin here, expected {expected}, found {_shown(wrong)}")
 
     # What is passed over
 
     def skip(self) -> None:
-        """A value that places no surface: words, a list, or a node, whose names can be used where this is passed over."""
+        """A value that places no surface: a word, a list, or a node."""
         if self.starts(b"["):
             self.pass_over(b"]")
             return
