@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nepa3d.corpora.debian_package import fetch_archive, unpack
-from nepa3d.shapes.vrml import HEADER
 
 PACKAGE = "kicad-packages3d"
 INSTALLED_MODELS = Path("/usr/share/kicad/3dmodels")
@@ -101,24 +103,32 @@ def family(name: str) -> str:
 
 
 def fingerprint(content: bytes) -> str:
-    """Of the lists of numbers in a model: equal where models differ in names, materials and comments only.
-
-    ValueError if the content is not VRML 2.0 with faces.
-    """
-    if not content.startswith(HEADER):
-        raise ValueError(f"expected a file that begins with {HEADER.decode()}")
-    if b"IndexedFaceSet" not in content:
-        raise ValueError("a VRML file without an IndexedFaceSet")
+    """Of the lists of numbers in a model: equal where models differ in names, materials and comments only."""
     digest = hashlib.sha256()
     for numbers in _LIST.findall(_COMMENT.sub(b"", content)):
         digest.update(numbers)
     return digest.hexdigest()
 
 
-def groups(families: Sequence[str], fingerprints: Sequence[str]) -> list[str]:
-    """The group of each model: models of one family, and of families that share a fingerprint, are of one group.
+def outline(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> str:
+    """The number of faces (F, 3) and the sides of the box around them, as parts of the longest to 1/100.
 
-    A group has the name of its first family in alphabetical order.
+    Equal where models are nearly the same, as a diode with its cathode up and one with its anode up. ValueError without
+    a face, or if all its corners are one point.
+    """
+    if not len(faces):
+        raise ValueError("a model without a face")
+    sides = np.sort(np.ptp(vertices[np.unique(faces)], axis=0))
+    if sides[2] == 0:
+        raise ValueError("a model without extent")
+    return f"{len(faces)} {np.round(sides / sides[2], 2).tolist()}"
+
+
+def groups(families: Sequence[str], *signs: Sequence[str]) -> list[str]:
+    """The group of each of N models, of a family (N,) and a sign (N,) of each sort: fingerprints, outlines.
+
+    Models of one family are of one group, and so are families that share a sign, and families that share one with
+    these. A group has the name of its first family in alphabetical order.
     """
     joined: dict[str, str] = {}
 
@@ -127,10 +137,11 @@ def groups(families: Sequence[str], fingerprints: Sequence[str]) -> list[str]:
             name = joined[name]
         return name
 
-    first: dict[str, str] = {}
-    for name, print_ in zip(families, fingerprints, strict=True):
-        one, other = sorted((root(name), root(first.setdefault(print_, name))))
-        joined[other] = one
+    for of_sort in signs:
+        first: dict[str, str] = {}
+        for name, sign in zip(families, of_sort, strict=True):
+            one, other = sorted((root(name), root(first.setdefault(sign, name))))
+            joined[other] = one
     return [root(name) for name in families]
 
 

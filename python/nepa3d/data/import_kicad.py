@@ -25,6 +25,7 @@ from nepa3d.corpora.kicad import (
     find_models,
     fingerprint,
     groups,
+    outline,
     read_terms,
     terms_of,
 )
@@ -33,6 +34,7 @@ from nepa3d.corpora.preprocess_meshes import keys_path
 from nepa3d.corpora.splits import grouped_test_split
 from nepa3d.execution.files import atomic_path, write_json, write_text
 from nepa3d.execution.progress_bar import progress_bar
+from nepa3d.shapes.mesh import read_mesh
 
 ATTRIBUTION = "attribution.csv"
 LICENSES = "_licenses"
@@ -43,8 +45,9 @@ SPLITS = ("train", "test")
 class Config:
     """Turn KiCad's 3D packages into a folder of VRML models with a training and a test split.
 
-    The classes are the package's folders, without a pitch. Models whose names differ in numbers only are one group,
-    and no group is in both splits. Copies of a model are left out, as are classes of too few groups or models.
+    The classes are the package's folders, without a pitch. Models whose names differ in numbers only, or whose shapes
+    nearly agree, are one group, and no group is in both splits. Copies of a model are left out, as are classes of too
+    few groups or models.
 
     Example: nepa3d import-kicad --out_root data/kicad --fetch data/downloads, then
     nepa3d preprocess-meshes --layout listed --mesh_root data/kicad --out_root data/kicad_cache
@@ -119,20 +122,20 @@ def plan(models: Sequence[Model], terms: Sequence[Terms], config: Config) -> Pla
     """Groups, copies, classes and splits of ``models``; reads every file once."""
     planned = Plan()
     prints: dict[str, str] = {}
+    outlines: dict[str, str] = {}
     for model in progress_bar(models, unit="model", desc="compare"):
         try:
+            mesh = read_mesh(model.path)
+            outlines[model.source] = outline(mesh.vertices, mesh.faces)
             prints[model.source] = fingerprint(model.path.read_bytes())
             terms_of(model.source, terms)
         except ValueError as error:
             planned.problems[model.source] = str(error)
     sound = [model for model in models if model.source not in planned.problems]
-    of_source = dict(
-        zip(
-            (model.source for model in sound),
-            groups([family(model.id) for model in sound], [prints[model.source] for model in sound]),
-            strict=True,
-        )
-    )
+    sources = [model.source for model in sound]
+    families = [family(model.id) for model in sound]
+    signs = ([of[source] for source in sources] for of in (prints, outlines))
+    of_source = dict(zip(sources, groups(families, *signs), strict=True))
     originals = _originals(sound, prints, planned)
     kept = _large_enough(originals, of_source, config, planned)
     in_test = grouped_test_split(
