@@ -89,7 +89,7 @@ sanitize: env
 	@LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
 		PYTHONPATH=$(SANITIZED)/site $(BIN)/python -m pytest tests/ops/test_geometry.py tests/ops/test_instruction_sets.py tests/ops/test_mesh_readers.py tests/ops/test_binary_readers.py tests/ops/test_polygons.py tests/samples/test_loader.py tests/samples/test_completion_loader.py
 
-# The native readers under libFuzzer with both sanitizers; needs clang. For GLB see tests/fuzz/fuzz_readers.py.
+# The native readers under libFuzzer with both sanitizers; needs clang. For GLB and VRML see tests/fuzz/fuzz_readers.py.
 fuzz: env
 	@echo "== fuzzing: $(FUZZ_RUNS) inputs a format"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt cmake

@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 import nepa3d
 
-SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb")
+SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb", ".wrl")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Config:
     ckpt: Path
     """Checkpoint, or a folder written by Encoder.save."""
     folder: Path
-    """Folder of OBJ, OFF, PLY, STL and GLB files, searched with its subfolders."""
+    """Folder of OBJ, OFF, PLY, STL, GLB and VRML files, searched with its subfolders."""
     query: Path
     """Mesh file to find the neighbours of."""
     view: str = "pointcloud_noray"

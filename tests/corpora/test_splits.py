@@ -6,9 +6,17 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from nepa3d.corpora.splits import class_of, grouped_validation, k_shot, mesh_test_split, stratified_validation
+from nepa3d.corpora.splits import (
+    class_of,
+    grouped_test_split,
+    grouped_validation,
+    k_shot,
+    mesh_test_split,
+    stratified_validation,
+)
 
 
 @pytest.fixture
@@ -91,3 +99,30 @@ def test_arguments_out_of_range_are_named() -> None:
         stratified_validation([], 1.0, 0)
     with pytest.raises(ValueError, match="test_ratio"):
         mesh_test_split([], 1.5, 0)
+
+
+def test_no_group_is_in_both_splits() -> None:
+    rng = np.random.default_rng(0)
+    groups = [f"g{number}" for number in rng.integers(0, 60, 800)]
+    classes = [f"c{number}" for number in rng.integers(0, 5, 800)]  # groups are shared by classes
+    test = grouped_test_split(classes, groups, 0.2, 0)
+    sides = {group: {side for side, other in zip(test, groups, strict=True) if other == group} for group in groups}
+    assert all(len(of_group) == 1 for of_group in sides.values())
+    assert 0.1 < np.mean(test) < 0.3
+    order = rng.permutation(800)
+    again = grouped_test_split([classes[k] for k in order], [groups[k] for k in order], 0.2, 0)
+    assert again == [test[k] for k in order]
+    assert test != grouped_test_split(classes, groups, 0.2, 1)
+
+
+def test_groups_of_a_class_come_close_to_the_ratio() -> None:
+    def count(sizes: list[int]) -> int:
+        groups = [f"g{k}" for k, size in enumerate(sizes) for _ in range(size)]
+        return sum(grouped_test_split(["c"] * len(groups), groups, 0.2, 0))
+
+    assert count([1] * 50) == 10
+    assert count([90, 10]) == 10  # the large one would lead away from 20
+    assert count([60, 50]) == 50  # each would lead away from 22: the smallest
+    assert count([100, 100]) == 100
+    with pytest.raises(ValueError, match="test_ratio must lie between 0 and 1, got 0"):
+        grouped_test_split([], [], 0, 0)

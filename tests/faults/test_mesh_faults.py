@@ -77,7 +77,21 @@ def glb(declared: int = 4) -> bytes:
     return b"glTF" + struct.pack("<II", 2, 12 + len(data)) + data
 
 
-WHOLE = {"obj": obj(), "off": off(), "ply": ply("binary_little_endian"), "stl": stl(), "glb": glb()}
+def wrl(faces: object = FACES) -> bytes:
+    points = ", ".join(f"{x} {y} {z}" for x, y, z in CORNERS)
+    index = ", ".join(f"{a}, {b}, {c}, -1" for a, b, c in faces)
+    face_set = f"IndexedFaceSet {{\n coord Coordinate {{ point [ {points} ] }}\n coordIndex [ {index} ]\n}}"
+    return f"#VRML V2.0 utf8\nShape {{ geometry {face_set} }}\n".encode()
+
+
+WHOLE = {
+    "obj": obj(),
+    "off": off(),
+    "ply": ply("binary_little_endian"),
+    "stl": stl(),
+    "glb": glb(),
+    "wrl": wrl(),
+}
 BILLION = 10**9
 
 
@@ -117,6 +131,8 @@ ROWS: dict[str, Row] = {
     "M06-index-2-64": Row("obj", obj() + b"f 1 2 18446744073709551617\n", "bad_input", "index_out_of_range"),
     "M06-index-off": Row("off", off().replace(b"3 1 2 3", b"3 1 2 4"), "bad_input", "index_out_of_range"),
     "M06-index-ply": Row("ply", ply().replace(b"3 1 2 3", b"3 1 2 -4"), "bad_input", "index_out_of_range"),
+    "M06-index-wrl": Row("wrl", wrl([(0, 1, 4)]), "bad_input", "index_out_of_range: line 5"),
+    "M06-index-wrl-2-64": Row("wrl", wrl([(0, 1, 2**64)]), "bad_input", "index_out_of_range: line 4"),
     "M07-relative": Row("obj", obj(faces=[]) + b"f -4 -2 -3\nf -4 -3 -1\n", "ok"),
     "M08-no-faces": Row("obj", obj(faces=[]), "bad_input", "no_faces: 4 vertices"),
     "M08-one-point": Row("obj", b"v 1 2 3\n", "bad_input", "no_faces"),

@@ -74,13 +74,6 @@ class Config:
     overwrite: bool = False
     """Write models anew that exist."""
 
-    def __post_init__(self) -> None:
-        if self.limit < 0:
-            raise ValueError(f"limit: expected 0 (all) or more, got {self.limit}")
-        for name in ("min_groups", "min_models"):
-            if getattr(self, name) < 2:
-                raise ValueError(f"{name}: expected 2 or more, one for each split, got {getattr(self, name)}")
-
 
 @dataclass(frozen=True)
 class Attribution:
@@ -205,6 +198,11 @@ def import_models(kicad_root: Path, copyright_file: Path, config: Config) -> Imp
     What cannot be read ends in the plan's problems, the rest goes on. ValueError if there are no models, if the
     copyright file is none, or if no class is large enough.
     """
+    if config.limit < 0:
+        raise ValueError(f"limit: expected 0 (all) or more, got {config.limit}")
+    for name, least in (("min_groups", config.min_groups), ("min_models", config.min_models)):
+        if least < 2:
+            raise ValueError(f"{name}: expected 2 or more, one for each split, got {least}")
     models = find_models(kicad_root)
     notice = copyright_file.read_text(encoding="utf-8")
     terms = read_terms(notice)
