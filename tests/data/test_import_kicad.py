@@ -151,7 +151,11 @@ def test_families_and_groups() -> None:
 def test_outlines_of_what_is_nearly_the_same() -> None:
     faces = np.array([[0, 1, 2], [0, 1, 3]])
     points = np.array([[0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 4], [9, 9, 9]], float)
-    assert outline(points, faces) == outline(points[:, ::-1] * 7.002, faces) == "2 [0.25, 0.5, 1.0]"
+    assert outline(points, faces) == outline(points[:, ::-1] * 7.002, faces)
+    assert outline(points, faces) == "2 [-70, -35, 0]"  # 1.02^-35 = 0.500
+    assert outline(points * [1, 1, 0], faces).startswith("2 [-698, ")  # flat
+    slender = points * [0.004, 0.004, 1]
+    assert outline(slender, faces) != outline(slender * [1, 1.1, 1], faces)
     assert outline(points, faces[:1]) != outline(points, faces) != outline(points * [1, 1.1, 1], faces)
     with pytest.raises(ValueError, match="without a face"):
         outline(points, faces[:0])

@@ -111,17 +111,19 @@ def fingerprint(content: bytes) -> str:
 
 
 def outline(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> str:
-    """The number of faces (F, 3) and the sides of the box around them, as parts of the longest to 1/100.
+    """The number of faces (F, 3), and the sides of the box around them as parts of the longest, in steps of 2 %.
 
-    Equal where models are nearly the same, as a diode with its cathode up and one with its anode up. ValueError without
-    a face, or if all its corners are one point.
+    Equal where models are nearly the same, as a diode with its cathode up and one with its anode up. The steps are
+    those of each side, as long pin headers of different kinds differ by little of their length. ValueError without a
+    face, or if all its corners are one point.
     """
     if not len(faces):
         raise ValueError("a model without a face")
     sides = np.sort(np.ptp(vertices[np.unique(faces)], axis=0))
     if sides[2] == 0:
         raise ValueError("a model without extent")
-    return f"{len(faces)} {np.round(sides / sides[2], 2).tolist()}"
+    steps = np.log(np.maximum(sides / sides[2], 1e-6)) / np.log(1.02)
+    return f"{len(faces)} {np.round(steps).astype(int).tolist()}"
 
 
 def groups(families: Sequence[str], *signs: Sequence[str]) -> list[str]:
