@@ -101,7 +101,7 @@ def test_completion(encoder: nepa3d.Encoder) -> None:
     found = completion.run(encoder, shapes())
     assert set(found.figures) == {"mae", "rmse", "iou@tau"}
     assert found.figures["mae"] <= found.figures["rmse"]
-    assert set(found.controls) == {"nearest_copy"}
+    assert set(found.controls) == {"nearest_copy", "spline"}
     assert found.intervals["mae"][0] <= found.figures["mae"] <= found.intervals["mae"][1]
     assert completion.run(encoder, shapes()) == found
     assert "copy of the nearest context point" in completion.text(found)

@@ -7,13 +7,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nepa3d import cli
-from nepa3d.analysis.flag_groups import CompletionFlags, SequenceModelFlags, require_at_least_one, require_positive
+from nepa3d.analysis.flag_groups import (
+    CompletionFlags,
+    ControlFlags,
+    SequenceModelFlags,
+    require_at_least_one,
+    require_positive,
+)
 from nepa3d.analysis.outcome import conclude
 from nepa3d.models.embedding import Probe, Representation
 from nepa3d.probes.completion import CompletionSettings, require_room, text
 from nepa3d.probes.completion import complete as complete_shapes
 from nepa3d.probes.distance_head import HeadShapes, Plan, Reading, plan_shapes
 from nepa3d.probes.result import Json, Result
+from nepa3d.probes.spline import require_scipy
 from nepa3d.samples.completion import MESH_FILE, Context, QuerySource, SequenceSettings, Target
 from nepa3d.samples.flag_groups import VoxelFlags
 
@@ -59,6 +66,7 @@ class Config:
     out_json: str = ""
     """File to write the results and settings to; empty: none."""
     completion: CompletionFlags = field(default_factory=CompletionFlags)
+    controls: ControlFlags = field(default_factory=ControlFlags)
     voxel: VoxelFlags = field(default_factory=VoxelFlags)
 
     def check(self) -> None:
@@ -74,6 +82,8 @@ class Config:
             raise ValueError("head_train_n goes with head_train_split 'none'; else use head_train_max_shapes")
         if self.num_workers < 0:
             raise ValueError(f"num_workers: expected at least 0, got {self.num_workers}")
+        if self.controls.spline:
+            require_scipy()
         self._check_meshes()
 
     def _check_meshes(self) -> None:
@@ -114,7 +124,16 @@ class Config:
     def settings(self) -> CompletionSettings:
         """What the probe takes."""
         reading = Reading(self.representation, self.batch, self.num_workers)
-        return CompletionSettings(self.tau, self.completion.ridge_lambda, self.completion.seed, self.n_seeds, reading)
+        own = self.completion
+        return CompletionSettings(
+            tau=self.tau,
+            ridge_lambda=own.ridge_lambda,
+            seed=own.seed,
+            n_seeds=self.n_seeds,
+            spline=self.controls.spline,
+            untrained=self.controls.random_init,
+            reading=reading,
+        )
 
     def report(self) -> Json:
         """The shapes of the flags, as result files hold them."""

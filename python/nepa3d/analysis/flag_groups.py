@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from nepa3d.cli.spellings import OptionalCount, OptionalSwitch
+from nepa3d.cli.spellings import OptionalCount, OptionalSwitch, Switch
 from nepa3d.models.embedding import Pooling, Precision, Probe, ProbeRequest, Representation, open_probe
 from nepa3d.probes.distance_head import HeadShapes
 from nepa3d.shapes.views import require_backend
@@ -110,6 +110,16 @@ class CompletionFlags:
     def head(self) -> HeadShapes:
         """The shapes of the head."""
         return HeadShapes(self.head_train_split, self.head_train_backend, self.head_train_max_shapes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlFlags:
+    """What stands beside the model."""
+
+    spline: Switch = True
+    """Control without a model: a thin-plate spline of the distances that the model is told; needs SciPy."""
+    random_init: Switch = False
+    """Measure an untrained model of the same sizes, too."""
 
 
 def require_at_least_one(**flags: int) -> None:

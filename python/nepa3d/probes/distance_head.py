@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.models.embedding import Probe, Representation, question_states, shapes_of
 from nepa3d.models.encoder import ShapeLike, as_shape, shape_name
-from nepa3d.models.ridge import RidgeSums
+from nepa3d.models.ridge import RidgeSums, predict
 from nepa3d.samples.completion import SequenceSettings, sample_of_cache
 from nepa3d.samples.completion_loader import CompletionBatch, completion_batch
 from nepa3d.samples.loader import prefetch
@@ -66,6 +66,18 @@ class Plan:
     train_settings: SequenceSettings
     test_settings: SequenceSettings
     n_total: int
+
+
+@dataclass(frozen=True)
+class Headed:
+    """A model, and the head (D + 1,) that reads distances off its states."""
+
+    probe: Probe
+    weights: NDArray[np.float64]
+
+    def distances(self, batch: CompletionBatch, representation: Representation = "h") -> NDArray[np.float64]:
+        """Distances (B, Q) that it predicts at the queries of a batch."""
+        return predict(self.weights, query_states(self.probe, batch, representation))
 
 
 def plan_shapes(

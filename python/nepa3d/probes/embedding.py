@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from nepa3d.execution.progress_bar import progress_bar
-from nepa3d.models.checkpoint import fresh_model, load_checkpoint
+from nepa3d.models.checkpoint import Checkpoint, fresh_model, load_checkpoint
 from nepa3d.models.embedding import Pooling, Probe, Representation, pooled_states, sample_length
-from nepa3d.models.encoder import ShapeLike, as_shape, draw_samples, is_cache, shape_name
+from nepa3d.models.encoder import Encoder, ShapeLike, as_shape, draw_samples, is_cache, shape_name
 from nepa3d.models.vectors import normalize
 from nepa3d.probes.result import Json
+from nepa3d.probes.told import told_points
 from nepa3d.samples.dataset import SampleSettings
 from nepa3d.samples.loader import prefetch
 from nepa3d.samples.schema import POINT_DISTANCE, XYZ, TokenType
@@ -160,13 +161,11 @@ def plain_distances(features: NDArray[np.float32], types: NDArray[np.int64]) -> 
 
     What a probe makes of this is owed to the answers alone: a model has to do better.
     """
-    asked = np.isin(types, (TokenType.POINT, TokenType.Q_POINT))
-    answered = np.isin(types, (TokenType.POINT, TokenType.A_POINT))
     samples = len(types)
-    if not asked.any():
+    points, distances = told_points(features, types)
+    if not distances.size:
         return np.zeros((samples, RAW_CELLS**3))
-    points = features[asked][:, XYZ].reshape(samples, -1, 3)
-    distances = features[answered][:, POINT_DISTANCE].reshape(samples, -1).astype(np.float64)
+    distances = distances.astype(np.float64)
     place = np.clip(((points + 1) / 2 * RAW_CELLS).astype(np.int64), 0, RAW_CELLS - 1)
     cell = np.ravel_multi_index(tuple(np.moveaxis(place, -1, 0)), 3 * (RAW_CELLS,))
     cell += np.arange(samples)[:, None] * RAW_CELLS**3
@@ -182,9 +181,22 @@ def centred(vectors: Array) -> Array:
 
 def untrained(probe: Probe, seed: int) -> Probe:
     """The probe with new weights of the same sizes, a function of ``seed``."""
+    return _with_new_weights(probe, load_checkpoint(probe.ckpt), seed)
+
+
+def untrained_encoder(encoder: Encoder, seed: int) -> Encoder:
+    """An encoder with new weights of the same sizes, a function of ``seed``, and without a distance head: fit that on
+    the shapes that the trained one's was fitted on."""
+    state = {name: tensor.cpu() for name, tensor in encoder.probe.model.state_dict().items()}
+    path = encoder.probe.ckpt
+    checkpoint = Checkpoint(model=state, opt={}, scaler=None, args=encoder.args, epoch=0, step=0, path=path)
+    return Encoder(_with_new_weights(encoder.probe, checkpoint, seed), encoder.args)
+
+
+def _with_new_weights(probe: Probe, checkpoint: Checkpoint, seed: int) -> Probe:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = fresh_model(load_checkpoint(probe.ckpt))
+        model = fresh_model(checkpoint)
     return replace(probe, model=model.to(probe.device).eval())
 
 

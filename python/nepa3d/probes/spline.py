@@ -1,9 +1,13 @@
 """Completion without a model: a thin-plate spline of the context's distances, kept within the bounds of any distance.
 
-Letters: C context points, Q query points.
+Letters: B shapes, C context points, Q query points.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +17,31 @@ Floats = NDArray[np.floating]
 MISSING = "the spline control: SciPy is not installed: pip install 'nepa3d[probes]'"
 SMOOTHING = 1e-3
 FEWEST = 4  # context points, as the spline includes an affine function of the coordinates
+BLOCK = 1 << 20  # pairs of points whose distances are held at a time
+
+
+def require_scipy() -> None:
+    """``ValueError`` that says what to install, or how to do without, if SciPy is not there."""
+    if not find_spec("scipy"):
+        raise ValueError(f"{MISSING}, or leave it out (--spline 0)")
+
+
+def splines(
+    pool: Executor, contexts: Floats, distances: Floats, queries: Floats, smoothing: float = SMOOTHING
+) -> Iterator[NDArray[np.float64] | str]:
+    """``spline_distances`` (Q,) of each of B shapes, or why a context has none: contexts (B, C, 3), distances (B, C),
+    queries (B, Q, 3).
+
+    The work begins at once, in the threads of ``pool``.
+    """
+
+    def one(context: Floats, told: Floats, asked: Floats) -> NDArray[np.float64] | str:
+        try:
+            return spline_distances(context, told, asked, smoothing)
+        except ValueError as error:
+            return f"{error}"
+
+    return pool.map(one, contexts, distances, queries)
 
 
 def spline_distances(
@@ -47,7 +76,13 @@ def lipschitz_bounds(
     A distance to a set changes by at most the length of the way: max(0, max_c(d_c - |q - c|)) <= d(q) <=
     min_c(d_c + |q - c|). Where the given distances contradict this, the lower bound is brought down to the upper one.
     """
-    apart = np.linalg.norm(np.asarray(queries, np.float64)[:, None] - np.asarray(context, np.float64), axis=2)
-    high = (distances + apart).min(1)
-    low = np.maximum((distances - apart).max(1), 0.0)
-    return np.minimum(low, high), high
+    from scipy.spatial.distance import cdist
+
+    low, high = np.empty((2, len(queries)))
+    step = max(1, BLOCK // len(context))
+    for begin in range(0, len(queries), step):
+        rows = slice(begin, begin + step)
+        apart = cdist(np.asarray(queries[rows], np.float64), np.asarray(context, np.float64))
+        high[rows] = (distances + apart).min(1)
+        low[rows] = (distances - apart).max(1)
+    return np.minimum(np.maximum(low, 0.0), high), high

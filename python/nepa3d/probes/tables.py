@@ -55,3 +55,8 @@ def unusual(result: Result, usual: Mapping[str, str]) -> list[str]:
 def failures_note(result: Result) -> list[str]:
     """How many shapes could not be read, if any."""
     return [f"{len(result.failed)} shapes failed"] if result.failed else []
+
+
+def unmeasured(result: Result) -> list[str]:
+    """A line on each control that is missing, and why."""
+    return [f"no {name}: {why}" for name, why in result.diagnostics.get("missing_controls", {}).items()]

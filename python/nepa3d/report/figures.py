@@ -37,6 +37,7 @@ COLOURED_CLASSES = len(PALETTE)
 GALLERY_ROWS = 6
 SHOWN_TOKENS = 160  # of a mask, so that its single edges can be seen
 MAP_CELLS = 256  # of an attention map's side
+CHANCE, MARKERS = "|", "Ds^vP*"  # of what results are compared with
 WIDE = 10.4  # inches, of what has a row of the page to itself
 FULL_NAME = "full name: "  # before the name in the identity of a text that was cut
 PIXELS_A_POINT = 1.12  # of a page, so that letters are of one size
@@ -84,15 +85,17 @@ def dots(rows: Sequence[Dot], label: str, colors: Mapping[str, str]) -> Figure:
     """A figure with its interval a row, and what it is compared with as marks of their own."""
     figure, axes = _figure(WIDE, 1.3 + 0.42 * len(rows))
     named: set[str] = set()
+    others = dict.fromkeys(name for row in rows for name in row.references if name != "chance")
+    markers = {name: MARKERS[place % len(MARKERS)] for place, name in enumerate(others)}
     for y, row in enumerate(rows):
         color = colors[row.model]
         if row.interval:
             axes.plot(row.interval, [y, y], color=color, lw=6, alpha=0.3, solid_capstyle="butt")
         axes.plot(row.value, y, "o", color=color, ms=8)
         for name, value in row.references.items():
-            marker = "|" if name == "chance" else "D"
+            marker = CHANCE if name == "chance" else markers[name]
             text = {} if name in named else {"label": name}
-            axes.plot(value, y, marker, color=INK, ms=14 if marker == "|" else 6, mfc="none", mew=1.6, ls="", **text)
+            axes.plot(value, y, marker, color=INK, ms=14 if marker == CHANCE else 6, mfc="none", mew=1.6, ls="", **text)
             named.add(name)
     axes.set_yticks(range(len(rows)), [_cut(row.label, 44) for row in rows])
     for tick, row in zip(axes.get_yticklabels(), rows, strict=True):

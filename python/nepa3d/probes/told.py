@@ -1,0 +1,24 @@
+"""What token sequences tell of a shape in points: where distances were asked, and the answers.
+
+Letters: B samples, T tokens, P points of a sample.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nepa3d.samples.schema import POINT_DISTANCE, XYZ, TokenType
+
+Float = NDArray[np.float32]
+
+
+def told_points(features: Float, types: NDArray[np.int64]) -> tuple[Float, Float]:
+    """Positions (B, P, 3) and answered distances (B, P) of the point queries of samples (B, T, 15) with types (B, T),
+    which must have as many each."""
+    asked = np.isin(types, (TokenType.POINT, TokenType.Q_POINT))
+    answered = np.isin(types, (TokenType.POINT, TokenType.A_POINT))
+    samples = len(types)
+    count = int(asked.sum()) // max(1, samples)
+    points = features[asked][:, XYZ].reshape(samples, count, 3)
+    return points, features[answered][:, POINT_DISTANCE].reshape(samples, count)
