@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,9 @@ from nepa3d.cli.flags import build
 from nepa3d.models.embedding import ProbeRequest, open_probe
 from nepa3d.probes import surfaces
 from nepa3d.probes.completion import TEST_SEED_OFFSET
+from nepa3d.probes.distance_head import Headed
+from nepa3d.probes.spline import spline_distances
+from nepa3d.probes.table import read_result
 from nepa3d.samples.completion import cell_centres
 from nepa3d.samples.tokenizer import draw_rows, evaluation_rng
 from nepa3d.shapes.level_set import level_set
@@ -23,6 +27,7 @@ from nepa3d.shapes.mesh import read_mesh
 from nepa3d.shapes.views import read_answers
 
 pytest.importorskip("skimage")
+pytest.importorskip("scipy")
 
 
 def sphere(radius: float, side: int = 48) -> surfaces.Field:
@@ -74,7 +79,8 @@ def test_every_cell_has_its_own_distance(golden: Path, checkpoint: str, tmp_path
     plan = config.plan(probe)
     path = plan.test[0]
     weights = np.random.default_rng(0).normal(size=probe.model.width + 1)
-    completed = surfaces.fields_of(path, probe, weights, plan.test_settings, settings)
+    models = {"model": Headed(probe, weights)}
+    completed = surfaces.fields_of(path, models, plan.test_settings, settings)
     answers = read_answers(path, "pointcloud_noray")
     rng = evaluation_rng(path, TEST_SEED_OFFSET)
     rows = draw_rows(len(answers.point_xyz), 20, rng)
@@ -84,7 +90,9 @@ def test_every_cell_has_its_own_distance(golden: Path, checkpoint: str, tmp_path
     np.testing.assert_allclose(completed.fields["nearest copy"], expected, atol=1e-6)
     assert np.isfinite(completed.fields["model"]).all()
     assert len(np.unique(completed.fields["model"])) > 100
-    other = surfaces.fields_of(path, probe, weights, plan.test_settings, settings)
+    splined = spline_distances(answers.point_xyz[rows], answers.point_distance[rows], centres).reshape(9, 9, 9)
+    np.testing.assert_allclose(completed.fields["spline"], splined, atol=1e-6)
+    other = surfaces.fields_of(path, models, plan.test_settings, settings)
     np.testing.assert_array_equal(other.fields["model"], completed.fields["model"])
 
 
@@ -95,7 +103,7 @@ def test_the_command(golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "true field" in capsys.readouterr().out
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert len(scores["shapes"]) == 2
-    assert set(scores["mean"]) == set(surfaces.WAYS)
+    assert set(scores["mean"]) == set(surfaces.WAYS) - {"untrained"}
     assert scores["mean"]["true field"]["without_surface"] == 0
     meshes = sorted(tmp_path.glob("*/*/true_field.ply"))
     assert len(meshes) == 2
@@ -107,6 +115,30 @@ def test_the_command(golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         command.main([*flags, *more, "--resolution", "2"])
     assert stopped.value.code == cli.EXIT_USAGE
     assert "resolution must be at least 4, got 2" in capsys.readouterr().err
+
+
+def test_the_controls_are_in_files_tables_and_doubts(golden: Path, tmp_path: Path) -> None:
+    where = {"cache_root": "unpaired", "ckpt": "mae_v1.pt", "out_root": tmp_path, "n_query": 16, "resolution": 12}
+    sizes = {"max_shapes": 2, "n_context": 16}
+    found = command.complete_surfaces(build(command.Config, where | sizes | {"random_init": True}))
+    assert list(found.controls) == ["untrained", "nearest copy", "spline", "true field"]
+    assert len([*tmp_path.glob("*/*/spline.ply")]) == 2
+    again = read_result(tmp_path / "scores.json")
+    assert again is not None and again.controls == found.controls and again.to_json() == found.to_json()
+    assert surfaces.SURFACES.report_table is not None
+    rows = surfaces.SURFACES.report_table([("scores", again)]).rows
+    assert [row[1] for row in rows] == ["model", "untrained", "nearest copy", "spline", "true field"]
+    figures = {"chamfer": 0.1, "f_score": 0.5, "normal_consistency": 0.5, "without_surface": 0}
+    controls = {"spline": figures | {"f_score": 0.6}, "nearest copy": figures | {"f_score": 0.4}, "true field": figures}
+    said = surfaces.SURFACES.doubts(replace(again, figures=figures, controls=controls))
+    assert said == ["F-score 0.500 is no better than that of the spline (0.600)"]
+    assert surfaces.SURFACES.doubts(replace(again, figures=figures, controls={"true field": figures})) == []
+    nothing = replace(again, figures=figures | {"f_score": None})
+    assert surfaces.SURFACES.doubts(nothing) == ["the model's field has no surface at that level in any shape"]
+    few = command.complete_surfaces(build(command.Config, where | sizes | {"n_context": 3}))
+    assert "spline" not in few.controls
+    assert "no spline: unpaired/eval/" in surfaces.text(few) and "C at least 4, got (3, 3)" in surfaces.text(few)
+    assert read_result(tmp_path / "scores.json") == few
 
 
 WRONG = {

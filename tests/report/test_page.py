@@ -346,7 +346,7 @@ def test_every_alarm_is_among_the_doubts(experiment: Path) -> None:
 
 def test_the_scenes_hold_the_saved_surfaces(experiment: Path) -> None:
     (scene, *_) = read_scenes(read_experiment((experiment,)).results["surfaces"], "y")
-    assert list(scene.surfaces) == ["nepa", "nearest copy", "true field"]
+    assert list(scene.surfaces) == ["nepa", "nearest copy", "spline", "true field"]
     packed = scene.surfaces["true field"]
     assert packed is not None
     mesh = trimesh.load_mesh(experiment / "surfaces" / "nepa" / scene.shape / "true_field.ply", process=False)

@@ -11,12 +11,13 @@ from typing import Literal
 import numpy as np
 
 from nepa3d import cli
-from nepa3d.analysis.flag_groups import CompletionFlags, ModelFlags, require_at_least_one
+from nepa3d.analysis.flag_groups import CompletionFlags, ControlFlags, ModelFlags, require_at_least_one
 from nepa3d.execution.files import require_writable, write_json
 from nepa3d.models.embedding import Probe, shapes_of
 from nepa3d.probes.completion import require_room
 from nepa3d.probes.distance_head import Plan, Reading, plan_shapes
 from nepa3d.probes.result import Result
+from nepa3d.probes.spline import require_scipy
 from nepa3d.probes.surfaces import SurfaceSettings, text
 from nepa3d.probes.surfaces import complete_surfaces as complete_shapes
 from nepa3d.report.surface_picture import draw
@@ -27,7 +28,7 @@ FEWEST = 3  # shapes of which a fifth, rounded, is one to fit the head on
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Complete shapes as surfaces: a mesh a shape and way, scores beside two that need no model, a picture.
+    """Complete shapes as surfaces: a mesh a shape and way, scores beside those that need no model, a picture.
 
     Example: nepa3d surfaces --cache_root data/unpaired --ckpt runs/nepa_qa/last.pt --out_root results/surfaces
     """
@@ -50,6 +51,7 @@ class Config:
     batch: int = 16
     """Sequences a forward pass."""
     completion: CompletionFlags = field(default_factory=CompletionFlags)
+    controls: ControlFlags = field(default_factory=ControlFlags)
 
     def __post_init__(self) -> None:
         if self.resolution < 4:
@@ -83,6 +85,8 @@ class Config:
             formats=("ply", "glb") if self.format == "both" else (self.format,),
             ridge_lambda=self.completion.ridge_lambda,
             seed=self.completion.seed,
+            spline=self.controls.spline,
+            untrained=self.controls.random_init,
             reading=Reading(batch=self.batch),
         )
 
@@ -92,6 +96,8 @@ def complete_surfaces(config: Config) -> Result:
     own = config.completion
     own.check()
     require_at_least_one(batch=config.batch)
+    if config.controls.spline:
+        require_scipy()
     require_writable(config.out_root / "scores.json", "out_root")
     probe = config.model.load()
     require_room(probe, config.sequence(probe), "n_context and n_query")

@@ -23,11 +23,13 @@ from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.models.distances import distances_at
 from nepa3d.models.embedding import Probe
 from nepa3d.probes.completion import TEST_SEED_OFFSET
-from nepa3d.probes.distance_head import Plan, Reading, fit_head
+from nepa3d.probes.distance_head import Headed, Plan, Reading, fit_head
+from nepa3d.probes.embedding import untrained
 from nepa3d.probes.intervals import cell
 from nepa3d.probes.kind import Named, ProbeKind, Section
 from nepa3d.probes.result import Json, Result, failures
-from nepa3d.probes.tables import Table, once
+from nepa3d.probes.spline import spline_distances
+from nepa3d.probes.tables import Table, once, unmeasured
 from nepa3d.samples.completion import SequenceSettings, cell_centres, query_answers
 from nepa3d.samples.tokenizer import draw_rows, evaluation_rng
 from nepa3d.shapes.cache import ShapeCache
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
     import trimesh
 
 Field = NDArray[np.float32]  # (G, G, G) distances at cell centres over [-1, 1]^3
-MODEL, COPY, TRUE = WAYS = ("model", "nearest copy", "true field")
+MODEL, UNTRAINED, COPY, SPLINE, TRUE = WAYS = ("model", "untrained", "nearest copy", "spline", "true field")
+AGAINST = {COPY: "copy of the nearest point", SPLINE: "spline", UNTRAINED: "untrained model"}
 SAMPLES = 10_000  # points on a surface by which it is scored
 FIGURES = ("chamfer", "f_score", "normal_consistency")
 
@@ -61,6 +64,10 @@ class SurfaceSettings:
     """Files of the surfaces: ply, glb."""
     ridge_lambda: float = 1e-3
     seed: int = 0
+    spline: bool = True
+    """Whether a spline of the context is a control; it needs SciPy."""
+    untrained: bool = False
+    """Whether an untrained model of the same sizes is a control, with a head of its own."""
     reading: Reading = field(default_factory=Reading)
 
     @property
@@ -79,7 +86,8 @@ class SurfaceResult(Result):
             {"path": path, "scores": scores, "context": context}
             for path, scores, context in zip(*(self.items[key] for key in ("path", "scores", "context")), strict=True)
         ]
-        return {**self.settings, "mean": mean, "shapes": shapes, "failed": failures(self.failed)}
+        said = {**self.settings, **self.diagnostics}
+        return {**said, "mean": mean, "shapes": shapes, "failed": failures(self.failed)}
 
     @classmethod
     def from_json(
@@ -92,11 +100,13 @@ class SurfaceResult(Result):
     ) -> SurfaceResult:
         """The result of a scores.json."""
         shapes, mean = content["shapes"], content["mean"]
+        known = ("mean", "shapes", "failed", *diagnostics)
         return cls(
             probe=probe,
             figures=mean[MODEL],
             controls={way: found for way, found in mean.items() if way != MODEL},
-            settings={name: value for name, value in content.items() if name not in ("mean", "shapes", "failed")},
+            settings={name: value for name, value in content.items() if name not in known},
+            diagnostics={name: content[name] for name in diagnostics if name in content},
             items={
                 "path": [shape["path"] for shape in shapes],
                 "scores": [shape["scores"] for shape in shapes],
@@ -115,27 +125,37 @@ class Completed:
     fields: dict[str, Field]
     points: NDArray[np.float32]
     normals: NDArray[np.float32]
+    no_spline: str
+    """Why there is none, where one was asked for."""
 
 
 def fields_of(
-    path: str, probe: Probe, weights: NDArray[np.float64], sequence: SequenceSettings, settings: SurfaceSettings
+    path: str, models: Mapping[str, Headed], sequence: SequenceSettings, settings: SurfaceSettings
 ) -> Completed:
-    """The distance fields of a shape as the model, the nearest context point and the cache's own grid have them."""
+    """The distance fields of a shape as ``models`` by way, the nearest context point, a spline of the context and the
+    cache's own grid have them."""
     rng = evaluation_rng(path, settings.seed + TEST_SEED_OFFSET)
     context = read_answers(path, sequence.context_backend, sequence.voxel)
     context_rows = draw_rows(len(context.point_xyz), sequence.n_context, rng)
     side = settings.resolution
     centres = cell_centres(side)
     batch = settings.reading.batch
-    predicted, copied = distances_at(centres, context, context_rows, probe, weights, sequence, batch)
+    found = dict[str, NDArray[np.floating]]()
+    for way, one in models.items():
+        found[way], found[COPY] = distances_at(centres, context, context_rows, one.probe, one.weights, sequence, batch)
+    points_told, distances_told = context.point_xyz[context_rows], context.point_distance[context_rows]
+    missing = ""
+    if settings.spline:
+        try:
+            found[SPLINE] = spline_distances(points_told, distances_told, centres)
+        except ValueError as error:
+            missing = f"{path}: {error}"
     with ShapeCache(path) as cache:
         grid = np.ascontiguousarray(cache["udf_grid"].astype(np.float32))
         points, normals = cache["pc_xyz"], cache["pc_n"]
-    true = ops.trilinear_sample(grid, centres)
-    shape = 3 * (side,)
-    fields = {way: values.reshape(shape) for way, values in zip(WAYS, (predicted, copied, true), strict=True)}
-    told = np.column_stack([context.point_xyz[context_rows], context.point_distance[context_rows]])
-    return Completed(path, told, fields, points, normals)
+    found[TRUE] = ops.trilinear_sample(grid, centres)
+    fields = {way: found[way].reshape(3 * (side,)).astype(np.float32) for way in WAYS if way in found}
+    return Completed(path, np.column_stack([points_told, distances_told]), fields, points, normals, missing)
 
 
 def score(
@@ -175,7 +195,12 @@ def complete_surfaces(
     """
     failed: dict[str, str] = {}
     sequence = plan.test_settings
-    weights, n_train = fit_head(probe, plan, settings.ridge_lambda, settings.seed, settings.reading, failed)
+    probes = {MODEL: probe} | ({UNTRAINED: untrained(probe, settings.seed)} if settings.untrained else {})
+    models, n_train = dict[str, Headed](), 0
+    for name, one in probes.items():
+        weights, n_train = fit_head(one, plan, settings.ridge_lambda, settings.seed, settings.reading, failed)
+        models[name] = Headed(one, weights)
+    missing = {} if settings.spline else {SPLINE: "left out"}
     count = min(settings.max_shapes or len(plan.test), len(plan.test))
     chosen = [plan.test[i * len(plan.test) // count] for i in range(count)]
     items = Items([], [], [])
@@ -183,7 +208,9 @@ def complete_surfaces(
     for path in progress_bar(chosen, desc="surfaces", unit="shape"):
         with ShapeCache(path) as cache:
             query_answers(cache, sequence)  # that it has a grid to compare with
-        completed = fields_of(path, probe, weights, sequence, settings)
+        completed = fields_of(path, models, sequence, settings)
+        if completed.no_spline:
+            missing.setdefault(SPLINE, completed.no_spline)
         meshes = {way: level_set(values, settings.drawn_at) for way, values in completed.fields.items()}
         seed = int.from_bytes(hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()[:8], "little")
         scores = {way: score(m, completed.points, completed.normals, settings.tau, seed) for way, m in meshes.items()}
@@ -195,7 +222,8 @@ def complete_surfaces(
         items.scores.append(scores)
         items.context.append(completed.context.astype(np.float64).round(4).tolist())
         drawn.append((completed, meshes))
-    mean = {way: _mean([scores[way] for scores in items.scores]) for way in WAYS}
+    ways = [way for way in drawn[0][0].fields if way not in missing]
+    mean = {way: _mean([scores[way] for scores in items.scores]) for way in ways}
     result = SurfaceResult(
         probe="surfaces",
         figures=mean.pop(MODEL),
@@ -209,7 +237,9 @@ def complete_surfaces(
             "n_context": sequence.n_context,
             "context_backend": sequence.context_backend,
             "n_shapes_head_train": n_train,
+            "seed": settings.seed,
         },
+        diagnostics={"missing_controls": missing} if missing else {},
         items={**vars(items)},
         failed=failed,
     )
@@ -247,7 +277,8 @@ def text(result: Result) -> str:
     ]
     tau = result.settings["tau"]
     heads = [f"{len(result.items['path'])} shapes", "Chamfer", f"F@{tau:g}", "normals", "without a surface"]
-    return tabulate(rows, heads, colalign=("left", *4 * ("right",)), disable_numparse=True)
+    table = tabulate(rows, heads, colalign=("left", *4 * ("right",)), disable_numparse=True)
+    return "\n".join([table, *unmeasured(result)])
 
 
 def _ways(result: Result) -> dict[str, Any]:
@@ -261,22 +292,36 @@ def _report_table(results: Sequence[Named]) -> Table:
     for _, r in results:
         for way, mean in _ways(r).items():
             figures = [cell(mean[name], 3) for name in FIGURES]
-            who = r.model if way == MODEL else "no model"
+            who = r.model if way in (MODEL, UNTRAINED) else "no model"
             rows.append([who, way, *figures, f"{mean['without_surface']} of {len(r.items['path'])}", ""])
     ordered = sorted(once(rows), key=lambda row: row[0] == "no model")
     return Table("Completed surfaces", heads, ordered, first_figure=2)
+
+
+def _doubts(result: Result) -> list[str]:
+    """Controls whose surfaces are as good, by F-score."""
+    own = result.figures["f_score"]
+    if own is None:
+        return ["the model's field has no surface at that level in any shape"]
+    return [
+        f"F-score {own:.3f} is no better than that of the {AGAINST[way]} ({known['f_score']:.3f})"
+        for way in AGAINST
+        if (known := result.controls.get(way)) and known["f_score"] is not None and own <= known["f_score"]
+    ]
 
 
 SURFACES = ProbeKind(
     name="Surfaces",
     recognises=lambda content: {"mean", "shapes", "ckpt"} <= content.keys(),
     figures=FIGURES,
-    controls=(COPY, TRUE),
+    controls=(UNTRAINED, COPY, SPLINE, TRUE),
+    diagnostics=("missing_controls",),
     result=SurfaceResult,
     section=Section(
         "surfaces",
         "Completions to turn",
-        "Surfaces of predicted distance fields, beside the field of the nearest context point and the true one.",
+        "Surfaces of predicted distance fields, beside those of the nearest context point, a spline and the true one.",
     ),
     report_table=_report_table,
+    doubts=_doubts,
 )

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d.probes.result import Result
-from nepa3d.probes.surfaces import COPY, MODEL, TRUE
+from nepa3d.probes.surfaces import COPY, MODEL, SPLINE, TRUE
 
-BESIDE = (COPY, TRUE)
+BESIDE = (COPY, SPLINE, TRUE)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def read_scenes(surfaces: list[tuple[Path, Result]], up: str) -> list[Scene]:
             folder = path.parent / name
             scene = scenes.setdefault(name, Scene(name, _turned(context, up), {}))
             scene.surfaces[result.model] = _read(folder / MODEL, up)
-            for way in BESIDE:
+            for way in [way for way in BESIDE if way in result.controls]:
                 scene.surfaces.setdefault(way, _read(folder / way.replace(" ", "_"), up))
     return [Scene(s.shape, s.context, _in_order(s.surfaces)) for s in scenes.values()]
 

@@ -6,21 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nepa3d.execution.files import atomic_open
-from nepa3d.probes.surfaces import WAYS, Completed, Meshes
+from nepa3d.probes.surfaces import Completed, Meshes
 
 
 def draw(shapes: Sequence[tuple[Completed, Meshes]], path: Path) -> None:
     """A row a shape: its samples, then the surface of each way."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3 * (1 + len(WAYS)), 3 * len(shapes)), layout="constrained")
-    axes = figure.subplots(len(shapes), 1 + len(WAYS), subplot_kw={"projection": "3d"}, squeeze=False)
+    ways = list(dict.fromkeys(way for _, meshes in shapes for way in meshes))
+    figure = Figure(figsize=(3 * (1 + len(ways)), 3 * len(shapes)), layout="constrained")
+    axes = figure.subplots(len(shapes), 1 + len(ways), subplot_kw={"projection": "3d"}, squeeze=False)
     for row, (completed, meshes) in zip(axes, shapes, strict=True):
         x, y, z = completed.points.T  # the corpora have y upwards
         row[0].scatter(x, -z, y, c=y, s=1.5, cmap="viridis")
         row[0].set_title(Path(completed.path).stem[:28], fontsize=8)
-        for panel, way in zip(row[1:], WAYS, strict=True):
-            mesh = meshes[way]
+        for panel, way in zip(row[1:], ways, strict=True):
+            mesh = meshes.get(way)
             panel.set_title(way if mesh is not None else f"{way}: nowhere", fontsize=8)
             if mesh is not None:
                 a, b, c = mesh.vertices.T
