@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nepa3d import cli
-from nepa3d.analysis.flag_groups import PoolingFlags, SampleModelFlags, require_at_least_one
+from nepa3d.analysis.flag_groups import ControlFlags, PoolingFlags, SampleModelFlags, require_at_least_one
 from nepa3d.analysis.outcome import conclude
-from nepa3d.cli.spellings import OptionalCount
+from nepa3d.cli.spellings import OptionalCount, Switch
 from nepa3d.models.embedding import sample_length, shapes_of
 from nepa3d.probes.embedding import EmbeddingSettings
 from nepa3d.probes.result import Result
 from nepa3d.probes.retrieval import RankRule, RetrievalSettings, text
 from nepa3d.probes.retrieval import retrieve as retrieve_shapes
+from nepa3d.probes.spline import require_scipy
 from nepa3d.samples.flag_groups import VoxelFlags
 from nepa3d.shapes.views import require_backend
 
@@ -54,9 +55,13 @@ class Config:
     """Threads that prefetch shapes; 0: shapes are read between the forward passes."""
     rank_rule: RankRule = "expected"
     """Tied items share their ranks, or count as wins (strict, as in the original: a collapsed encoder scores 1)."""
+    lipschitz: Switch = True
+    """Control without a model: how far answers contradict that they are of one shape; the time grows with the squares
+    of shapes and points."""
     out_json: str = ""
     """File to write the results and settings to; empty: none."""
     embedding: PoolingFlags = field(default_factory=PoolingFlags)
+    controls: ControlFlags = field(default_factory=ControlFlags)
     voxel: VoxelFlags = field(default_factory=VoxelFlags)
 
     def check(self) -> None:
@@ -64,6 +69,8 @@ class Config:
         for flag in ("query_backend", "gallery_backend"):
             require_backend(getattr(self, flag), flag)
         require_at_least_one(mc_k=self.embedding.mc_k, chunk=self.chunk, n_seeds=self.n_seeds)
+        if self.controls.spline:
+            require_scipy()
         self.model.check()
 
     def settings(self) -> RetrievalSettings:
@@ -85,6 +92,9 @@ class Config:
             gallery_seed=self.eval_seed if self.eval_seed_gallery is None else self.eval_seed_gallery,
             n_seeds=self.n_seeds,
             rank_rule=self.rank_rule,
+            lipschitz=self.lipschitz,
+            spline=self.controls.spline,
+            untrained=self.controls.random_init,
             embedding=embedding,
         )
 

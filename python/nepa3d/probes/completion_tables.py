@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from nepa3d.probes.controls import Control
 from nepa3d.probes.drawings import Bar, BarChart, Dots, Drawing, dot
 from nepa3d.probes.intervals import cell
 from nepa3d.probes.judged import Compared, Judged, Outcome, figure_text, outcome
@@ -15,41 +15,34 @@ from nepa3d.probes.tables import Row, Table, failures_note, figure_cell, interva
 FIGURES = ("mae", "rmse", "iou@tau")
 
 
-@dataclass(frozen=True)
-class Control:
-    """What a result is compared with."""
-
-    key: str
-    """In result files."""
-    row: str
-    """Name in tables and drawings."""
-    title: str
-    """On the terminal."""
-    against: str
-    """As in: no better than ..."""
-    judge: str
-    """In verdicts."""
-    of_model: bool = False
-    """Whether it is one of the model's architecture."""
-
-
 COPY, SPLINE, UNTRAINED = "nearest_copy", "spline", "random_init"
 CONTROLS = (
     Control(
         COPY,
-        "nearest copy",
-        "copy of the nearest context point",
-        "copying the nearest context point",
-        "the nearest-context copy",
+        row="nearest copy",
+        title="copy of the nearest context point",
+        against="copying the nearest context point",
+        judge="the nearest-context copy",
+        note="distance of the nearest context point",
     ),
-    Control(SPLINE, "spline", "spline of the context, no model", "a spline of the context", "the spline"),
-    Control(UNTRAINED, "untrained", "untrained model", "the untrained model", "the untrained model", of_model=True),
+    Control(
+        SPLINE,
+        row="spline",
+        title="spline of the context, no model",
+        against="a spline of the context",
+        judge="the spline",
+        note="thin-plate spline of the context, clipped",
+    ),
+    Control(
+        UNTRAINED,
+        row="untrained",
+        title="untrained model",
+        against="the untrained model",
+        judge="the untrained model",
+        note="same sizes, new weights, a head of its own",
+        of_model=True,
+    ),
 )
-NOTES = {
-    COPY: "distance of the nearest context point",
-    SPLINE: "thin-plate spline of the context, clipped",
-    UNTRAINED: "same sizes, new weights, a head of its own",
-}
 
 
 def document_table(results: Sequence[Named]) -> Table:
@@ -71,7 +64,7 @@ def document_table(results: Sequence[Named]) -> Table:
         for control in CONTROLS:
             if not (known := r.controls.get(control.key)):
                 continue
-            note = "; ".join([*tau_note, NOTES[control.key], *_setting_notes(r)])
+            note = "; ".join([*tau_note, control.note, *_setting_notes(r)])
             figures = [cell(known[name]) for name in FIGURES]
             baseline = [control.row, ckpt if control.of_model else "-", pair, *where, *figures, note]
             if baseline not in baselines:

@@ -19,7 +19,7 @@ from nepa3d.models.embedding import Pooling, Probe, Representation, pooled_state
 from nepa3d.models.encoder import Encoder, ShapeLike, as_shape, draw_samples, is_cache, shape_name
 from nepa3d.models.vectors import normalize
 from nepa3d.probes.result import Json
-from nepa3d.probes.told import told_points
+from nepa3d.probes.told import Told, told_points
 from nepa3d.samples.dataset import SampleSettings
 from nepa3d.samples.loader import prefetch
 from nepa3d.samples.schema import POINT_DISTANCE, XYZ, TokenType
@@ -81,10 +81,12 @@ class View:
 
 @dataclass(frozen=True)
 class Embedded:
-    """Shapes as unit vectors (N, D), and as their plain answers (N, RAW_CELLS^3), which no model has seen."""
+    """Shapes as unit vectors (N, D), and as their plain answers, which no model has seen: means (N, RAW_CELLS^3) in
+    cells, and all that was told in points."""
 
     vectors: Array
     plain: Array
+    told: Told
 
 
 def embed(
@@ -117,11 +119,14 @@ def embed(
         if faults:
             features, types = features[good], types[good]
         plain[rows.start + good] += plain_distances(features, types) / draws  # no two calls at a time
+        points[rows.start + good, draw], distances[rows.start + good, draw] = told_points(features, types)
         return len(rows), features, types, rows.start + good, {rows[row]: fault for row, fault in faults}
 
     numbers = range(math.ceil(len(shapes) / size) * draws)
     vectors: Array | None = None
     plain = np.zeros((len(shapes), RAW_CELLS**3))
+    points = np.zeros((len(shapes), draws, probe.n_point, 3), np.float32)
+    distances = np.zeros(points.shape[:3], np.float32)
     title = f"embed {view.name}"
     with progress_bar(total=len(shapes) * draws, desc=title, unit="sample", disable=not progress) as bar:
         for count, features, types, good, faults in prefetch(read, numbers) if settings.threads else map(read, numbers):
@@ -133,7 +138,8 @@ def embed(
                     vectors = np.zeros((len(shapes), embedded.shape[1]))
                 vectors[good] += embedded
             bar.update(count)
-    return Embedded(np.empty((len(shapes), 0)) if vectors is None else normalize(vectors), plain)
+    told = Told(points.reshape(len(shapes), -1, 3), distances.reshape(len(shapes), -1))
+    return Embedded(np.empty((len(shapes), 0)) if vectors is None else normalize(vectors), plain, told)
 
 
 def embed_samples(

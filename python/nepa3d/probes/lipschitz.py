@@ -6,6 +6,7 @@ Letters: N queries, M gallery items, n and m points.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,24 +31,34 @@ def violation(points: Floats, distances: Floats, others: Floats, other_distances
 
 
 def violations(
-    queries: Sequence[tuple[Floats, Floats]], gallery: Sequence[tuple[Floats, Floats]], *, progress: bool = False
+    queries: Sequence[tuple[Floats, Floats]],
+    gallery: Sequence[tuple[Floats, Floats]],
+    *,
+    threads: int = 1,
+    progress: bool = False,
 ) -> NDArray[np.float64]:
     """``violation`` (N, M) of every query and gallery item, each given by its points (n, 3) and distances (n,).
 
     One matrix product finds the few pairs that violate the bound, |x - y|^2 - (d - e)^2 < 0, and only these are summed
-    exactly, in float32. Cost: N M n m.
+    exactly, in float32; each of the ``threads`` takes one query at a time. Cost: N M n m.
     """
-    found = np.empty((len(queries), len(gallery)))
     items = [(_columns(*item), _form(*item)[[0, 1, 2, 3, 5, 4]].copy()) for item in gallery]
-    for row, query in enumerate(progress_bar(queries, desc="plain answers", unit="query", disable=not progress)):
-        own = _columns(*query)
+
+    def of_query(query: tuple[Floats, Floats]) -> NDArray[np.float64]:
+        found, own = np.empty(len(items)), _columns(*query)
         form = _form(*query).T * np.array([-2, -2, -2, 2, 1, 1], np.float32)
         for place, (other, other_form) in enumerate(items):
             i, j = np.divmod(np.flatnonzero(form @ other_form < ROUNDING), len(other))
             apart = own[i, :3] - other[j, :3]
             excess = np.abs(own[i, 3] - other[j, 3]) - np.sqrt(np.einsum("ij,ij->i", apart, apart))
-            found[row, place] = np.maximum(excess, 0).sum(dtype=np.float64) / (len(own) * len(other))
-    return found
+            found[place] = np.maximum(excess, 0).sum(dtype=np.float64) / (len(own) * len(other))
+        return found
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="violations") as pool:
+        rows = progress_bar(
+            pool.map(of_query, queries), total=len(queries), desc="plain answers", unit="query", disable=not progress
+        )
+        return np.array([*rows]).reshape(len(queries), len(gallery))
 
 
 def least_violations(
@@ -64,9 +75,10 @@ def least_violations(
     if headings < 1:
         raise ValueError(f"headings must be at least 1, got {headings}")
     found = np.full((len(queries), len(gallery)), np.inf)
-    for angle in np.arange(headings) * (2 * np.pi / headings):
+    for step in progress_bar(range(headings), desc="plain answers, turned", unit="heading", disable=not progress):
+        angle = 2 * np.pi * step / headings
         facing = [(turn(np.asarray(points, np.float32), angle), distances) for points, distances in queries]
-        found = np.minimum(found, violations(facing, gallery, progress=progress))
+        found = np.minimum(found, violations(facing, gallery))
     return found
 
 

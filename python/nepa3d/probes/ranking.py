@@ -80,6 +80,15 @@ def rank_scores(scores: NDArray[np.floating], truth: NDArray[np.int64] | None = 
     return Ranks((scores > own).sum(1), (scores == own).sum(1) - 1, scores.shape[1])
 
 
+def rank_by_distance(apart: NDArray[np.floating]) -> Ranks:
+    """Rank by distances ``apart`` (N, N) of queries and gallery items, less is better; query i belongs to item i, and
+    items exactly as far as that tie with it."""
+    if apart.ndim != 2 or apart.shape[0] != apart.shape[1] or not np.isfinite(apart).all():
+        raise ValueError(f"apart must be finite and have shape (N, N), got {apart.shape}")
+    own = np.diag(apart)[:, None]
+    return Ranks((apart < own).sum(1), (apart == own).sum(1) - 1, len(apart))
+
+
 def rank_strictly(queries: NDArray[np.floating], gallery: NDArray[np.floating], *, chunk: int = 256) -> Ranks:
     """The original rule, kept to reproduce old figures: float32 cosines, only strictly better items count.
 

@@ -1,9 +1,11 @@
 """What token sequences tell of a shape in points: where distances were asked, and the answers.
 
-Letters: B samples, T tokens, P points of a sample.
+Letters: N shapes, B samples, T tokens, P points of a sample.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,18 @@ from numpy.typing import NDArray
 from nepa3d.samples.schema import POINT_DISTANCE, XYZ, TokenType
 
 Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What was told of N shapes: positions (N, P, 3) and distances (N, P)."""
+
+    points: Float
+    distances: Float
+
+    def rows(self, rows: NDArray[np.int64] | list[int]) -> Told:
+        """That of these shapes."""
+        return Told(self.points[rows], self.distances[rows])
 
 
 def told_points(features: Float, types: NDArray[np.int64]) -> tuple[Float, Float]:
