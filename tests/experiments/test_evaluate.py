@@ -41,6 +41,14 @@ def test_the_jobs_are_the_documents_and_their_controls(tmp_path: Path) -> None:
     assert "--query_backend mesh --gallery_backend udfgrid" in retrieval
     assert "--eval_seed_gallery 999 --n_seeds 3 --max_files 1000" in retrieval
     assert flags.values(jobs["ucpr_a_mesh2udf"].config)["eval_seed"] == 0
+    for name in ("ucpr_a_mesh2udf", "cpac_a_pc2udf_nontrans", "cpac_a_pc2udf_nontrans_grid"):
+        found = flags.values(jobs[name].config)
+        assert found["spline"] and found["random_init"]
+    for name in ("ucpr_a_pc2udf_ablate_xyz", "cpac_a_pc2udf_nontrans_absent", "cpac_a_pc2udf_nontrans_mismatched"):
+        found = flags.values(jobs[name].config)  # a control itself
+        assert not found["spline"] and not found["random_init"] and not found.get("lipschitz", False)
+    plainest = {job.name: job for job in plan(Config(ckpts=(checkpoint,), spline=False, random_init=False))}
+    assert not {"spline", "random_init"} & {k for k, v in flags.values(plainest["ucpr_a_mesh2udf"].config).items() if v}
     assert "--ablate_point_xyz" in jobs["ucpr_a_pc2udf_ablate_xyz"].command
     assert "--ablate_point_dist" in jobs["ucpr_a_pc2udf_ablate_dist"].command
     completion = flags.values(jobs["cpac_a_pc2udf_nontrans"].config)
@@ -67,7 +75,8 @@ def test_the_matrix_is_finished_and_finished_again(
     assert "| `pointcloud_noray -> udfgrid` |" in capsys.readouterr().out
     assert len(list((tmp_path / "results").glob("*.json"))) == 11
     text = (tmp_path / "results" / "evaluation.md").read_text()
-    assert text.count("| mae_v1") == 1 + 1 + 5  # its column, its row of ablations, and a row a control
+    assert text.count("| mae_v1") == 2 + 1 + 5  # columns trained and not, its row of ablations, and a row a control
+    assert "mae_v1, untrained" in text and "Lipschitz violation, no model" in text and "MAE of the spline" in text
     assert "plain distances, no model" in text
     (tmp_path / "results" / "ucpr_mae_v1_mesh2udf.json").unlink()
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").glob("*.json")}
@@ -118,4 +127,4 @@ def test_a_probe_without_an_untrained_model_has_no_row_of_it(tmp_path: Path) -> 
 def test_tables_of_what_is_there(tmp_path: Path) -> None:
     config = Config(ckpts=(tmp_path / "a" / "x.pt", tmp_path / "b" / "x.pt"), results=tmp_path)
     lines = side_by_side(config).splitlines()
-    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["`mesh -> udfgrid`", *4 * ["-"]]
+    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["`mesh -> udfgrid`", *8 * ["-"]]

@@ -11,13 +11,16 @@ from tabulate import tabulate
 
 from nepa3d import cli
 from nepa3d.analysis import classification_probes, completion_cpac_udf, retrieval_ucpr
-from nepa3d.analysis.flag_groups import CompletionFlags, SampleModelFlags, SequenceModelFlags
+from nepa3d.analysis.flag_groups import CompletionFlags, ControlFlags, SampleModelFlags, SequenceModelFlags
+from nepa3d.cli.spellings import Switch
 from nepa3d.execution.files import read_json, write_text
 from nepa3d.experiments.job_flags import JobFlags
 from nepa3d.experiments.jobs import Job
 from nepa3d.models.embedding import Precision
 from nepa3d.probes.classifiers import SETTINGS
+from nepa3d.probes.completion_tables import COPY, SPLINE, UNTRAINED
 from nepa3d.probes.intervals import cell
+from nepa3d.probes.retrieval_tables import CONTROLS as OF_RETRIEVAL
 from nepa3d.report.tables import collect
 from nepa3d.samples.completion import Context, QuerySource
 
@@ -29,6 +32,7 @@ PAIRS = (  # the document's, section 8.8
     ("mesh", "pointcloud_noray"),
     ("pointcloud_noray", "udfgrid"),
 )
+WITHOUT_MODEL = [control for control in OF_RETRIEVAL if not control.of_model]
 ABLATED = ("pointcloud_noray", "udfgrid")
 CONTROLS: dict[str, tuple[QuerySource, Context]] = {  # of completion: query points and context
     "": ("pool", "own"),
@@ -38,6 +42,7 @@ CONTROLS: dict[str, tuple[QuerySource, Context]] = {  # of completion: query poi
     "absent": ("pool", "absent"),
 }
 GALLERY_SEED = 999
+NO_CONTROLS = ControlFlags(spline=False, random_init=False)  # of jobs that are controls themselves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +81,10 @@ class Config:
     """Query points of a completion."""
     n_seeds: int = 3
     """Evaluation seeds of each figure."""
+    spline: Switch = True
+    """Controls without a model of retrieval and completion: splines of what the model is told; needs SciPy."""
+    random_init: Switch = True
+    """Measure untrained models of the same sizes in retrieval and completion, too; doubles the models' time."""
     jobs: JobFlags = field(default_factory=JobFlags)
     precision: Precision = "float32"
     """Of the models' products; bf16 is faster on a GPU and moves figures a little."""
@@ -108,6 +117,7 @@ def plan(config: Config) -> list[Job]:
 
 def _jobs(config: Config, checkpoint: Path) -> Iterator[Job]:
     name, ckpt = config.name_of(checkpoint), f"{checkpoint}"
+    controls = ControlFlags(spline=config.spline, random_init=config.random_init)
     model = SampleModelFlags(ckpt=ckpt, precision=config.precision)
 
     def job(tag: str, probe: ProbeConfig) -> Job:
@@ -125,11 +135,13 @@ def _jobs(config: Config, checkpoint: Path) -> Iterator[Job]:
             eval_seed_gallery=GALLERY_SEED,
             n_seeds=config.n_seeds,
             max_files=config.max_files,
+            controls=controls,
         )
         yield job(tag, retrieval)
         if (query, gallery) == ABLATED:
-            yield job(f"{tag}_ablate_xyz", replace(retrieval, ablate_point_xyz=True))
-            yield job(f"{tag}_ablate_dist", replace(retrieval, ablate_point_dist=True))
+            ablated = replace(retrieval, lipschitz=False, controls=NO_CONTROLS)  # those of the pair itself hold
+            yield job(f"{tag}_ablate_xyz", replace(ablated, ablate_point_xyz=True))
+            yield job(f"{tag}_ablate_dist", replace(ablated, ablate_point_dist=True))
     completion = completion_cpac_udf.Config(
         cache_root=config.cache_root,
         model=SequenceModelFlags(ckpt=ckpt, precision=config.precision),
@@ -144,7 +156,8 @@ def _jobs(config: Config, checkpoint: Path) -> Iterator[Job]:
     )
     for control, (query_source, context) in CONTROLS.items():
         tag = f"cpac_{name}_pc2udf_nontrans" + (f"_{control}" if control else "")
-        yield job(tag, replace(completion, query_source=query_source, context=context))
+        beside = controls if context == "own" else NO_CONTROLS
+        yield job(tag, replace(completion, query_source=query_source, context=context, controls=beside))
     if config.labelled_root:
         classes = classification_probes.Config(
             cache_root=config.labelled_root,
@@ -167,9 +180,12 @@ def side_by_side(config: Config) -> str:
     for query, gallery in PAIRS:
         tags = [f"ucpr_{name}_{SHORT[query]}2{SHORT[gallery]}" for name in names]
         row = [_figures(found.get(tag)) for tag in tags]
-        plain = next((found[tag]["raw_distances"] for tag in tags if tag in found), None)
-        rows.append([f"`{query} -> {gallery}`", *row, _figures(plain), _figures(first.get("chance"))])
-    heads = ["Pair, R@1/R@5/R@10/mAP", *names, "plain distances, no model", "chance"]
+        untrained = [_figures((found.get(tag) or {}).get("random_init")) for tag in tags]
+        results = [found[tag] for tag in tags if tag in found]
+        plain = [_figures(results[0].get(control.key) if results else None) for control in WITHOUT_MODEL]
+        rows.append([f"`{query} -> {gallery}`", *row, *untrained, *plain, _figures(first.get("chance"))])
+    fresh = [f"{name}, untrained" for name in names]
+    heads = ["Pair, R@1/R@5/R@10/mAP", *names, *fresh, *(control.title for control in WITHOUT_MODEL), "chance"]
     text = [tabulate(rows, heads, tablefmt="pipe", disable_numparse=True)]
 
     pair = "2".join(SHORT[view] for view in ABLATED)
@@ -182,13 +198,15 @@ def side_by_side(config: Config) -> str:
         for control in CONTROLS:
             result = found.get(f"cpac_{name}_pc2udf_nontrans" + (f"_{control}" if control else ""))
             if result:
-                copy = result["nearest_copy"]
+                beside = [result.get(key) for key in (COPY, SPLINE, UNTRAINED)]
                 figures = [cell(result[key], 5) for key in ("mae", "rmse", "iou@tau")]
                 between = cell(tuple(result["interval"]["mae"]), 5)
                 rows.append(
-                    [name, control or "as the document", *figures, between, cell(copy["mae"], 5) if copy else ""]
+                    [name, control or "as the document", *figures, between]
+                    + [cell(known["mae"], 5) if known else "" for known in beside]
                 )
-    heads = ["Model", "Control", "MAE", "RMSE", "IoU@tau", "MAE, 95 % over shapes", "MAE of the nearest copy"]
+    heads = ["Model", "Control", "MAE", "RMSE", "IoU@tau", "MAE, 95 % over shapes"]
+    heads += ["MAE of the nearest copy", "MAE of the spline", "MAE untrained"]
     text.append(tabulate(rows, heads, tablefmt="pipe", disable_numparse=True))
 
     classes = {name: found[tag] for name in names if (tag := f"probe_cls_{name}") in found}
