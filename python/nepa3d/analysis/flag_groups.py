@@ -90,7 +90,8 @@ class CompletionFlags:
     n_query: int = 256
     """Query points per shape, or cells asked for at a time."""
     head_train_split: str = "train_udf"
-    """Split that the head is fitted on; 'none': part of the evaluated split (transductive)."""
+    """Split that the head is fitted on; 'none': part of the evaluated split (transductive); 'own': no head, the
+    distances that the model itself predicts for the target's view."""
     head_train_backend: str = "udfgrid"
     """View of the context while the head is fitted (context_backend if transductive)."""
     head_train_max_shapes: int = 0

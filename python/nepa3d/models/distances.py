@@ -16,6 +16,21 @@ from nepa3d.shapes.answers import without_rays
 from nepa3d.shapes.views import ShapeAnswers
 
 
+def own_weights(probe: Probe, view: str) -> NDArray[np.float64]:
+    """Weights (D + 1,) that read off a question's state the distance that the model itself predicts for ``view``; of a
+    model that makes one prediction for all views, that one.
+
+    ``ValueError`` where the model predicts none.
+    """
+    architecture = probe.model.architecture
+    if not architecture.answer_head:
+        raise ValueError(f"{probe.ckpt} predicts no distances: its answer_head is 0")
+    views = architecture.answer_views
+    if views and view not in views:
+        raise ValueError(f"{probe.ckpt} predicts no distances of {view}, only of {', '.join(views)}")
+    return np.eye(1, probe.model.width + 1, views.index(view) if views else 0)[0]
+
+
 def distances_at(
     points: NDArray[np.float32],
     context: ShapeAnswers,

@@ -24,7 +24,7 @@ from nepa3d.corpora.procedural import FAMILIES, procedural_shape
 from nepa3d.execution.files import atomic_open, write_json
 from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.models.checkpoint import Checkpoint, load_checkpoint
-from nepa3d.models.distances import distances_at
+from nepa3d.models.distances import distances_at, own_weights
 from nepa3d.models.embedding import (
     Pooling,
     Precision,
@@ -251,12 +251,11 @@ class Encoder:
 
     def distance_head(self) -> NDArray[np.float64]:
         """Weights (D + 1,) of the head that reads distances off hidden states, bias last. If none was fitted, it is the
-        model's own prediction, of the mesh's distance where it makes several; of a model that makes none, a head fitted
+        model's own prediction, of the mesh's distance if it makes that; of a model that makes none, a head fitted
         on the built-in corpus."""
         if self._head is None and self.probe.model.architecture.answer_head:
             views = self.probe.model.architecture.answer_views
-            own = views.index("mesh") if "mesh" in views else 0  # predictions are the first coordinates of states
-            self._head = np.eye(1, self.width + 1, own)[0]
+            self._head = own_weights(self.probe, "mesh" if "mesh" in views else "".join(views[:1]))
         if self._head is None:
             self.fit_distance_head()
         assert self._head is not None

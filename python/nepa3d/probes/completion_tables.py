@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nepa3d.probes.controls import Control
+from nepa3d.probes.distance_head import OWN
 from nepa3d.probes.drawings import Bar, BarChart, Dots, Drawing, dot
 from nepa3d.probes.intervals import cell
 from nepa3d.probes.judged import Compared, Judged, Outcome, figure_text, outcome
@@ -102,6 +103,7 @@ def _notes(result: Result) -> str:
     settings = result.settings
     split = settings.get("head_train_split", "-")
     head = "transductive" if settings.get("legacy_transductive") else f"head fitted on {split}"
+    head = "the model's own prediction" if split == OWN else head
     rare = unusual(result, {"representation": "h", "precision": "float32"})
     return "; ".join([head, *_setting_notes(result), *rare, *failures_note(result)])
 

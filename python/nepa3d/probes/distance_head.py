@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from nepa3d.execution.progress_bar import progress_bar
+from nepa3d.models.distances import own_weights
 from nepa3d.models.embedding import Probe, Representation, question_states, shapes_of
 from nepa3d.models.encoder import ShapeLike, as_shape, shape_name
 from nepa3d.models.ridge import RidgeSums, predict
@@ -22,6 +23,7 @@ from nepa3d.samples.loader import prefetch
 from nepa3d.shapes.views import ShapeAnswers
 
 TRANSDUCTIVE = "none"
+OWN = "own"
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class HeadShapes:
     """Which shapes the head is fitted on."""
 
     split: str = "train_udf"
-    """Their split, or ``TRANSDUCTIVE``: part of the evaluated split, which is shuffled."""
+    """Their split, or ``TRANSDUCTIVE``: part of the evaluated split, which is shuffled; or ``OWN``: none, the distances
+    are those that the model itself predicts for the target's view."""
     view: str = "udfgrid"
     """Of their contexts; if transductive they are seen as the evaluated ones."""
     max_shapes: int = 0
@@ -66,6 +69,8 @@ class Plan:
     train_settings: SequenceSettings
     test_settings: SequenceSettings
     n_total: int
+    own: bool = False
+    """Whether no head is fitted."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,8 @@ def plan_shapes(
 ) -> Plan:
     """The shapes of ``split``, seen as ``sequence`` says, and those of the head. ``ValueError`` if there are none."""
     shapes = shapes_of(cache_root, split, max_shapes, "max_shapes")
+    if head.split == OWN:
+        return Plan([], shapes, sequence, sequence, len(shapes), own=True)
     if not head.transductive:
         train = shapes_of(cache_root, head.split, head.max_shapes, "head_train_max_shapes")
         return Plan(train, shapes, replace(sequence, context_backend=head.view), sequence, len(shapes))
@@ -102,7 +109,12 @@ def plan_shapes(
 def fit_head(
     probe: Probe, plan: Plan, ridge_lambda: float, seed: int, reading: Reading, failed: dict[str, str]
 ) -> tuple[NDArray[np.float64], int]:
-    """Weights (D + 1,) of the ridge head, and the number of shapes it was fitted on; others are noted in ``failed``."""
+    """Weights (D + 1,) of the ridge head, and the number of shapes it was fitted on; others are noted in ``failed``.
+
+    Those of the model's own prediction if the plan says so; ``ValueError`` if it makes none.
+    """
+    if plan.own:
+        return own_weights(probe, {"udf": "udfgrid", "mesh": "mesh"}[plan.test_settings.target]), 0
     sums: RidgeSums | None = None
 
     def read(rows: range) -> tuple[CompletionBatch, dict[str, str]]:
