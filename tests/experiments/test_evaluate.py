@@ -15,6 +15,7 @@ from nepa3d.experiments.evaluate import Config, plan, side_by_side
 from nepa3d.probes.classifiers import SETTINGS
 
 SIZES = ["--cache_root", "unpaired", "--n_context", "12", "--n_query", "8", "--n_seeds", "2", "--slots", "cpu*2"]
+SIZES += ["--uniform", "0"]  # the recorded cache is of another program
 
 
 def runs(tmp_path: Path, *checkpoints: str) -> list[str]:
@@ -34,7 +35,11 @@ def test_the_jobs_are_the_documents_and_their_controls(tmp_path: Path) -> None:
     checkpoint.parent.mkdir()
     checkpoint.touch()
     jobs = {job.name: job for job in plan(Config(ckpts=(checkpoint,)))}
-    assert len(jobs) == 4 + 2 + 5
+    assert len(jobs) == 4 + 3 + 6
+    for name in ("ucpr_a_pc2udf_uniform", "cpac_a_pc2udf_nontrans_uniform"):
+        assert "--questions uniform" in " ".join(jobs[name].command)
+    assert sum("uniform" in " ".join(job.command) for job in jobs.values()) == 2
+    assert len(plan(Config(ckpts=(checkpoint,), uniform=False))) == 4 + 2 + 5
     retrieval = " ".join(jobs["ucpr_a_mesh2udf"].command)
     assert retrieval.startswith("nepa3d.analysis.retrieval_ucpr --cache_root data/shapenet_unpaired_cache_v1 ")
     assert f"--ckpt {checkpoint} " in retrieval

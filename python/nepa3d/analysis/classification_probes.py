@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nepa3d import cli
-from nepa3d.analysis.flag_groups import PoolingFlags, SampleModelFlags
+from nepa3d.analysis.flag_groups import PoolingFlags, QuestionFlags, SampleModelFlags
 from nepa3d.analysis.outcome import conclude
 from nepa3d.cli.spellings import Switch
 from nepa3d.probes.classification import (
@@ -59,6 +59,7 @@ class Config:
     out_json: str = ""
     """Where to write the figures and settings; empty: nowhere."""
     embedding: PoolingFlags = field(default_factory=PoolingFlags)
+    asked: QuestionFlags = field(default_factory=QuestionFlags)
     voxel: VoxelFlags = field(default_factory=VoxelFlags)
 
     def __post_init__(self) -> None:
@@ -87,6 +88,7 @@ class Config:
             batch=self.batch,
             threads=self.num_workers,
             voxel=self.voxel.settings(),
+            questions=self.asked.questions,
         )
         return ClassificationSettings(self.backend, self.seed, self.n_seeds, self.random_init, embedding)
 

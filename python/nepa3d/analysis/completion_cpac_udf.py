@@ -10,6 +10,7 @@ from nepa3d import cli
 from nepa3d.analysis.flag_groups import (
     CompletionFlags,
     ControlFlags,
+    QuestionFlags,
     SequenceModelFlags,
     require_at_least_one,
     require_positive,
@@ -67,6 +68,7 @@ class Config:
     """File to write the results and settings to; empty: none."""
     completion: CompletionFlags = field(default_factory=CompletionFlags)
     controls: ControlFlags = field(default_factory=ControlFlags)
+    asked: QuestionFlags = field(default_factory=QuestionFlags)
     voxel: VoxelFlags = field(default_factory=VoxelFlags)
 
     def check(self) -> None:
@@ -114,6 +116,7 @@ class Config:
             mesh_root=self.mesh_root,
             mesh_file=self.mesh_file,
             voxel=self.voxel.settings(),
+            questions=self.asked.questions,
         )
 
     def plan(self, probe: Probe) -> Plan:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from nepa3d.cli.spellings import OptionalCount, OptionalSwitch, Switch
 from nepa3d.models.embedding import Pooling, Precision, Probe, ProbeRequest, Representation, open_probe
 from nepa3d.probes.distance_head import HeadShapes
+from nepa3d.samples.questions import Questions
 from nepa3d.shapes.views import require_backend
 
 
@@ -111,6 +112,15 @@ class CompletionFlags:
     def head(self) -> HeadShapes:
         """The shapes of the head."""
         return HeadShapes(self.head_train_split, self.head_train_backend, self.head_train_max_shapes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionFlags:
+    """Where points are asked."""
+
+    questions: Questions = "pool"
+    """Anywhere in a shape's pool, half of which lies close to the surface, or only in its part that is uniform in the
+    cube."""
 
 
 @dataclass(frozen=True, kw_only=True)

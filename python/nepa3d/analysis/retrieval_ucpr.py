@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nepa3d import cli
-from nepa3d.analysis.flag_groups import ControlFlags, PoolingFlags, SampleModelFlags, require_at_least_one
+from nepa3d.analysis.flag_groups import (
+    ControlFlags,
+    PoolingFlags,
+    QuestionFlags,
+    SampleModelFlags,
+    require_at_least_one,
+)
 from nepa3d.analysis.outcome import conclude
 from nepa3d.cli.spellings import OptionalCount, Switch
 from nepa3d.models.embedding import sample_length, shapes_of
@@ -62,6 +68,7 @@ class Config:
     """File to write the results and settings to; empty: none."""
     embedding: PoolingFlags = field(default_factory=PoolingFlags)
     controls: ControlFlags = field(default_factory=ControlFlags)
+    asked: QuestionFlags = field(default_factory=QuestionFlags)
     voxel: VoxelFlags = field(default_factory=VoxelFlags)
 
     def check(self) -> None:
@@ -84,6 +91,7 @@ class Config:
             voxel=self.voxel.settings(),
             hide_positions=self.ablate_point_xyz,
             hide_distances=self.ablate_point_dist,
+            questions=self.asked.questions,
         )
         return RetrievalSettings(
             query_view=self.query_backend,

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from nepa3d import cli
-from nepa3d.analysis.flag_groups import CompletionFlags, ControlFlags, ModelFlags, require_at_least_one
+from nepa3d.analysis.flag_groups import CompletionFlags, ControlFlags, ModelFlags, QuestionFlags, require_at_least_one
 from nepa3d.execution.files import require_writable, write_json
 from nepa3d.models.embedding import Probe, shapes_of
 from nepa3d.probes.completion import require_room
@@ -52,6 +52,7 @@ class Config:
     """Sequences a forward pass."""
     completion: CompletionFlags = field(default_factory=CompletionFlags)
     controls: ControlFlags = field(default_factory=ControlFlags)
+    asked: QuestionFlags = field(default_factory=QuestionFlags)
 
     def __post_init__(self) -> None:
         if self.resolution < 4:
@@ -67,7 +68,13 @@ class Config:
         """The sequences: a context, then cells of the distance grid."""
         own = self.completion
         return SequenceSettings(
-            own.context_backend, own.n_context, own.n_query, probe.qa, probe.eos, query_source="grid"
+            own.context_backend,
+            own.n_context,
+            own.n_query,
+            probe.qa,
+            probe.eos,
+            query_source="grid",
+            questions=self.asked.questions,
         )
 
     def plan(self, probe: Probe) -> Plan:

@@ -11,7 +11,13 @@ from tabulate import tabulate
 
 from nepa3d import cli
 from nepa3d.analysis import classification_probes, completion_cpac_udf, retrieval_ucpr
-from nepa3d.analysis.flag_groups import CompletionFlags, ControlFlags, SampleModelFlags, SequenceModelFlags
+from nepa3d.analysis.flag_groups import (
+    CompletionFlags,
+    ControlFlags,
+    QuestionFlags,
+    SampleModelFlags,
+    SequenceModelFlags,
+)
 from nepa3d.cli.spellings import Switch
 from nepa3d.execution.files import read_json, write_text
 from nepa3d.experiments.job_flags import JobFlags
@@ -41,6 +47,7 @@ CONTROLS: dict[str, tuple[QuerySource, Context]] = {  # of completion: query poi
     "mismatched": ("pool", "mismatched"),
     "absent": ("pool", "absent"),
 }
+UNIFORM = QuestionFlags(questions="uniform")
 GALLERY_SEED = 999
 NO_CONTROLS = ControlFlags(spline=False, random_init=False)  # of jobs that are controls themselves
 
@@ -49,8 +56,9 @@ NO_CONTROLS = ControlFlags(spline=False, random_init=False)  # of jobs that are 
 class Config:
     """Run all probes and controls for several checkpoints and print the results side by side.
 
-    Retrieval on four pairs of views with two ablations, completion with four controls and, with labelled_root, classes
-    of frozen features. Finished results are skipped, so the same command resumes an interrupted evaluation.
+    Retrieval on four pairs of views with two ablations, completion with four controls, both with uniform questions and,
+    with labelled_root, classes of frozen features. Finished results are skipped, so the same command resumes an
+    interrupted evaluation.
 
     Example: nepa3d evaluate --ckpts runs/a/last.pt runs/b/last.pt --cache_root data/shapenet_unpaired_cache_v1
     """
@@ -83,6 +91,8 @@ class Config:
     """Evaluation seeds of each figure."""
     spline: Switch = True
     """Controls without a model of retrieval and completion: splines of what the model is told; needs SciPy."""
+    uniform: Switch = True
+    """Ask both at points uniform in the cube, too; needs a cache that this package made."""
     random_init: Switch = True
     """Measure untrained models of the same sizes in retrieval and completion, too; doubles the models' time."""
     jobs: JobFlags = field(default_factory=JobFlags)
@@ -142,6 +152,8 @@ def _jobs(config: Config, checkpoint: Path) -> Iterator[Job]:
             ablated = replace(retrieval, lipschitz=False, controls=NO_CONTROLS)  # those of the pair itself hold
             yield job(f"{tag}_ablate_xyz", replace(ablated, ablate_point_xyz=True))
             yield job(f"{tag}_ablate_dist", replace(ablated, ablate_point_dist=True))
+            if config.uniform:
+                yield job(f"{tag}_uniform", replace(retrieval, asked=UNIFORM))
     completion = completion_cpac_udf.Config(
         cache_root=config.cache_root,
         model=SequenceModelFlags(ckpt=ckpt, precision=config.precision),
@@ -158,6 +170,8 @@ def _jobs(config: Config, checkpoint: Path) -> Iterator[Job]:
         tag = f"cpac_{name}_pc2udf_nontrans" + (f"_{control}" if control else "")
         beside = controls if context == "own" else NO_CONTROLS
         yield job(tag, replace(completion, query_source=query_source, context=context, controls=beside))
+    if config.uniform:
+        yield job(f"cpac_{name}_pc2udf_nontrans_uniform", replace(completion, asked=UNIFORM, controls=controls))
     if config.labelled_root:
         classes = classification_probes.Config(
             cache_root=config.labelled_root,
@@ -189,13 +203,18 @@ def side_by_side(config: Config) -> str:
     text = [tabulate(rows, heads, tablefmt="pipe", disable_numparse=True)]
 
     pair = "2".join(SHORT[view] for view in ABLATED)
-    kinds = {"Base": "", "`ablate_point_xyz`": "_ablate_xyz", "`ablate_point_dist`": "_ablate_dist"}
+    kinds = {
+        "Base": "",
+        "`ablate_point_xyz`": "_ablate_xyz",
+        "`ablate_point_dist`": "_ablate_dist",
+        "Uniform questions": "_uniform",
+    }
     rows = [[n, *(_figures(found.get(f"ucpr_{n}_{pair}{k}"), ("r@1", "mAP")) for k in kinds.values())] for n in names]
     text.append(tabulate(rows, ["Model, R@1/mAP", *kinds], tablefmt="pipe", disable_numparse=True))
 
     rows = []
     for name in names:
-        for control in CONTROLS:
+        for control in (*CONTROLS, "uniform"):
             result = found.get(f"cpac_{name}_pc2udf_nontrans" + (f"_{control}" if control else ""))
             if result:
                 beside = [result.get(key) for key in (COPY, SPLINE, UNTRAINED)]

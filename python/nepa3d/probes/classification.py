@@ -32,7 +32,7 @@ from nepa3d.probes.judged import Compared, Judged, figure_text, outcome
 from nepa3d.probes.kind import Named, ProbeKind, Section
 from nepa3d.probes.labelled_shapes import Labelled, LabelledCache, Parts
 from nepa3d.probes.result import Json, Result
-from nepa3d.probes.tables import Table, interval_cell, once
+from nepa3d.probes.tables import Table, interval_cell, once, unusual
 from nepa3d.samples.labelled import Sets, short_classes, shortage
 
 KINDS = tuple(SETTINGS)
@@ -333,7 +333,7 @@ def _report_table(results: Sequence[Named]) -> Table:
     rows: list[list[str]] = []
     for _, r in results:
         shots = f"{r.settings['fewshot_k']} a class" if r.settings["fewshot_k"] else "all of train"
-        where = f"{r.settings['backend']}, {r.settings['pooling']}, {shots}"
+        where = ", ".join([r.settings["backend"], r.settings["pooling"], shots, *unusual(r, {"questions": "pool"})])
         beside = ((f"{r.model}{OF_UNTRAINED}", r.controls.get(UNTRAINED)), (TITLES[PLAIN], r.controls.get(PLAIN)))
         for who, kinds in ((r.model, r.figures), *((who, kinds) for who, kinds in beside if kinds)):
             alike = [
@@ -384,7 +384,7 @@ CLASSIFICATION = ProbeKind(
     diagnostics=("above", "spread"),
     protocol=(
         *("n_seeds", "seed", "mc_k", "precision", "backend", "fewshot_k", "fewshot_seed", "val_ratio", "val_seed"),
-        "group_by",
+        *("group_by", "questions"),
     ),
     item_figures=KINDS,
     section=Section(

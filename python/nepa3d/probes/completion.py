@@ -245,6 +245,7 @@ def _settings(probe: Probe, sequence: SequenceSettings, settings: CompletionSett
         "n_context": sequence.n_context,
         "n_query": sequence.n_query,
         "query_source": sequence.query_source,
+        "questions": sequence.questions,
         "queries_may_repeat_context": sequence.query_source == "pool" and sequence.context != "absent",
         "context": sequence.context,
         "target": "udfgrid_distance_probe" if sequence.target == "udf" else target,
@@ -285,7 +286,7 @@ COMPLETION = ProbeKind(
     controls=tuple(control.key for control in CONTROLS),
     diagnostics=("missing_controls",),
     protocol=(
-        *("eval_split", "context_backend", "target", "n_seeds", "seed", "query_source", "context"),
+        *("eval_split", "context_backend", "target", "n_seeds", "seed", "query_source", "context", "questions"),
         *("head_train_split", "precision"),
     ),
     item_figures=("mae",),

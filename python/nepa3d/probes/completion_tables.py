@@ -13,6 +13,7 @@ from nepa3d.probes.kind import Named
 from nepa3d.probes.result import Json, Result
 from nepa3d.probes.tables import Row, Table, failures_note, figure_cell, interval_cell, unusual
 
+USUAL = {"query_source": "pool", "questions": "pool"}
 FIGURES = ("mae", "rmse", "iou@tau")
 
 
@@ -95,7 +96,7 @@ def report_table(results: Sequence[Named]) -> Table:
 
 def _setting_notes(result: Result) -> list[str]:
     context = result.settings.get("context", "own")
-    return ([] if context == "own" else [f"context {context}"]) + unusual(result, {"query_source": "pool"})
+    return ([] if context == "own" else [f"context {context}"]) + unusual(result, USUAL)
 
 
 def _notes(result: Result) -> str:

@@ -18,7 +18,7 @@ from nepa3d.models.embedding import Probe, Representation, question_states, shap
 from nepa3d.models.encoder import ShapeLike, as_shape, shape_name
 from nepa3d.models.ridge import RidgeSums, predict
 from nepa3d.samples.completion import SequenceSettings, sample_of_cache
-from nepa3d.samples.completion_loader import CompletionBatch, completion_batch
+from nepa3d.samples.completion_loader import CompletionBatch, batch_of_samples, completion_batch
 from nepa3d.samples.loader import prefetch
 from nepa3d.shapes.views import ShapeAnswers
 
@@ -180,13 +180,4 @@ def batch_of(
     samples = [
         sample_of_cache(as_shape(shape), sequence, seed, context) for shape, context in zip(shapes, told, strict=True)
     ]
-    copies = [sample.nearest_copy for sample in samples if sample.nearest_copy is not None]
-    batch = CompletionBatch(
-        [shape_name(shape) for shape in shapes],
-        np.stack([sample.features for sample in samples]),
-        np.stack([sample.types for sample in samples]),
-        samples[0].query_tokens,
-        np.stack([sample.target for sample in samples]),
-        np.stack(copies) if copies else None,
-    )
-    return batch, {}
+    return batch_of_samples([shape_name(shape) for shape in shapes], samples), {}

@@ -22,6 +22,7 @@ from nepa3d.probes.result import Json
 from nepa3d.probes.told import Told, told_points
 from nepa3d.samples.dataset import SampleSettings
 from nepa3d.samples.loader import prefetch
+from nepa3d.samples.questions import Questions
 from nepa3d.samples.schema import POINT_DISTANCE, XYZ, TokenType
 from nepa3d.shapes.views import VoxelSettings, require_backend
 
@@ -47,6 +48,8 @@ class EmbeddingSettings:
     """Set the coordinates of point tokens to zero."""
     hide_distances: bool = False
     """Set the distances of point tokens to zero."""
+    questions: Questions = "pool"
+    """Points are asked anywhere in a shape's pool, or only in its part that is uniform in the cube."""
 
     def __post_init__(self) -> None:
         for name in ("draws", "batch"):
@@ -68,6 +71,7 @@ class EmbeddingSettings:
             "pooling": self.pooling,
             "representation": self.representation,
             **voxel_report(self.voxel),
+            "questions": self.questions,
         }
 
 
@@ -104,7 +108,9 @@ def embed(
     """
     require_backend(view.name, "view")
     probe.require_length(sample_length(probe), "n_point, n_ray, qa_tokens and add_eos")
-    form = SampleSettings(probe.n_point, probe.n_ray, qa=probe.qa, eos=probe.eos, voxel=settings.voxel)
+    form = SampleSettings(
+        probe.n_point, probe.n_ray, qa=probe.qa, eos=probe.eos, voxel=settings.voxel, questions=settings.questions
+    )
     names = [shape_name(shape) for shape in shapes]
     size, draws = settings.batch, settings.draws
 

@@ -64,6 +64,7 @@ def _sample_notes(result: Result) -> list[str]:
     """How much was told of each shape."""
     settings = result.settings
     points = [f"{settings['n_point']} points"] if "n_point" in settings else []
+    points += unusual(result, {"questions": "pool"})
     return [*points, *([f"mc_k {settings['mc_k']}"] if settings.get("mc_k", 1) > 1 else [])]
 
 
@@ -79,7 +80,7 @@ def _notes(result: Result) -> str:
     notes += [name for name in ("ablate_point_xyz", "ablate_point_dist") if settings.get(name)]
     if settings.get("mc_k", 1) > 1:
         notes.append(f"mc_k {settings['mc_k']}")
-    notes += unusual(result, {"pooling": "eos", "representation": "h", "precision": "float32"})
+    notes += unusual(result, {"pooling": "eos", "representation": "h", "precision": "float32", "questions": "pool"})
     return "; ".join(notes + failures_note(result))
 
 

@@ -29,8 +29,9 @@ from nepa3d.probes.intervals import cell
 from nepa3d.probes.kind import Named, ProbeKind, Section
 from nepa3d.probes.result import Json, Result, failures
 from nepa3d.probes.spline import spline_distances
-from nepa3d.probes.tables import Table, once, unmeasured
+from nepa3d.probes.tables import Table, once, unmeasured, unusual
 from nepa3d.samples.completion import SequenceSettings, cell_centres, query_answers
+from nepa3d.samples.questions import asked_of
 from nepa3d.samples.tokenizer import draw_rows, evaluation_rng
 from nepa3d.shapes.cache import ShapeCache
 from nepa3d.shapes.level_set import level_set
@@ -135,7 +136,7 @@ def fields_of(
     """The distance fields of a shape as ``models`` by way, the nearest context point, a spline of the context and the
     cache's own grid have them."""
     rng = evaluation_rng(path, settings.seed + TEST_SEED_OFFSET)
-    context = read_answers(path, sequence.context_backend, sequence.voxel)
+    context = asked_of(read_answers(path, sequence.context_backend, sequence.voxel), sequence.questions, path)
     context_rows = draw_rows(len(context.point_xyz), sequence.n_context, rng)
     side = settings.resolution
     centres = cell_centres(side)
@@ -238,6 +239,7 @@ def complete_surfaces(
             "context_backend": sequence.context_backend,
             "n_shapes_head_train": n_train,
             "seed": settings.seed,
+            "questions": sequence.questions,
         },
         diagnostics={"missing_controls": missing} if missing else {},
         items={**vars(items)},
@@ -290,10 +292,11 @@ def _report_table(results: Sequence[Named]) -> Table:
     heads = ("Model", "Surface", "Chamfer", "F-score", "Normals", "Without a surface", "Notes")
     rows: list[list[str]] = []
     for _, r in results:
+        note = "; ".join(unusual(r, {"questions": "pool"}))
         for way, mean in _ways(r).items():
             figures = [cell(mean[name], 3) for name in FIGURES]
             who = r.model if way in (MODEL, UNTRAINED) else "no model"
-            rows.append([who, way, *figures, f"{mean['without_surface']} of {len(r.items['path'])}", ""])
+            rows.append([who, way, *figures, f"{mean['without_surface']} of {len(r.items['path'])}", note])
     ordered = sorted(once(rows), key=lambda row: row[0] == "no model")
     return Table("Completed surfaces", heads, ordered, first_figure=2)
 

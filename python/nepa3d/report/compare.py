@@ -10,7 +10,7 @@ from nepa3d.probes.intervals import paired_difference
 from nepa3d.probes.result import Json, Result
 from nepa3d.probes.table import PROBES, read_result
 
-BEFORE = {"precision": "float32"}  # of results that do not say
+BEFORE = {"precision": "float32", "questions": "pool"}  # of results that do not say
 
 
 def read_comparable(path: Path) -> Result:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d import ops
+from nepa3d.samples.questions import Questions, asked_of
 from nepa3d.samples.schema import POINT_DISTANCE, XYZ, TokenType
 from nepa3d.samples.tokenizer import draw_rows, evaluation_rng, tokenize
 from nepa3d.shapes.answers import without_rays
@@ -49,6 +50,7 @@ class SequenceSettings:
     mesh_root: str = ""  # of the meshes whose exact distances are the target; empty: what the cache has
     mesh_file: str = MESH_FILE
     voxel: VoxelSettings = field(default_factory=VoxelSettings)
+    questions: Questions = "pool"  # which points of the pool the context and the queries are drawn from
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,9 @@ def sample_of_cache(
     if context is None:
         context = view(cache, settings.context_backend, settings.voxel)
     queries = query_answers(cache, settings)
+    context = asked_of(context, settings.questions, cache.path)
+    if settings.query_source != "grid":
+        queries = asked_of(queries, settings.questions, cache.path)
     context_rows = draw_rows(len(context.point_xyz), settings.n_context, rng)
     query_rows = _draw_queries(queries, context_rows, settings, rng)
     if settings.mesh_root:

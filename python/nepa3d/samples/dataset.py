@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d.samples.draws import TrainingDraws
+from nepa3d.samples.questions import Questions, asked_of
 from nepa3d.samples.schema import sequence_length
 from nepa3d.samples.tokenizer import Rows, draw_rows, evaluation_rng, tokenize
 from nepa3d.shapes.cache import CacheError
@@ -33,6 +34,7 @@ class SampleSettings:
     drop_ray_prob: float = 0.0  # in training, of leaving out all rays of a sample
     force_missing_ray: bool = False
     voxel: VoxelSettings = field(default_factory=VoxelSettings)
+    questions: Questions = "pool"  # in evaluation, where points are asked
 
     def __post_init__(self) -> None:
         for name in ("n_point", "n_ray"):
@@ -57,6 +59,7 @@ def sample_of_answers(
 ) -> Sample:
     """``evaluation_sample`` of a view at hand, a function of the shape's ``name``, the seed and the resample."""
     rng = evaluation_rng(name, eval_seed, resample)
+    answers = asked_of(answers, settings.questions, name)
     return _sample(name, answers, settings, lambda pool, n: draw_rows(pool, n, rng), settings.force_missing_ray)
 
 
