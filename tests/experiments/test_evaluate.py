@@ -81,7 +81,12 @@ def test_the_matrix_is_finished_and_finished_again(
     assert len(list((tmp_path / "results").glob("*.json"))) == 11
     text = (tmp_path / "results" / "evaluation.md").read_text()
     assert text.count("| mae_v1") == 2 + 1 + 5  # columns trained and not, its row of ablations, and a row a control
-    assert "mae_v1, untrained" in text and "Lipschitz violation, no model" in text and "MAE of the spline" in text
+    assert (
+        "mae_v1, untrained" in text
+        and "Lipschitz violation, no model" in text
+        and "MAE of the spline" in text
+        and "MAE of the untrained model" in text
+    )
     assert "plain distances, no model" in text
     (tmp_path / "results" / "ucpr_mae_v1_mesh2udf.json").unlink()
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").glob("*.json")}
@@ -132,4 +137,4 @@ def test_a_probe_without_an_untrained_model_has_no_row_of_it(tmp_path: Path) -> 
 def test_tables_of_what_is_there(tmp_path: Path) -> None:
     config = Config(ckpts=(tmp_path / "a" / "x.pt", tmp_path / "b" / "x.pt"), results=tmp_path)
     lines = side_by_side(config).splitlines()
-    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["`mesh -> udfgrid`", *8 * ["-"]]
+    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["`mesh -> udfgrid`", *6 * ["-"]]

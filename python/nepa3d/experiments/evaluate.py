@@ -24,7 +24,8 @@ from nepa3d.experiments.job_flags import JobFlags
 from nepa3d.experiments.jobs import Job
 from nepa3d.models.embedding import Precision
 from nepa3d.probes.classifiers import SETTINGS
-from nepa3d.probes.completion_tables import COPY, SPLINE, UNTRAINED
+from nepa3d.probes.completion_tables import CONTROLS as OF_COMPLETION
+from nepa3d.probes.completion_tables import COPY, UNTRAINED
 from nepa3d.probes.intervals import cell
 from nepa3d.probes.retrieval_tables import CONTROLS as OF_RETRIEVAL
 from nepa3d.report.tables import collect
@@ -190,19 +191,21 @@ def side_by_side(config: Config) -> str:
     names = config.names
     found = {path.stem: read_json(f"{path}") for path in sorted(config.results.glob("*.json"))}
     first = found.get(f"ucpr_{names[0]}_mesh2udf", {})
+    fresh = [n for n in names if any(found.get(f"ucpr_{n}_{pair}", {}).get(UNTRAINED) for pair in map(_short, PAIRS))]
     rows = []
     for query, gallery in PAIRS:
-        tags = [f"ucpr_{name}_{SHORT[query]}2{SHORT[gallery]}" for name in names]
+        pair = _short((query, gallery))
+        tags = [f"ucpr_{name}_{pair}" for name in names]
         row = [_figures(found.get(tag)) for tag in tags]
-        untrained = [_figures((found.get(tag) or {}).get("random_init")) for tag in tags]
+        untrained = [_figures(found.get(f"ucpr_{name}_{pair}", {}).get(UNTRAINED)) for name in fresh]
         results = [found[tag] for tag in tags if tag in found]
         plain = [_figures(results[0].get(control.key) if results else None) for control in WITHOUT_MODEL]
         rows.append([f"`{query} -> {gallery}`", *row, *untrained, *plain, _figures(first.get("chance"))])
-    fresh = [f"{name}, untrained" for name in names]
-    heads = ["Pair, R@1/R@5/R@10/mAP", *names, *fresh, *(control.title for control in WITHOUT_MODEL), "chance"]
+    beside_trained = [f"{name}, untrained" for name in fresh]
+    heads = ["Pair, R@1/R@5/R@10/mAP", *names, *beside_trained, *(control.title for control in WITHOUT_MODEL), "chance"]
     text = [tabulate(rows, heads, tablefmt="pipe", disable_numparse=True)]
 
-    pair = "2".join(SHORT[view] for view in ABLATED)
+    pair = _short(ABLATED)
     kinds = {
         "Base": "",
         "`ablate_point_xyz`": "_ablate_xyz",
@@ -212,20 +215,21 @@ def side_by_side(config: Config) -> str:
     rows = [[n, *(_figures(found.get(f"ucpr_{n}_{pair}{k}"), ("r@1", "mAP")) for k in kinds.values())] for n in names]
     text.append(tabulate(rows, ["Model, R@1/mAP", *kinds], tablefmt="pipe", disable_numparse=True))
 
+    completed = [
+        (name, control, found[tag])
+        for name in names
+        for control in (*CONTROLS, "uniform")
+        if (tag := f"cpac_{name}_pc2udf_nontrans" + (f"_{control}" if control else "")) in found
+    ]
+    measured = [c for c in OF_COMPLETION if c.key == COPY or any(result.get(c.key) for _, _, result in completed)]
     rows = []
-    for name in names:
-        for control in (*CONTROLS, "uniform"):
-            result = found.get(f"cpac_{name}_pc2udf_nontrans" + (f"_{control}" if control else ""))
-            if result:
-                beside = [result.get(key) for key in (COPY, SPLINE, UNTRAINED)]
-                figures = [cell(result[key], 5) for key in ("mae", "rmse", "iou@tau")]
-                between = cell(tuple(result["interval"]["mae"]), 5)
-                rows.append(
-                    [name, control or "as the document", *figures, between]
-                    + [cell(known["mae"], 5) if known else "" for known in beside]
-                )
+    for name, control, result in completed:
+        figures = [cell(result[key], 5) for key in ("mae", "rmse", "iou@tau")]
+        between = cell(tuple(result["interval"]["mae"]), 5)
+        plain = [cell(known["mae"], 5) if (known := result.get(c.key)) else "" for c in measured]
+        rows.append([name, control or "as the document", *figures, between, *plain])
     heads = ["Model", "Control", "MAE", "RMSE", "IoU@tau", "MAE, 95 % over shapes"]
-    heads += ["MAE of the nearest copy", "MAE of the spline", "MAE untrained"]
+    heads += [f"MAE of the {c.row}" + " model" * c.of_model for c in measured]
     text.append(tabulate(rows, heads, tablefmt="pipe", disable_numparse=True))
 
     classes = {name: found[tag] for name in names if (tag := f"probe_cls_{name}") in found}
@@ -233,6 +237,11 @@ def side_by_side(config: Config) -> str:
         heads = ["Accuracy/balanced accuracy", *SETTINGS]
         text.append(tabulate(_class_rows(classes), heads, tablefmt="pipe", disable_numparse=True))
     return "\n\n".join(text) + "\n"
+
+
+def _short(pair: tuple[str, str]) -> str:
+    """A pair of views, as in names of files."""
+    return "2".join(SHORT[view] for view in pair)
 
 
 def _class_rows(results: dict[str, dict[str, Any]]) -> list[list[str]]:
