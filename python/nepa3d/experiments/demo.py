@@ -1,4 +1,4 @@
-"""The whole way of the data on a real corpus: meshes, caches, two models, probes, classifiers, tables, a picture."""
+"""The whole way of the data on a real corpus: meshes, caches, three models, probes, classifiers, tables, a picture."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nepa3d.analysis import (
     surfaces,
     tables,
 )
-from nepa3d.analysis.flag_groups import CompletionFlags, ModelFlags, SampleModelFlags, SequenceModelFlags
+from nepa3d.analysis.flag_groups import CompletionFlags, ControlFlags, ModelFlags, SampleModelFlags, SequenceModelFlags
 from nepa3d.data import (
     import_sweethome3d,
     migrate_add_pt_dist_pc_pool,
@@ -34,6 +34,7 @@ from nepa3d.data.import_sweethome3d import fetch_furniture, find_furniture
 from nepa3d.execution.files import read_json, write_json, write_text
 from nepa3d.experiments.jobs import Finished, Job, run_jobs
 from nepa3d.models.checkpoint import ModelFlags as SizeFlags
+from nepa3d.probes.distance_head import OWN
 from nepa3d.report import page, picture
 from nepa3d.shapes.query_pools import PoolSettings
 from nepa3d.train import finetune_cls, pretrain
@@ -65,6 +66,17 @@ class Config:
 
 
 @dataclass(frozen=True)
+class RecipeScale:
+    """How much the recommended recipe does."""
+
+    samples: int  # an epoch
+    epochs: int
+    n_point: int
+    blind: int
+    context: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Scale:
     """How much the demo does."""
 
@@ -74,6 +86,7 @@ class Scale:
     epochs: int
     model: SizeFlags
     tokens: int  # points, and rays, of a sample
+    recipe: RecipeScale
     finetuning: int  # epochs
     pools: PoolSettings = field(default_factory=PoolSettings)
     test_ratio: float = 0.1
@@ -83,7 +96,8 @@ FULL = Scale(
     shapes=0,
     per_class=50,
     samples=2048,
-    epochs=6,
+    epochs=4,
+    recipe=RecipeScale(samples=3072, epochs=6, n_point=256, blind=128, context=(32, 128)),
     model=SizeFlags(d_model=128, layers=4, heads=4),
     tokens=64,
     finetuning=10,
@@ -93,6 +107,7 @@ QUICK = Scale(
     per_class=4,
     samples=128,
     epochs=2,
+    recipe=RecipeScale(samples=128, epochs=2, n_point=64, blind=32, context=(16, 32)),
     model=SizeFlags(d_model=64, layers=2, heads=2),
     tokens=32,
     finetuning=2,
@@ -111,7 +126,7 @@ class Method:
     dual_mask: DualMaskFlags = field(default_factory=DualMaskFlags)
 
 
-METHODS = {
+DOCUMENTS = {
     "nepa": Method(
         LossFlags(objective="nepa"),
         qa_tokens=True,
@@ -120,6 +135,8 @@ METHODS = {
     ),
     "mae": Method(LossFlags(objective="mae"), qa_tokens=False),
 }
+RECIPE, RECIPE_FILE = "query", "nepa3d/configs/query.yaml"
+MODELS = (*DOCUMENTS, RECIPE)
 
 
 @dataclass(frozen=True)
@@ -140,7 +157,16 @@ class Demo:
 
     def checkpoint(self, name: str) -> Path:
         """The last one of a model."""
-        return self.runs / name / f"ckpt_ep{self.scale.epochs - 1:03d}.pt"
+        epochs = self.scale.recipe.epochs if name == RECIPE else self.scale.epochs
+        return self.runs / name / f"ckpt_ep{epochs - 1:03d}.pt"
+
+    def corpus(self, samples: int) -> CorpusFlags:
+        """The mix that models are trained on."""
+        return CorpusFlags(mix_config=f"{self.root / 'mix.yaml'}", mix_num_samples=samples)
+
+    def rays(self, name: str) -> int:
+        """Rays of a sample that the probes show to a model."""
+        return 0 if name == RECIPE else self.scale.tokens
 
 
 def find_source(download: Path) -> tuple[str, Path | None]:
@@ -199,12 +225,12 @@ def scan_jobs(demo: Demo) -> Iterator[Job]:
 
 
 def pretrain_jobs(demo: Demo) -> Iterator[Job]:
-    """One small model for each method."""
-    scale = demo.scale
-    for name, method in METHODS.items():
+    """One small model for each of the document's methods, and one of the recommended recipe."""
+    scale, recipe = demo.scale, demo.scale.recipe
+    for name, method in DOCUMENTS.items():
         config = pretrain.Config(
             save_dir=f"{demo.runs / name}",
-            corpus=CorpusFlags(mix_config=f"{demo.root / 'mix.yaml'}", mix_num_samples=scale.samples),
+            corpus=demo.corpus(scale.samples),
             samples=SampleFlags(n_point=scale.tokens, n_ray=scale.tokens, qa_tokens=method.qa_tokens),
             model=scale.model,
             loss=method.loss,
@@ -215,14 +241,27 @@ def pretrain_jobs(demo: Demo) -> Iterator[Job]:
             output=OutputFlags(save_every=1000),
         )
         yield Job(f"pretrain {name}", config, demo.checkpoint(name))
+    config = cli.parse(pretrain.Config, ["--config", RECIPE_FILE, "--save_dir", f"{demo.runs / RECIPE}"])
+    few, most = recipe.context
+    config = replace(
+        config,
+        corpus=demo.corpus(recipe.samples),
+        samples=replace(config.samples, n_point=recipe.n_point),
+        query=replace(config.query, context_min=few, context_max=most, blind=recipe.blind),
+        model=scale.model,
+        loop=LoopFlags(batch=32, epochs=recipe.epochs, num_workers=1),
+        output=OutputFlags(save_every=1000),
+    )
+    yield Job(f"pretrain {RECIPE}", config, demo.checkpoint(RECIPE))
 
 
 def probe_jobs(demo: Demo) -> Iterator[Job]:
     """Retrieval on three pairs, non-transductive completion and its surfaces, and classes of scans, for each model."""
     unpaired, points = f"{demo.root / 'unpaired'}", demo.scale.tokens
-    for name in METHODS:
+    controls = ControlFlags(random_init=True)
+    for name in MODELS:
         ckpt = f"{demo.checkpoint(name)}"
-        model = SampleModelFlags(ckpt=ckpt)
+        model = SampleModelFlags(ckpt=ckpt, n_point=points, n_ray=demo.rays(name))
         completed = CompletionFlags(n_context=points, n_query=points)
         for query, gallery in PAIRS:
             out = demo.results / f"ucpr_{name}_{SHORT[query]}2{SHORT[gallery]}.json"
@@ -232,16 +271,27 @@ def probe_jobs(demo: Demo) -> Iterator[Job]:
                 query_backend=query,
                 gallery_backend=gallery,
                 eval_seed_gallery=999,
+                controls=controls,
                 out_json=f"{out}",
             )
             yield Job(out.stem, retrieval, out)
-        out = demo.results / f"cpac_{name}_pc2udf_nontrans.json"
-        completion = completion_cpac_udf.Config(
-            cache_root=unpaired, model=SequenceModelFlags(ckpt=ckpt), completion=completed, out_json=f"{out}"
+        common = completion_cpac_udf.Config(
+            cache_root=unpaired, model=SequenceModelFlags(ckpt=ckpt), completion=completed, controls=controls
         )
-        yield Job(out.stem, completion, out)
+        completions = {"nontrans": common, "grid": replace(common, query_source="grid")}
+        if name == RECIPE:
+            completions["own"] = replace(common, completion=replace(completed, head_train_split=OWN))
+        for kind, completion in completions.items():
+            out = demo.results / f"cpac_{name}_pc2udf_{kind}.json"
+            yield Job(out.stem, replace(completion, out_json=f"{out}"), out)
         shown = demo.root / "surfaces" / name
-        drawn = surfaces.Config(cache_root=unpaired, out_root=shown, model=ModelFlags(ckpt=ckpt), completion=completed)
+        drawn = surfaces.Config(
+            cache_root=unpaired,
+            out_root=shown,
+            model=ModelFlags(ckpt=ckpt),
+            completion=completed,
+            controls=controls,
+        )
         yield Job(f"surfaces {name}", drawn, shown / "scores.json")
         out = demo.results / f"probe_cls_{name}.json"
         scans = f"{demo.root / 'scan_cache'}"
@@ -258,7 +308,10 @@ def finetune_jobs(demo: Demo) -> Iterator[Job]:
         evaluation=EvaluationFlags(mc_eval_k_test=4),
     )
     scratch = replace(common, samples=ClassSampleFlags(n_point=tokens, n_ray=tokens), model=FreshModelFlags(**model))
-    models = {name: replace(common, ckpt=f"{demo.checkpoint(name)}") for name in METHODS} | {"scratch": scratch}
+    models = {name: replace(common, ckpt=f"{demo.checkpoint(name)}") for name in DOCUMENTS} | {"scratch": scratch}
+    models[RECIPE] = replace(
+        common, ckpt=f"{demo.checkpoint(RECIPE)}", samples=ClassSampleFlags(n_point=tokens, n_ray=demo.rays(RECIPE))
+    )
     for name, config in models.items():
         for shots in (5, 0):
             folder = demo.runs / f"scan_{name}_k{shots}_s0"
@@ -274,7 +327,7 @@ def report_jobs(demo: Demo) -> Iterator[Job]:
     yield Job("table", tables.Config(results=results, out_md=f"{demo.results / 'tables.md'}"))
     drawn = picture.Config(
         cache_root=f"{demo.root / 'unpaired'}",
-        runs=tuple(f"{demo.runs / name}" for name in METHODS),
+        runs=tuple(f"{demo.runs / name}" for name in MODELS),
         results=results,
         out_png=f"{demo.root / 'demo.png'}",
     )
