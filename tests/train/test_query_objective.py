@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from nepa3d.cli import flags
 from nepa3d.models.checkpoint import load_checkpoint
@@ -284,3 +285,39 @@ def test_the_recipe_trains_and_goes_on(golden: Path, tmp_path: Path) -> None:
         )
         == 2
     )
+
+
+def paired_mix(folder: Path, scans: str = "mesh", pair: str = "shape", replacement: bool = True) -> Path:
+    """Every shape of the cache as a scan, whose second draw is of the shape itself."""
+    with Path("mix.yaml").open(encoding="utf-8") as file:
+        known = yaml.safe_load(file)["datasets"][0]
+    shapes = {**known, "name": "shape", "backend": "mesh", "weight": 0.0}
+    scan = {**known, "name": "scan", "backend": scans, "weight": 1.0, "pair": pair}
+    content = {"mix_seed": 0, "replacement": replacement, "datasets": [shapes, scan]}
+    path = folder / "pairs.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def test_a_pair_is_two_components_views_of_one_object(golden: Path, tmp_path: Path) -> None:
+    settings = config(mix_config=f"{paired_mix(tmp_path, 'udfgrid')}", mix_num_samples=32)
+    corpus = corpus_of(settings)
+    draws = corpus.epoch(0).reshape(-1, 2, 2)
+    assert (draws[:, 0, 0] == 1).all() and (draws[:, 1, 0] == 0).all()
+    scans, shapes = corpus.parts[1].paths, corpus.parts[0].paths
+    assert [scans[i] for i in draws[:, 0, 1]] == [shapes[i] for i in draws[:, 1, 1]]  # here they are the same files
+    batch = batch_of(settings)
+    assert torch.equal(batch.shapes[::2], batch.shapes[1::2])
+    assert len(set(batch.shapes.tolist())) == 4
+    tally, _ = gradients(settings, batch)
+    assert tally[1, 9:11].tolist() == [4 * 6, 4 * 6]  # both parts are asked
+
+
+def test_pairs_that_cannot_be(golden: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"datasets\[1\]: pair must be the name of one other component, got 'scan'"):
+        corpus_of(config(mix_config=f"{paired_mix(tmp_path, pair='scan')}"))
+    with pytest.raises(ValueError, match="replacement must be true where a component of the mix has a pair"):
+        corpus_of(config(mix_config=f"{paired_mix(tmp_path, replacement=False)}"))
+    settings = config(mix_config=f"{paired_mix(tmp_path)}", objective="answer", save_dir=f"{tmp_path / 'run'}")
+    with pytest.raises(ValueError, match="objective answer takes no mix whose components have a pair"):
+        pretrain.pretrain(settings, ALONE)

@@ -34,6 +34,8 @@ class Component:
     voxel_grid: int | None = None
     voxel_dilate: int | None = None
     voxel_max_steps: int | None = None
+    pair: str | None = None
+    """Name of the component that has the second draw of each shape, of the same object; objectives of pairs only."""
 
     def voxel(self, default: VoxelSettings) -> VoxelSettings:
         """The voxel settings, ``default`` where this component gives none."""
@@ -70,6 +72,12 @@ def load_mix(path: str | Path) -> Mix:
     if not isinstance(content.get("datasets"), list) or not content["datasets"]:
         raise ValueError(f"{source}: datasets must be a list with at least one entry, got {content.get('datasets')!r}")
     components = tuple(_component(source, i, entry) for i, entry in enumerate(content["datasets"]))
+    names = [component.name for component in components]
+    for i, component in enumerate(components):
+        if component.pair is not None and (component.pair == component.name or names.count(component.pair) != 1):
+            raise ValueError(
+                f"{source}: datasets[{i}]: pair must be the name of one other component, got {component.pair!r}"
+            )
     if not sum(component.weight for component in components) > 0:
         raise ValueError(f"{source}: datasets: at least one weight must be positive")
     settings = {key: value for key, value in content.items() if key != "datasets"}
@@ -158,6 +166,7 @@ _VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "voxel_grid": ("a count of at least 1", _is_count(1)),
     "voxel_dilate": ("a count of at least 0", _is_count(0)),
     "voxel_max_steps": ("a count of at least 0", _is_count(0)),
+    "pair": ("the name of another component", _is_text),
 }
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nepa3d.cli.spellings import Switch
+from nepa3d.corpora.objects import objects_of
 from nepa3d.corpora.shape_list import open_shapes
 from nepa3d.samples.dataset import SampleSettings
 from nepa3d.samples.loader import Request, prefetch, training_batch
@@ -78,6 +79,10 @@ class Part:
     backend: str
     settings: SampleSettings
     weight: float = 1.0
+    pair: int | None = None
+    """Number of the part that has the second draw of each shape."""
+    partners: NDArray[np.int64] | None = None
+    """Where in that part the object of each shape is, (shapes,)."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,8 @@ class Corpus:
         if len({part.settings.length for part in self.parts}) > 1:
             lengths = ", ".join(f"{part.name} {part.settings.length}" for part in self.parts)
             raise ValueError(f"the parts of a mix must have sequences of one length, got {lengths}")
+        if not self.replacement and any(part.pair is not None for part in self.parts):
+            raise ValueError("replacement must be true where a component of the mix has a pair, got false")
 
     def epoch(self, epoch: int) -> NDArray[np.int64]:
         """The samples (n, 2) of an epoch, (part, shape) in order; a function of the seeds and the epoch."""
@@ -112,11 +119,12 @@ class Corpus:
         return np.array(draws, np.int64)
 
     def _pairs(self, sizes: Sequence[int], epoch: int) -> NDArray[np.int64]:
-        """The samples of whole paired batches, each shape twice; an epoch has as many as without pairs, what fills no
-        batch left out. A mix with replacement draws a part for each batch, and different shapes of it."""
+        """The samples of whole paired batches, each shape twice, or once and then in its part's pair; an epoch has as
+        many as without pairs, what fills no batch left out. A mix with replacement draws a part for each batch, and
+        different shapes of it."""
         half = self.paired_batch // 2
         for part, size in zip(self.parts, sizes, strict=True):
-            if size < half or half < 2:
+            if half < 2 or (size < half and part.weight > 0):
                 raise ValueError(
                     f"batch must be from 4 to {2 * size}, for it holds two draws of every shape and all are of "
                     f"{part.name}, which has {size}; got {self.paired_batch}"
@@ -133,7 +141,21 @@ class Corpus:
             owners = np.repeat(np.arange(len(cut)), [len(own) for own in cut])[order]
             shapes = [np.concatenate(cut)[number] for number in order]
         draws = np.stack([np.repeat(owners, half), np.concatenate(shapes)], 1).astype(np.int64)
-        return draws.repeat(2, axis=0)
+        second = draws.copy()
+        for number, part in enumerate(self.parts):
+            own = draws[:, 0] == number
+            if part.pair is not None and part.partners is not None:
+                second[own] = np.column_stack([np.full(own.sum(), part.pair), part.partners[draws[own, 1]]])
+        return np.stack([draws, second], 1).reshape(-1, 2)
+
+    def numbers(self, draws: NDArray[np.int64]) -> NDArray[np.int64]:
+        """A number (n,) of the shape of each draw (n, 2) that tells it from others; a shape and its pair have one."""
+        known = draws.copy()
+        for number, part in enumerate(self.parts):
+            own = draws[:, 0] == number
+            if part.pair is not None and part.partners is not None:
+                known[own] = np.column_stack([np.full(own.sum(), part.pair), part.partners[draws[own, 1]]])
+        return known[:, 1] + known[:, 0] * max(len(part.paths) for part in self.parts)
 
     @property
     def length(self) -> int:
@@ -149,12 +171,19 @@ def open_corpus(flags: CorpusFlags, settings: SampleSettings, seed: int) -> Corp
         paths = open_shapes(flags.cache_root, "train")
         return Corpus((Part("train", paths, require_backend(flags.backend), settings),), seed)
     mix = load_mix(flags.mix_config)
-    parts = tuple(
-        Part(c.name, open_shapes(c.cache_root, c.split), c.backend, _settings(c, settings), c.weight)
-        for c in mix.components
-    )
+    shapes = [open_shapes(c.cache_root, c.split) for c in mix.components]
+    parts = [
+        Part(c.name, paths, c.backend, _settings(c, settings), c.weight)
+        for c, paths in zip(mix.components, shapes, strict=True)
+    ]
+    names = [c.name for c in mix.components]
+    for number, component in enumerate(mix.components):
+        if component.pair is not None:
+            other = names.index(component.pair)
+            partners = _partners(component, shapes[number], mix.components[other], shapes[other])
+            parts[number] = replace(parts[number], pair=other, partners=partners)
     return Corpus(
-        parts,
+        tuple(parts),
         seed,
         mixed=True,
         mix_seed=flags.mix_seed if flags.mix_seed > 0 else mix.mix_seed,
@@ -210,9 +239,21 @@ class EpochBatches:
         tensors = torch.from_numpy(features), torch.from_numpy(types)
         if self.process_group.device.type == "cuda":
             tensors = tensors[0].pin_memory(), tensors[1].pin_memory()
-        part, shape = torch.from_numpy(draws.copy()).unbind(1)
-        numbers = shape + part * max(len(part.paths) for part in self.corpus.parts)
+        part, numbers = torch.from_numpy(draws[:, 0].copy()), torch.from_numpy(self.corpus.numbers(draws))
         return Batch(*tensors, part, numbers, first=places.start - whole.start, samples=len(whole))
+
+
+def _partners(
+    component: Component, paths: Sequence[str], other: Component, other_paths: Sequence[str]
+) -> NDArray[np.int64]:
+    """Which of the other component's shapes (n,) is of the same object as each of these; ``ValueError`` naming one that
+    has none."""
+    place = {name: i for i, name in enumerate(objects_of(other.cache_root, other.split, other_paths))}
+    wanted = objects_of(component.cache_root, component.split, paths)
+    for path, name in zip(paths, wanted, strict=True):
+        if name not in place:
+            raise ValueError(f"{path}: its object {name!r} is not among the shapes of its pair {other.name!r}")
+    return np.array([place[name] for name in wanted], np.int64)
 
 
 def _settings(component: Component, default: SampleSettings) -> SampleSettings:

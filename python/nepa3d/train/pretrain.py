@@ -84,6 +84,8 @@ def pretrain(config: Config, process_group: ProcessGroup) -> Path:
     corpus = open_corpus(config.corpus, config.sample_settings(), config.seed)
     if OBJECTIVES[config.loss.objective].draws == 2:
         corpus = replace(corpus, paired_batch=config.loop.batch)
+    elif any(part.pair is not None for part in corpus.parts):
+        raise ValueError(f"objective {config.loss.objective} takes no mix whose components have a pair")
     # a mix may decide on it, and the checkpoint has to tell what was trained
     config = replace(config, samples=replace(config.samples, add_eos=corpus.parts[0].settings.eos))
     folder, epochs = Path(config.save_dir), config.loop.epochs
