@@ -19,7 +19,8 @@ from nepa3d.samples.schema import POINT_DISTANCE, XYZ, TokenType
 from nepa3d.train import pretrain
 from nepa3d.train.corpus import Batch, Corpus, EpochBatches, Part, open_corpus
 from nepa3d.train.distributed import ProcessGroup
-from nepa3d.train.objectives.query import QueryFlags, answer_errors, arrange, contrast, part_sizes
+from nepa3d.train.flag_groups import QueryFlags
+from nepa3d.train.objectives.query import answer_errors, arrange, contrast, part_sizes
 from nepa3d.train.pretrain import Config, start
 from nepa3d.train.step import Trainer
 

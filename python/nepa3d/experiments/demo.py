@@ -41,9 +41,10 @@ from nepa3d.train import finetune_cls, pretrain
 from nepa3d.train.corpus import CorpusFlags, SampleFlags
 from nepa3d.train.finetune_cls import EvaluationFlags, FreshModelFlags, SplitFlags, TrainingFlags
 from nepa3d.train.finetune_cls import SampleFlags as ClassSampleFlags
+from nepa3d.train.flag_groups import StepFlags
 from nepa3d.train.loop import LoopFlags, OutputFlags
 from nepa3d.train.schedule import DualMaskFlags, LearningRateFlags
-from nepa3d.train.step import LossFlags, StepFlags
+from nepa3d.train.step import LossFlags
 
 PAIRS = (("mesh", "udfgrid"), ("mesh", "pointcloud_noray"), ("pointcloud_noray", "udfgrid"))
 SHORT = {"mesh": "mesh", "udfgrid": "udf", "pointcloud_noray": "pc"}

@@ -23,13 +23,13 @@ from nepa3d.samples.flag_groups import VoxelFlags
 from nepa3d.train.augment import AugmentFlags
 from nepa3d.train.corpus import Corpus, CorpusFlags, SampleFlags, open_corpus
 from nepa3d.train.distributed import ProcessGroup, process_group
+from nepa3d.train.flag_groups import QueryFlags, StepFlags
 from nepa3d.train.loop import Loop, LoopFlags, OutputFlags, Run, first_batch, stop_on_request, train
 from nepa3d.train.loss_log import Curves, keep_steps
 from nepa3d.train.objectives import OBJECTIVES
-from nepa3d.train.objectives.query import QueryFlags
 from nepa3d.train.resume import ResumeFlags, checkpoint_to_resume, require_same_model
 from nepa3d.train.schedule import DualMaskFlags, LearningRateFlags, Schedule
-from nepa3d.train.step import PRECISIONS, LossFlags, StepFlags, Trainer
+from nepa3d.train.step import PRECISIONS, LossFlags, Trainer
 
 WEIGHT_DECAY = 0.05
 KERNEL_RATE = 5.0

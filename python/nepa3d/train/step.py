@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 import tyro
 from torch import Tensor
 
-from nepa3d.cli.spellings import Switch
 from nepa3d.models.causal_transformer import Mask
 from nepa3d.models.query_nepa import QueryNepa
 from nepa3d.ops.attention import DualMask
@@ -20,8 +18,9 @@ from nepa3d.train.augment import AugmentFlags
 from nepa3d.train.corpus import Batch
 from nepa3d.train.diagnostics import Diagnosis, diagnose
 from nepa3d.train.distributed import ProcessGroup
+from nepa3d.train.flag_groups import QueryFlags, StepFlags
 from nepa3d.train.objectives import OBJECTIVES, Objective
-from nepa3d.train.objectives.query import QueryFlags
+from nepa3d.train.objectives.objective import Model
 from nepa3d.train.objectives.tokens import target
 
 if TYPE_CHECKING:
@@ -50,45 +49,6 @@ class LossFlags:
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}")
         if not 0 <= self.mask_ratio <= 1:
             raise ValueError(f"mask_ratio must lie in [0, 1], got {self.mask_ratio}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepFlags:
-    """How a batch becomes one update of the weights."""
-
-    accumulate: int = 1
-    """Number of micro-batches per batch, to use less memory; the gradients are the same."""
-    skip_missing_rays: Switch = False
-    """Leave the tokens of missing rays out of the model. With qa_tokens the loss is the same and the step is faster."""
-    clip_grad: float = 0.0
-    """Largest norm of the gradient; 0: no clipping."""
-    amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
-    """Mixed precision; auto: fp16 on a GPU, none on the CPU."""
-    compile: Switch = False
-    """Compile the model with torch.compile."""
-    ema: float = 0.0
-    """Decay of an exponential moving average of the weights, saved as ema.pt for evaluation; 0: none."""
-
-    def __post_init__(self) -> None:
-        if self.accumulate < 1:
-            raise ValueError(f"accumulate must be at least 1, got {self.accumulate}")
-        if not 0 <= self.clip_grad < math.inf:
-            raise ValueError(f"clip_grad must be at least 0, got {self.clip_grad}")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema must lie in [0, 1), got {self.ema}")
-
-
-class Model(Protocol):
-    """``QueryNepa.forward``, compiled or not."""
-
-    def __call__(
-        self,
-        features: Tensor,
-        types: Tensor,
-        attention_mask: Mask,
-        positions: Tensor | None,
-        wanted: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]: ...
 
 
 @dataclass

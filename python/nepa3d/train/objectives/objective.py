@@ -3,13 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from nepa3d.train.corpus import Batch
-    from nepa3d.train.step import Trainer
+from nepa3d.models.causal_transformer import Mask
+from nepa3d.models.query_nepa import QueryNepa
+from nepa3d.train.augment import AugmentFlags
+from nepa3d.train.corpus import Batch
+from nepa3d.train.distributed import ProcessGroup
+from nepa3d.train.flag_groups import QueryFlags, StepFlags
+
+
+class Model(Protocol):
+    """``QueryNepa.forward``, compiled or not."""
+
+    def __call__(
+        self,
+        features: Tensor,
+        types: Tensor,
+        attention_mask: Mask,
+        positions: Tensor | None,
+        wanted: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]: ...
+
+
+class Wanted(Protocol):
+    """What a run learns to predict: ``nepa3d.train.step.LossFlags``."""
+
+    @property
+    def objective(self) -> str: ...
+
+    @property
+    def target(self) -> str: ...
+
+    @property
+    def mask_ratio(self) -> float: ...
+
+
+class Training(Protocol):
+    """What an objective is told of a run: ``nepa3d.train.step.Trainer``."""
+
+    query: QueryFlags
+    augment: AugmentFlags
+    flags: StepFlags
+    seed: int
+    n_point: int
+    qa: bool
+    process_group: ProcessGroup
+    model: QueryNepa
+    forward: Model
+    views: Sequence[str]
+
+    @property
+    def loss(self) -> Wanted: ...
+
+    @property
+    def heads(self) -> Tensor: ...
 
 
 class Term(NamedTuple):
@@ -47,19 +97,19 @@ class Objective(Protocol):
     def draws(self) -> int:
         """Samples of each shape in a batch, one after the other: 1 or 2."""
 
-    def require(self, trainer: Trainer) -> None:
+    def require(self, trainer: Training) -> None:
         """``ValueError`` naming the flag of a model, or of a step, that cannot be trained so."""
 
-    def weights(self, trainer: Trainer) -> Mapping[str, float]:
+    def weights(self, trainer: Training) -> Mapping[str, float]:
         """The terms of the loss and their weights."""
 
-    def micro_batches(self, trainer: Trainer, batch: Batch, number: int) -> Sequence[Any]:
+    def micro_batches(self, trainer: Training, batch: Batch, number: int) -> Sequence[Any]:
         """What goes through the model together at step ``number``, on the device; may be none."""
 
     def counts(self, micro: Any) -> Sequence[Tensor]:
         """How many errors each term will have that count."""
 
-    def terms(self, trainer: Trainer, micro: Any, attention_mask: Any) -> tuple[Sequence[Term], Tallied]:
+    def terms(self, trainer: Training, micro: Any, attention_mask: Any) -> tuple[Sequence[Term], Tallied]:
         """The terms of a micro-batch, and its errors for the log. ``micro.types`` (B, T) decide the mask."""
 
 

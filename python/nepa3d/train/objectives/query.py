@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,54 +18,15 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nepa3d.models.causal_transformer import Mask
 from nepa3d.models.query_nepa import Answers
 from nepa3d.samples.schema import POINT_DISTANCE, TokenType
 from nepa3d.train.augment import AugmentFlags, placed, unsettled
 from nepa3d.train.corpus import Batch
-from nepa3d.train.objectives.objective import Tallied, Term
-
-if TYPE_CHECKING:
-    from nepa3d.models.causal_transformer import Mask
-    from nepa3d.train.step import Trainer
-
+from nepa3d.train.flag_groups import QueryFlags
+from nepa3d.train.objectives.objective import Tallied, Term, Training
 
 NO_AUGMENTATION = AugmentFlags()
-
-
-@dataclass(frozen=True, kw_only=True)
-class QueryFlags:
-    """Objectives answer, align and query."""
-
-    context_min: int = 0
-    """Fewest context points; each step draws a number, its logarithm uniform. 0: half of n_point, in every step."""
-    context_max: int = 0
-    """Most context points; 0: half of n_point."""
-    blind: int = 0
-    """Number of questions that are asked without their answers; 0: all that are not of the context."""
-    answer_weight: float = 5.0
-    """Weight of the errors of predicted answers."""
-    causal_weight: float = 0.5
-    """Weight of the context's own answers, predicted before they are seen, relative to those of blind questions; of
-    qa_tokens only."""
-    answer_loss: Literal["l1", "laplace"] = "l1"
-    """Mean absolute error, or the likelihood of a Laplace distribution whose scale is predicted, too."""
-    align_weight: float = 0.3
-    """Weight of the contrastive loss of two draws (query only)."""
-    temperature: float = 0.05
-    """Temperature of that loss."""
-
-    def __post_init__(self) -> None:
-        if self.blind < 0:
-            raise ValueError(f"blind must be at least 0, got {self.blind}")
-        if not 0 <= self.context_min <= self.context_max:
-            raise ValueError(
-                f"context_min must be at least 0 and at most context_max, got {self.context_min} and {self.context_max}"
-            )
-        for name in ("answer_weight", "causal_weight", "align_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
 
 
 @dataclass(frozen=True)
@@ -98,7 +59,7 @@ class QueryObjective:
         """Two of each shape where draws are aligned."""
         return 2 if self.aligns else 1
 
-    def require(self, trainer: Trainer) -> None:
+    def require(self, trainer: Training) -> None:
         """``ValueError`` where the model does not predict the answers, or a batch is cut whose draws are compared."""
         name, views = trainer.loss.objective, trainer.model.architecture.answer_views
         for view in trainer.views if views else ():
@@ -114,7 +75,7 @@ class QueryObjective:
                 f"got {trainer.flags.accumulate}"
             )
 
-    def weights(self, trainer: Trainer) -> Mapping[str, float]:
+    def weights(self, trainer: Training) -> Mapping[str, float]:
         """Of the terms that there are."""
         flags, found = trainer.query, {}
         if self.answers:
@@ -125,7 +86,7 @@ class QueryObjective:
             found["align"] = flags.align_weight if self.answers else 1.0
         return found
 
-    def micro_batches(self, trainer: Trainer, batch: Batch, number: int) -> list[QueryBatch]:
+    def micro_batches(self, trainer: Training, batch: Batch, number: int) -> list[QueryBatch]:
         """The batch in ``accumulate`` pieces, each sample's questions parted as a function of (seed, step, sample)."""
         device, size = trainer.process_group.device, max(1, math.ceil(len(batch.types) / trainer.flags.accumulate))
         sizes = part_sizes(trainer.query, trainer.n_point, (trainer.seed, number))
@@ -143,7 +104,7 @@ class QueryObjective:
             found = [samples * len(micro.blind)] + [samples * len(micro.causal)] * (len(micro.causal) > 0)
         return [torch.tensor(float(count), device=device) for count in [*found, *([samples] if self.aligns else [])]]
 
-    def terms(self, trainer: Trainer, micro: QueryBatch, attention_mask: Mask) -> tuple[list[Term], Tallied]:
+    def terms(self, trainer: Training, micro: QueryBatch, attention_mask: Mask) -> tuple[list[Term], Tallied]:
         """Errors of both kinds of questions (B, Q) and (B, C), and of every sample of the whole batch."""
         _, _, h = trainer.forward(micro.features, micro.types, attention_mask, None, None)
         asked = torch.cat([micro.blind, micro.causal])
@@ -266,7 +227,7 @@ def _parted(
     return found
 
 
-def _alignment(trainer: Trainer, micro: QueryBatch, states: Tensor) -> Term:
+def _alignment(trainer: Training, micro: QueryBatch, states: Tensor) -> Term:
     """``contrast`` over the samples of all processes; gradients reach the states of this one."""
     rows = torch.arange(micro.first, micro.first + len(states), device=states.device)
     everyone = states.new_zeros(micro.samples, states.shape[1], dtype=torch.float32)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from nepa3d.models.causal_transformer import Mask
 from nepa3d.samples.schema import TokenType
 from nepa3d.train.corpus import Batch
-from nepa3d.train.objectives.objective import Choice, Tallied, Term, Tokens
+from nepa3d.train.flag_groups import StepFlags
+from nepa3d.train.objectives.objective import Choice, Tallied, Term, Tokens, Training, Wanted
 from nepa3d.train.objectives.targets import answer_targets
-
-if TYPE_CHECKING:
-    from nepa3d.models.causal_transformer import Mask
-    from nepa3d.train.step import LossFlags, StepFlags, Trainer
 
 
 @dataclass(frozen=True)
@@ -33,16 +30,16 @@ class TokenObjective:
     """Whether ``nepa3d.train.diagnostics`` can say what a loss of it means."""
     draws: int = 1
 
-    def require(self, trainer: Trainer) -> None:
+    def require(self, trainer: Training) -> None:
         """``ValueError`` where tokens see those that are to be predicted."""
         if self.predicts_next and trainer.model.architecture.prefix_attention:
             raise ValueError(f"prefix_attention must be 0 for objective {trainer.loss.objective}, got 1")
 
-    def weights(self, trainer: Trainer) -> Mapping[str, float]:
+    def weights(self, trainer: Training) -> Mapping[str, float]:
         """There is one term."""
         return {"loss": 1.0}
 
-    def micro_batches(self, trainer: Trainer, batch: Batch, number: int) -> list[MicroBatch]:
+    def micro_batches(self, trainer: Training, batch: Batch, number: int) -> list[MicroBatch]:
         """``micro_batches`` of the trainer's flags."""
         return micro_batches(
             self,
@@ -58,7 +55,7 @@ class TokenObjective:
         """How many tokens count."""
         return [micro.counted.sum(dtype=torch.float32)]
 
-    def terms(self, trainer: Trainer, micro: MicroBatch, attention_mask: Mask) -> tuple[list[Term], Tallied]:
+    def terms(self, trainer: Training, micro: MicroBatch, attention_mask: Mask) -> tuple[list[Term], Tallied]:
         """The errors of all tokens."""
         if micro.hidden is None:
             z, z_hat, _ = trainer.forward(micro.features, micro.types, attention_mask, micro.positions, micro.wanted)
@@ -76,7 +73,7 @@ class TokenObjective:
         )
 
 
-def target(trainer: Trainer, features: Tensor, types: Tensor, z: Tensor) -> Tensor:
+def target(trainer: Training, features: Tensor, types: Tensor, z: Tensor) -> Tensor:
     """What predictions (B, T, D) are compared with."""
     if trainer.loss.target == "embedding":
         return z
@@ -106,7 +103,7 @@ class MicroBatch:
 def micro_batches(
     objective: TokenObjective,
     batch: Batch,
-    loss: LossFlags,
+    loss: Wanted,
     flags: StepFlags,
     seeds: Sequence[int],
     device: torch.device,
