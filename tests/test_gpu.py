@@ -18,14 +18,13 @@ from nepa3d.cli import flags
 from nepa3d.cli.flags import build
 from nepa3d.models.embedding import ProbeRequest, open_probe, shapes_of
 from nepa3d.ops.attention import DualMask, dual_mask, remaining_edges, unpack_edges
-from nepa3d.probes.distance_head import fit_head
+from nepa3d.probes.distance_head import Headed, fit_head
 from nepa3d.probes.retrieval import RetrievalSettings, embed_views, retrieve
-from nepa3d.probes.surfaces import WAYS, fields_of
+from nepa3d.probes.surfaces import MODEL, fields_of
 from nepa3d.train import finetune_cls, pretrain
 from nepa3d.train.corpus import Batch, EpochBatches, open_corpus
 from nepa3d.train.distributed import ProcessGroup
 from nepa3d.train.loop import train_step
-from nepa3d.train.step import mean_error
 
 pytestmark = [
     pytest.mark.gpu,
@@ -52,7 +51,7 @@ def losses(settings: pretrain.Config, device: str) -> list[float]:
     run = pretrain.start(settings, process_group, 3, total_steps=3)
     found = []
     for batch in batches(settings, process_group):
-        found.append(float(mean_error(train_step(run, batch))))
+        found.append(float(run.trainer.mean_error(train_step(run, batch))))
         run.step += 1
     return found
 
@@ -100,7 +99,7 @@ def test_too_large_a_batch_says_what_to_try(golden: Path) -> None:
             run.trainer.step(many, 0, DualMask(0.4, 0.1, 4, 1))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert np.isfinite(float(mean_error(run.trainer.step(batch, 0, DualMask(0.4, 0.1, 4, 1)))))
+    assert np.isfinite(float(run.trainer.mean_error(run.trainer.step(batch, 0, DualMask(0.4, 0.1, 4, 1)))))
 
 
 @pytest.mark.parametrize("length", [1, 130, 1026])
@@ -148,11 +147,11 @@ def test_surfaces_are_of_the_cpus_fields(golden: Path, tmp_path: Path) -> None:
         probe = config.model.load()
         plan = config.plan(probe)
         weights, _ = fit_head(probe, plan, settings.ridge_lambda, settings.seed, settings.reading, {})
-        completed = fields_of(plan.test[0], probe, weights, plan.test_settings, settings)
+        completed = fields_of(plan.test[0], {MODEL: Headed(probe, weights)}, plan.test_settings, settings)
         fields.append(completed.fields)
-    predicted, *no_model = WAYS
-    assert np.abs(fields[0][predicted] - fields[1][predicted]).mean() < 0.01
-    assert all(np.array_equal(fields[0][way], fields[1][way]) for way in no_model)
+    assert np.abs(fields[0].pop(MODEL) - fields[1].pop(MODEL)).mean() < 0.01
+    assert fields[0].keys() == fields[1].keys() != set()
+    assert all(np.array_equal(field, fields[1][way]) for way, field in fields[0].items())
 
 
 def test_fine_tuning_ends(golden: Path, tmp_path: Path) -> None:
