@@ -130,10 +130,10 @@ def masked_attention(
 
 
 def _attention_to_keys(q: Tensor, k: Tensor, v: Tensor, key_edges: KeyEdges, bias: DistanceBias | None) -> Tensor:
-    """Attention of every token to itself and along the edges, as plain products in float32.
+    """Attention of every token to itself and along the edges, as plain products in float32; columns that are not in use
+    are not computed.
 
     The bias is bilinear: 2 s x_i x_j - s |x_j|^2 - s |x_i|^2 + offset_j is a product of six numbers of i and six of j.
-    For training on a CPU this is faster than torch's fused attention, see docs/performance.md.
     """
     keys, wide = key_edges.keys, torch.promote_types(q.dtype, torch.float32)
     queries, own = q.to(wide) / math.sqrt(q.shape[3]), (q * k).to(wide).sum(-1) / math.sqrt(q.shape[3])
