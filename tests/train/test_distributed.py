@@ -23,7 +23,13 @@ def torchrun(processes: int, folder: Path, *flags: str) -> list[str]:
     return [*command, "-m", "nepa3d.train.pretrain", *SMALL, "--save_dir", f"{folder}", *flags]
 
 
-@pytest.mark.parametrize("flags", [[*QA, "--skip_missing_rays", "1"], ["--objective", "mae", "--batch", "20"]], ids=str)
+RECIPE = ["--config", "nepa3d/configs/query.yaml", "--n_point", "24", "--blind", "0", "--batch", "8"]
+RECIPE += ["--context_min", "8", "--context_max", "16"]
+
+
+@pytest.mark.parametrize(
+    "flags", [[*QA, "--skip_missing_rays", "1"], ["--objective", "mae", "--batch", "20"], RECIPE], ids=str
+)
 def test_two_processes_train_as_one(golden: Path, tmp_path: Path, flags: list[str]) -> None:
     """48 samples in batches of 16, or of 20 and a smaller last one."""
     flags = ["--epochs", "2", *flags]

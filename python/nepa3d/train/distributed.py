@@ -59,10 +59,10 @@ class ProcessGroup:
         return values
 
     def add_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replace every gradient by its sum over all processes."""
+        """Replace every gradient by its sum over all processes; what is not trained has none."""
         if self.size == 1:
             return
-        parameters = list(parameters)
+        parameters = [parameter for parameter in parameters if parameter.requires_grad]
         flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in parameters])
         self.add(flat)
         for parameter, grad in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):

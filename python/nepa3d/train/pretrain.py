@@ -145,6 +145,7 @@ def start(config: Config, process_group: ProcessGroup, parts: int, total_steps: 
         views=views,
     )
     trainer.objective.require(trainer)
+    model.pred_head.requires_grad_(trainer.objective.predicts_embeddings)
     mask = config.dual_mask if OBJECTIVES[config.loss.objective].predicts_next else None
     schedule = Schedule(config.learning_rate, mask, config.seed, total_steps)
     ema = config.step.ema

@@ -94,6 +94,10 @@ class Objective(Protocol):
         """Whether ``nepa3d.train.diagnostics`` can say what a loss of it means."""
 
     @property
+    def predicts_embeddings(self) -> bool:
+        """Whether the model's ``pred_head`` is trained."""
+
+    @property
     def draws(self) -> int:
         """Samples of each shape in a batch, one after the other: 1 or 2."""
 

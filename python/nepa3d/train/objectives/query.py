@@ -53,6 +53,7 @@ class QueryObjective:
     aligns: bool
     predicts_next: bool = True
     diagnosed: bool = False
+    predicts_embeddings: bool = False
 
     @property
     def draws(self) -> int:

@@ -28,6 +28,7 @@ class TokenObjective:
     """Whether the error of a token is of the prediction at the token before it. Only then is the dual mask used."""
     diagnosed: bool
     """Whether ``nepa3d.train.diagnostics`` can say what a loss of it means."""
+    predicts_embeddings: bool = True
     draws: int = 1
 
     def require(self, trainer: Training) -> None:
