@@ -155,10 +155,12 @@ from nepa3d.ops import attention_kernel as kernels
 like = torch.empty(1, 1, 1, 64, dtype=torch.bfloat16)
 keys, queries = kernels._backward_tiles(like)
 programs = {"forward": kernels._forward_tiles(like), "backward_keys": keys, "backward_queries": queries}
-for kernel, tiles in programs.items():
+for bias, (kernel, tiles) in [(bias, program) for bias in (None, True) for program in programs.items()]:
     function = getattr(kernels, "_" + kernel)
-    constants = {name: value for name, value in kernels._constants(like, tiles).items() if name in function.arg_names}
+    given = kernels._constants(like, tiles, bias, True)
+    constants = {name: value for name, value in given.items() if name in function.arg_names}
     types = {"bits": "*i32", "lse": "*fp32", "delta": "*fp32", "scale": "fp32"}
+    types |= dict.fromkeys(("points", "slope", "offset", "dslope", "doffset"), "*fp32")
     types |= dict.fromkeys(("q", "k", "v", "out", "dout", "dq", "dk", "dv"), "*bf16")
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in function.arg_names}
     source = ASTSource(function, signature, constants)
@@ -176,5 +178,5 @@ def test_they_compile_for_a_gpu(capability: int) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert [name for name, _, _ in lines] == ["forward", "backward_keys", "backward_queries"]
+    assert [name for name, _, _ in lines] == 2 * ["forward", "backward_keys", "backward_queries"]  # with a bias, too
     assert all(made == "True" and int(shared) <= 160 * 1024 for _, made, shared in lines)

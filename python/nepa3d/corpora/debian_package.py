@@ -84,7 +84,7 @@ def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool], unit: str
             assert process.stdout is not None
             try:
                 with (
-                    tarfile.open(fileobj=process.stdout, mode="r|") as members,
+                    tarfile.open(fileobj=process.stdout, mode="r|", encoding="utf-8") as members,
                     progress_bar(unit=unit, desc="unpack") as progress,
                 ):
                     for member in members:
