@@ -20,14 +20,12 @@ from numpy.typing import NDArray
 from nepa3d.corpora.shape_list import list_shapes
 from nepa3d.models.checkpoint import Checkpoint, build_model, load_checkpoint
 from nepa3d.models.query_nepa import QueryNepa
+from nepa3d.models.token_features import ANSWERS, QUESTIONS
 from nepa3d.samples.schema import N_TYPES_QA, TokenType, sequence_length
 
 Representation = Literal["h", "z_hat"]
 Precision = Literal["float32", "bf16"]
 Pooling = Literal["eos", "mean_a", "mean_q", "mean_zhat", "mean_all"]
-
-QUESTION_TYPES = (TokenType.Q_POINT, TokenType.Q_RAY)
-ANSWER_TYPES = (TokenType.POINT, TokenType.RAY, TokenType.A_POINT, TokenType.A_RAY)
 
 MOST_TOKENS = 8192  # of a sequence without position embedding: an attention mask has the square of them
 PIECE_TOKENS = 4096  # that go through the model together on the CPU: their activations stay in the cache
@@ -205,7 +203,7 @@ def tokens_read(types: NDArray[np.int64], pooling: Pooling) -> NDArray[np.bool_]
         chosen = np.full(types.shape, pooling == "mean_all")
         chosen[:, -1] = True
         return chosen
-    chosen = np.isin(types, QUESTION_TYPES if pooling == "mean_q" else ANSWER_TYPES)
+    chosen = np.isin(types, QUESTIONS if pooling == "mean_q" else ANSWERS)
     if pooling == "mean_zhat":
         chosen = np.roll(chosen, -1, axis=1)  # no sequence begins with an answer
     if not chosen.any(1).all():

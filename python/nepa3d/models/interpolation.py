@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nepa3d.models.token_features import DISTANCE_FEATURES, distance_features, is_any
+from nepa3d.models.token_features import DISTANCE_FEATURES, POINT_ANSWERS, distance_features, is_any
 from nepa3d.samples.schema import POINT_DISTANCE, XYZ, TokenType
 
 SMOOTHING = 1e-3
@@ -34,7 +34,7 @@ def interpolate(features: Tensor, types: Tensor) -> Interpolated:
     Blind are point questions that no answer follows; the context are the answered points. Nothing of it has a gradient.
     """
     kinds = types[0]
-    answered = is_any(kinds, (TokenType.POINT, TokenType.A_POINT)).nonzero()[:, 0]
+    answered = is_any(kinds, POINT_ANSWERS).nonzero()[:, 0]
     followed = torch.nn.functional.pad(kinds[1:], (0, 1)) == TokenType.A_POINT
     blind = ((kinds == TokenType.Q_POINT) & ~followed).nonzero()[:, 0]
     places = answered - (kinds[answered] == TokenType.A_POINT).long()  # of a Q/A sequence at the question

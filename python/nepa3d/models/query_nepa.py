@@ -184,10 +184,10 @@ class QueryNepa(nn.Module):
         length = len(types)
         if not self.mask_follows_types:
             return remaining_edges(length, dropped, device=types.device)
-        everything, answers = DualMask(0, 0, 0, 0), is_any(types, ANSWERS)
-        edges = dual_mask(length, dropped or everything, device=types.device)
-        closing = (types == TokenType.EOS)[:, None]
-        edges |= closing & torch.ones_like(edges).tril()
+        answers, closing = is_any(types, ANSWERS), (types == TokenType.EOS)[:, None]
+        edges = torch.ones(length, length, dtype=torch.bool, device=types.device).tril()
+        if dropped is not None:
+            edges &= dual_mask(length, dropped, device=types.device) | closing
         if self.architecture.prefix_attention:
             edges |= answers[:, None] & edges.mT  # to a later answer, where that one's edge to this is kept
             edges |= closing & answers

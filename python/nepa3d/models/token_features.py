@@ -28,7 +28,7 @@ FOURIER_DIM = 3 * 3 * 2 * OCTAVES + 2 * DISTANCE_FEATURES + 1 + 3
 
 QUESTIONS = (TokenType.Q_POINT, TokenType.Q_RAY)
 ANSWERS = (TokenType.POINT, TokenType.RAY, TokenType.A_POINT, TokenType.A_RAY)
-_POINT_ANSWERS = (TokenType.POINT, TokenType.A_POINT)
+POINT_ANSWERS = (TokenType.POINT, TokenType.A_POINT)
 _RAY_ANSWERS = (TokenType.RAY, TokenType.A_RAY)
 
 
@@ -58,10 +58,10 @@ def places(features: Tensor, types: Tensor) -> Places:
     """Places of bound features (B, T, 15): those of point questions and of their answers; of an answered ray, the
     position of its hit, where the distance is 0."""
     hit = is_any(types, _RAY_ANSWERS) & (features[..., RAY_HIT] > 0.5)
-    placed = is_any(types, (TokenType.Q_POINT, *_POINT_ANSWERS)) | hit
+    placed = is_any(types, (TokenType.Q_POINT, *POINT_ANSWERS)) | hit
     weight = placed[..., None].to(torch.float32)
     points = torch.cat([features[..., XYZ].float() * weight, weight], -1)
-    return Places(points, features[..., POINT_DISTANCE].float() * is_any(types, _POINT_ANSWERS))
+    return Places(points, features[..., POINT_DISTANCE].float() * is_any(types, POINT_ANSWERS))
 
 
 def fourier(coordinates: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def distance_features(distance: Tensor) -> Tensor:
 def expand(features: Tensor, types: Tensor) -> Tensor:
     """Features (B, T, 15) as (B, T, 128): coordinates as ``fourier``, distances and ray lengths as
     ``distance_features``, hits and normals as they are. What a token does not have is 0."""
-    point = is_any(types, (TokenType.Q_POINT, *_POINT_ANSWERS))
+    point = is_any(types, (TokenType.Q_POINT, *POINT_ANSWERS))
     ray = is_any(types, (TokenType.Q_RAY, *_RAY_ANSWERS))
     answered_ray = is_any(types, _RAY_ANSWERS)
     hit = answered_ray & (features[..., RAY_HIT] > 0.5)
@@ -93,7 +93,7 @@ def expand(features: Tensor, types: Tensor) -> Tensor:
         (fourier(features[..., XYZ]), point | hit),
         (fourier(features[..., RAY_ORIGIN]), ray),
         (fourier(features[..., RAY_DIRECTION]), ray),
-        (distance_features(features[..., POINT_DISTANCE]), is_any(types, _POINT_ANSWERS)),
+        (distance_features(features[..., POINT_DISTANCE]), is_any(types, POINT_ANSWERS)),
         (distance_features(features[..., RAY_T]), hit),
         (features[..., RAY_HIT, None].float(), answered_ray),
         (features[..., RAY_NORMAL].float(), hit),

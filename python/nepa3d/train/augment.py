@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nepa3d.models.token_features import is_any
-from nepa3d.samples.schema import POINT_DISTANCE, RAY_DIRECTION, RAY_NORMAL, RAY_ORIGIN, RAY_T, XYZ, TokenType
+from nepa3d.models.token_features import POINT_ANSWERS, is_any
+from nepa3d.samples.schema import POINT_DISTANCE, RAY_DIRECTION, RAY_NORMAL, RAY_ORIGIN, RAY_T, XYZ
 
 OFTEN = 0.8  # of the samples whose answers are off
 _STREAM = 7_001  # apart from other draws of the same seeds
@@ -73,7 +73,7 @@ def unsettled(features: Tensor, types: Tensor, flags: AugmentFlags, seeds: Seque
     """
     if not flags.answer_shift and not flags.answer_noise:
         return features
-    answers = is_any(types, (TokenType.POINT, TokenType.A_POINT)).nonzero()[:, 0]
+    answers = is_any(types, POINT_ANSWERS).nonzero()[:, 0]
     off = features.clone()
     for row, sample in enumerate(off):
         rng = np.random.default_rng([*seeds, first + row, _STREAM + 1])

@@ -141,20 +141,20 @@ class Corpus:
             owners = np.repeat(np.arange(len(cut)), [len(own) for own in cut])[order]
             shapes = [np.concatenate(cut)[number] for number in order]
         draws = np.stack([np.repeat(owners, half), np.concatenate(shapes)], 1).astype(np.int64)
-        second = draws.copy()
+        return np.stack([draws, self._partners_of(draws)], 1).reshape(-1, 2)
+
+    def _partners_of(self, draws: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The draws (n, 2) in the pair of their part, those of a part without one as they are."""
+        found = draws.copy()
         for number, part in enumerate(self.parts):
             own = draws[:, 0] == number
             if part.pair is not None and part.partners is not None:
-                second[own] = np.column_stack([np.full(own.sum(), part.pair), part.partners[draws[own, 1]]])
-        return np.stack([draws, second], 1).reshape(-1, 2)
+                found[own] = np.column_stack([np.full(own.sum(), part.pair), part.partners[draws[own, 1]]])
+        return found
 
     def numbers(self, draws: NDArray[np.int64]) -> NDArray[np.int64]:
         """A number (n,) of the shape of each draw (n, 2) that tells it from others; a shape and its pair have one."""
-        known = draws.copy()
-        for number, part in enumerate(self.parts):
-            own = draws[:, 0] == number
-            if part.pair is not None and part.partners is not None:
-                known[own] = np.column_stack([np.full(own.sum(), part.pair), part.partners[draws[own, 1]]])
+        known = self._partners_of(draws)
         return known[:, 1] + known[:, 0] * max(len(part.paths) for part in self.parts)
 
     @property

@@ -39,11 +39,6 @@ def choose_masked(
     return masked
 
 
-def hide(features: Tensor, masked: Tensor) -> Tensor:
-    """``features`` (B, T, 15) with the rows of ``masked`` (B, T) at zero."""
-    return features.masked_fill(masked[..., None], 0.0)
-
-
 def _tokens(types: Tensor, choice: Choice) -> Tokens:
     masked = torch.from_numpy(choose_masked(types.numpy(), *choice))
     return Tokens(masked, masked)

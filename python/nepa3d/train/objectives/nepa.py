@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from nepa3d.models.token_features import is_any
 from nepa3d.samples.schema import TokenType
 from nepa3d.train.objectives.objective import Choice, Tokens, mean
 from nepa3d.train.objectives.tokens import TokenObjective
@@ -17,8 +18,8 @@ _QUESTIONS_AND_ANSWERS = (TokenType.Q_POINT, TokenType.Q_RAY, *_ANSWERS)
 def nepa_targets(types: Tensor) -> Tensor:
     """Which tokens (B, T) are to be predicted: those after the first that are not MISSING_RAY; in Q/A sequences the
     answers only."""
-    paired = _is_any(types, _QUESTIONS_AND_ANSWERS).any()  # stays on the device: no wait for it
-    targets = torch.where(paired, _is_any(types, _ANSWERS), types != TokenType.MISSING_RAY)
+    paired = is_any(types, _QUESTIONS_AND_ANSWERS).any()  # stays on the device: no wait for it
+    targets = torch.where(paired, is_any(types, _ANSWERS), types != TokenType.MISSING_RAY)
     return F.pad(targets[:, 1:], (1, 0))
 
 
@@ -34,10 +35,6 @@ def nepa_errors(target: Tensor, z_hat: Tensor) -> Tensor:
 def nepa_loss(target: Tensor, z_hat: Tensor, types: Tensor) -> Tensor:
     """Mean of ``nepa_errors`` over ``nepa_targets``; 0 where there are none."""
     return mean(nepa_errors(target, z_hat), nepa_targets(types))
-
-
-def _is_any(types: Tensor, wanted: tuple[TokenType, ...]) -> Tensor:
-    return torch.isin(types, torch.tensor(wanted, device=types.device))
 
 
 def _tokens(types: Tensor, choice: Choice) -> Tokens:

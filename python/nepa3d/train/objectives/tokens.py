@@ -65,13 +65,18 @@ class TokenObjective:
             with torch.no_grad():
                 z = trainer.model.embed(micro.features, micro.types, micro.positions)
                 wanted = target(trainer, micro.features, micro.types, z)
-            seen = micro.features.masked_fill(micro.hidden[..., None], 0.0)
+            seen = hide(micro.features, micro.hidden)
             _, z_hat, _ = trainer.forward(seen, micro.types, attention_mask, micro.positions, micro.wanted)
             errors = self.errors(wanted, z_hat)
         parts = micro.parts[:, None].expand_as(micro.types)
         return [Term(errors, micro.counted)], Tallied(
             *(x.flatten() for x in (errors.detach(), micro.counted, micro.types, parts))
         )
+
+
+def hide(features: Tensor, masked: Tensor) -> Tensor:
+    """``features`` (B, T, 15) with the rows of ``masked`` (B, T) at zero."""
+    return features.masked_fill(masked[..., None], 0.0)
 
 
 def target(trainer: Training, features: Tensor, types: Tensor, z: Tensor) -> Tensor:
