@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from nepa3d.corpora.scanner import turn
 from nepa3d.samples.schema import POINT_DISTANCE, RAY_DIRECTION, RAY_ORIGIN, RAY_T, XYZ, TokenType
-from nepa3d.train.augment import AugmentFlags, about_the_vertical, placed, unsettled
+from nepa3d.train.augment import AugmentFlags, placed, unsettled
 
 T = TokenType
 
@@ -45,7 +46,7 @@ def test_about_half_are_turned() -> None:
 
 
 def test_a_quarter_turn() -> None:
-    np.testing.assert_allclose(about_the_vertical(np.pi / 2) @ [1, 5, 0], [0, 5, -1], atol=1e-12)
+    np.testing.assert_allclose(turn(np.array([[1, 5, 0]]), np.pi / 2), [[0, 5, -1]], atol=1e-12)
 
 
 def test_answers_are_off_and_questions_are_not() -> None:

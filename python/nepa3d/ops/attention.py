@@ -200,10 +200,15 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, words: Tensor) -> tuple[Te
     """
     _require_fitting(q, k, v, words)
     wide = torch.promote_types(q.dtype, torch.float32)
-    scores = (q.to(wide) @ k.to(wide).mT / math.sqrt(q.shape[3])).masked_fill(~unpack_edges(words), -math.inf)
+    return _attended(q.to(wide) @ k.to(wide).mT / math.sqrt(q.shape[3]), v, words)
+
+
+def _attended(scores: Tensor, v: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+    """What both plain twins return, of scores (B, H, T, T)."""
+    scores = scores.masked_fill(~unpack_edges(words), -math.inf)
     lse = scores.logsumexp(-1)
-    out = token_major_like(q)
-    out.copy_((scores - lse[..., None]).exp() @ v.to(wide))
+    out = token_major_like(v)
+    out.copy_((scores - lse[..., None]).exp() @ v.to(scores.dtype))
     return out, lse / math.log(2)
 
 
@@ -235,11 +240,7 @@ def packed_distance_attention(
     _require_bias(q, points, slope, offset)
     wide = torch.promote_types(q.dtype, torch.float32)
     scores = q.to(wide) @ k.to(wide).mT / math.sqrt(q.shape[3]) + DistanceBias(points, slope, offset).scores()
-    scores = scores.masked_fill(~unpack_edges(words), -math.inf)
-    lse = scores.logsumexp(-1)
-    out = token_major_like(q)
-    out.copy_((scores - lse[..., None]).exp() @ v.to(wide))
-    return out, lse / math.log(2)
+    return _attended(scores, v, words)
 
 
 @torch.library.custom_op("nepa3d::packed_distance_attention_backward", mutates_args=(), device_types="cpu")

@@ -45,7 +45,7 @@ from nepa3d.probes.retrieval_tables import (
 from nepa3d.probes.spline import require_scipy
 from nepa3d.probes.tables import unmeasured
 from nepa3d.probes.told import Told
-from nepa3d.samples.tokenizer import resample_seed
+from nepa3d.samples.tokenizer import draws_are_shared
 
 RankRule = Literal["expected", "strict"]
 Array = NDArray[np.float64]
@@ -81,11 +81,7 @@ class RetrievalSettings:
 
     def draws_are_shared(self) -> bool:
         """Whether the two views have a draw in common."""
-        query, gallery = (
-            {resample_seed(seed, draw) for draw in range(self.embedding.draws)}
-            for seed in (self.query_seed, self.gallery_seed)
-        )
-        return bool(query & gallery)
+        return draws_are_shared(self.query_seed, self.gallery_seed, self.embedding.draws)
 
 
 @dataclass(frozen=True)

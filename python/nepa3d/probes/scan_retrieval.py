@@ -40,7 +40,7 @@ from nepa3d.probes.result import Json, Result
 from nepa3d.probes.search import Search
 from nepa3d.probes.tables import Table, failures_note, figure_cell, interval_cell, unusual
 from nepa3d.samples.dataset import SampleSettings
-from nepa3d.samples.tokenizer import resample_seed
+from nepa3d.samples.tokenizer import draws_are_shared
 from nepa3d.shapes.views import require_backend
 
 Array = NDArray[np.float64]
@@ -83,11 +83,7 @@ class ScanRetrievalSettings:
         for name, least in (("n_seeds", 1), ("headings", 1), ("query_seed", 0), ("gallery_seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        own, other = (
-            {resample_seed(seed, draw) for draw in range(self.embedding.draws)}
-            for seed in (self.query_seed, self.gallery_seed)
-        )
-        if own & other:
+        if draws_are_shared(self.query_seed, self.gallery_seed, self.embedding.draws):
             raise ValueError(
                 "gallery_seed must give other draws than query_seed: "
                 f"with {self.gallery_seed} and {self.query_seed} both are asked at the same points"

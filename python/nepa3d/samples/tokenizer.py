@@ -80,6 +80,12 @@ def resample_seed(seed: int, resample: int) -> int:
     return (seed + SEED_STRIDE * resample) & 0xFFFFFFFF
 
 
+def draws_are_shared(seed: int, other: int, draws: int) -> bool:
+    """Whether two evaluations of so many ``draws`` each, from two seeds, have one in common."""
+    first, second = ({resample_seed(one, draw) for draw in range(draws)} for one in (seed, other))
+    return bool(first & second)
+
+
 def _fill_points(features: Features, types: Types, answers: ShapeAnswers, rows: Rows, stride: int) -> None:
     answer = stride - 1  # in the plain form question and answer share a token
     types[::stride] = TokenType.POINT if stride == 1 else TokenType.Q_POINT

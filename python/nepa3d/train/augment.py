@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nepa3d.corpora.scanner import turn
 from nepa3d.models.token_features import POINT_ANSWERS, is_any
 from nepa3d.samples.schema import POINT_DISTANCE, RAY_DIRECTION, RAY_NORMAL, RAY_ORIGIN, RAY_T, XYZ
 
@@ -53,17 +54,10 @@ def placed(features: Tensor, flags: AugmentFlags, seeds: Sequence[int], first: i
         rng = np.random.default_rng([*seeds, first + row, _STREAM])
         angle = rng.uniform(0, 2 * np.pi) if rng.random() < flags.turn else 0.0
         scale = float(rng.uniform(flags.scale_min, 1))
-        matrix = torch.from_numpy(about_the_vertical(angle)).float().T
         for columns, factor in ((XYZ, scale), (RAY_ORIGIN, scale), (RAY_DIRECTION, 1.0), (RAY_NORMAL, 1.0)):
-            sample[:, columns] = sample[:, columns] @ matrix * factor
+            sample[:, columns] = torch.from_numpy(turn(sample[:, columns].numpy(), angle)) * factor
         sample[:, [POINT_DISTANCE, RAY_T]] *= scale
     return turned
-
-
-def about_the_vertical(angle: float) -> np.ndarray:
-    """The rotation (3, 3) by ``angle``, in radians, about y, which is up in ShapeNet and in the scans."""
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
 
 
 def unsettled(features: Tensor, types: Tensor, flags: AugmentFlags, seeds: Sequence[int], first: int) -> Tensor:
