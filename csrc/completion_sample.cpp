@@ -88,17 +88,20 @@ void read_completion(const std::string& path, const std::string& context_path, c
     };
     const Array context_pool = of_context(context_path, own_context, open_pool);
     OpenShape& shown = other ? *other : shape;
-    const Rows context_rows = drawn(draws, shown.pools.length('P'), s.n_context, "n_context");
+    const std::size_t shown_points =
+        of_context(context_path, own_context, [&] { return questions_of(context_pool, s.uniform_questions); });
+    const Rows context_rows = drawn(draws, shown_points, s.n_context, "n_context");
     AnsweredPoints queries;
     if (s.source == QuerySource::grid) {
         queries = grid_points(shape, draws, s.n_query);
     } else {
         std::optional<Array> own;
         if (other) own = shape.pools.vectors("pt_xyz_pool", 'P');
-        const std::size_t pool = shape.pools.length('P');
+        const Array& asked = own ? *own : context_pool;
+        const std::size_t pool = questions_of(asked, s.uniform_questions);
         Rows rows = s.source == QuerySource::pool_disjoint ? drawn_beside(draws, pool, context_rows, s.n_query)
                                                            : drawn(draws, pool, s.n_query, "n_query");
-        queries = pool_points(shape, s, own ? *own : context_pool, std::move(rows));
+        queries = pool_points(shape, s, asked, std::move(rows));
     }
 
     clear_tokens(room.tokens, s.eos);

@@ -21,6 +21,7 @@ struct CompletionSettings {
     bool qa, eos;
     QuerySource source;
     bool mesh_target;  ///< distances to the mesh, else those of the distance grid
+    bool uniform_questions;  ///< take points from the uniform part of a pool only
     bool with_context;  ///< without: its rows are drawn and left out
     std::optional<VoxelGrid> voxel;  ///< of a view of voxels
 

@@ -12,6 +12,8 @@ namespace nepa3d {
 
 namespace {
 
+constexpr double uniform_steps = 0x1p23;  // of the uniform draw: it is 2 u - 1, u of 24 random bits
+constexpr std::size_t fewest_uniform = 64;  // points by which a uniform part is told
 constexpr std::uint32_t exponent = 0x7f800000;  // of a float's bits; all set: it is not finite
 
 std::vector<Vec3> all_vectors_of(const Array& array) {
@@ -127,6 +129,22 @@ void VoxelView::cast(Points origins, Points directions, std::vector<float>& hit,
 
 OpenShape::OpenShape(const std::string& path, const std::optional<VoxelGrid>& grid) : file(path), pools(file) {
     if (grid) voxel.emplace(pools, *grid);
+}
+
+std::size_t questions_of(const Array& xyz_pool, bool uniform) {
+    if (!uniform) return xyz_pool.header().shape[0];
+    const std::vector<float> numbers = xyz_pool.floats(3);
+    const auto fine = [](float x) { return std::floor(x * uniform_steps) != x * uniform_steps; };
+    const auto end = std::find_if(numbers.begin(), numbers.end(), fine);
+    const auto count = static_cast<std::size_t>(end - numbers.begin()) / 3;
+    const auto odd = std::count_if(numbers.begin(), numbers.begin() + static_cast<std::ptrdiff_t>(3 * count),
+                                   [](float x) { return std::fmod(std::abs(x * uniform_steps), 2.0) == 1; });
+    const double share = count > 0 ? static_cast<double>(odd) / static_cast<double>(3 * count) : 0;
+    if (count < fewest_uniform || share <= 0.25 || share >= 0.75)
+        throw FileFault("questions 'uniform': pt_xyz_pool does not begin with at least " +
+                        std::to_string(fewest_uniform) +
+                        " points of this package's uniform draw; make the cache again with a pt_surface_ratio below 1");
+    return count;
 }
 
 std::vector<Vec3> along_the_curve(const Array& xyz_pool, Rows& rows) {

@@ -80,6 +80,10 @@ struct AnsweredPoints {
     std::vector<float> distance;
 };
 
+/// How many points a sample may ask for, the first of the pool: all, or only those of the uniform draw in [-1, 1)^3 that
+/// it begins with (python/nepa3d/samples/questions.py says how they are told). Throws FileFault where there are none.
+std::size_t questions_of(const Array& xyz_pool, bool uniform);
+
 /// Rows `rows` of pt_xyz_pool in Morton order, which `rows` is put into, too.
 std::vector<Vec3> along_the_curve(const Array& xyz_pool, Rows& rows);
 

@@ -50,12 +50,13 @@ void add_rays(OpenShape& shape, const SampleSettings& s, Draws& draws, Tokens to
 }
 
 template <class Draws>
-void read(const std::string& path, const SampleSettings& s, Draws& draws, bool rays_missing, Tokens tokens) {
+void read(const std::string& path, const SampleSettings& s, Draws& draws, bool rays_missing, bool uniform,
+          Tokens tokens) {
     OpenShape shape(path, s.voxel);
     clear_tokens(tokens, s.eos);
     if (s.n_point > 0) {
         const Array xyz_pool = shape.pools.vectors("pt_xyz_pool", 'P');
-        Rows rows = drawn(draws, shape.pools.length('P'), s.n_point, "n_point");
+        Rows rows = drawn(draws, questions_of(xyz_pool, uniform), s.n_point, "n_point");
         const AnsweredPoints points = answered_points(shape, s.view, xyz_pool, std::move(rows));
         put_points(points, s.qa, tokens.queries(1, s.n_point, s.qa));
     }
@@ -93,11 +94,12 @@ void put_points(const AnsweredPoints& points, bool qa, Tokens tokens) {
 
 void read_sample(const std::string& path, const SampleSettings& settings, TrainingDraws draws, Tokens tokens) {
     const bool dropped = draws.uniform() < settings.drop_ray_prob;
-    read(path, settings, draws, dropped || has_no_rays(settings), tokens);
+    const bool uniform = settings.uniform_prob > 0 && draws.uniform() < settings.uniform_prob;
+    read(path, settings, draws, dropped || has_no_rays(settings), uniform || settings.uniform_questions, tokens);
 }
 
 void read_sample(const std::string& path, const SampleSettings& settings, EvaluationDraws draws, Tokens tokens) {
-    read(path, settings, draws, has_no_rays(settings), tokens);
+    read(path, settings, draws, has_no_rays(settings), settings.uniform_questions, tokens);
 }
 
 }  // namespace nepa3d

@@ -29,7 +29,8 @@ std::optional<VoxelGrid> voxel_grid(const ViewRow& view, std::array<int, 3> voxe
 }
 
 SampleSettings make_settings(const ViewRow& view, int n_point, int n_ray, bool qa, bool eos, double drop_ray_prob,
-                             bool force_missing_ray, std::array<int, 3> voxel) {
+                             bool force_missing_ray, double uniform_prob, bool uniform_questions,
+                             std::array<int, 3> voxel) {
     return {.view = view,
             .n_point = static_cast<std::size_t>(at_least(n_point, 0, "n_point")),
             .n_ray = static_cast<std::size_t>(at_least(n_ray, 0, "n_ray")),
@@ -37,6 +38,8 @@ SampleSettings make_settings(const ViewRow& view, int n_point, int n_ray, bool q
             .eos = eos,
             .drop_ray_prob = drop_ray_prob,
             .force_missing_ray = force_missing_ray,
+            .uniform_prob = uniform_prob,
+            .uniform_questions = uniform_questions,
             .voxel = voxel_grid(view, voxel)};
 }
 
@@ -48,8 +51,8 @@ QuerySource query_source_of(const std::string& name) {
 }
 
 CompletionSettings make_completion_settings(const ViewRow& view, int n_context, int n_query, bool qa, bool eos,
-                                            const std::string& query_source, bool mesh_target, bool with_context,
-                                            std::array<int, 3> voxel) {
+                                            const std::string& query_source, bool mesh_target, bool uniform_questions,
+                                            bool with_context, std::array<int, 3> voxel) {
     return {.view = view,
             .n_context = static_cast<std::size_t>(at_least(n_context, 1, "n_context")),
             .n_query = static_cast<std::size_t>(at_least(n_query, 1, "n_query")),
@@ -57,6 +60,7 @@ CompletionSettings make_completion_settings(const ViewRow& view, int n_context, 
             .eos = eos,
             .source = query_source_of(query_source),
             .mesh_target = mesh_target,
+            .uniform_questions = uniform_questions,
             .with_context = with_context,
             .voxel = voxel_grid(view, voxel)};
 }
@@ -172,7 +176,8 @@ void bind_samples(py::module_& module) {
              py::arg("rays"), py::arg("voxels"));
     py::class_<SampleSettings>(module, "SampleSettings")
         .def(py::init(&make_settings), py::arg("view"), py::arg("n_point"), py::arg("n_ray"), py::kw_only(),
-             py::arg("qa"), py::arg("eos"), py::arg("drop_ray_prob"), py::arg("force_missing_ray"), py::arg("voxel"));
+             py::arg("qa"), py::arg("eos"), py::arg("drop_ray_prob"), py::arg("force_missing_ray"),
+             py::arg("uniform_prob"), py::arg("uniform_questions"), py::arg("voxel"));
     module.def("read_training_samples", &read_training_samples, py::arg("paths"), py::arg("settings"), py::kw_only(),
                py::arg("seed"), py::arg("epoch"), py::arg("indices"), py::arg("features").noconvert(),
                py::arg("types").noconvert(), py::arg("threads") = 1);
@@ -182,7 +187,7 @@ void bind_samples(py::module_& module) {
     py::class_<CompletionSettings>(module, "CompletionSettings")
         .def(py::init(&make_completion_settings), py::arg("view"), py::arg("n_context"), py::arg("n_query"),
              py::kw_only(), py::arg("qa"), py::arg("eos"), py::arg("query_source"), py::arg("mesh_target"),
-             py::arg("with_context"), py::arg("voxel"));
+             py::arg("uniform_questions"), py::arg("with_context"), py::arg("voxel"));
     module.def("read_completion_samples", &read_completion_samples, py::arg("paths"), py::arg("contexts"),
                py::arg("settings"), py::kw_only(), py::arg("seeds"), py::arg("features").noconvert(),
                py::arg("types").noconvert(), py::arg("target").noconvert(), py::arg("nearest_copy").noconvert(),

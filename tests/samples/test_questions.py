@@ -19,7 +19,7 @@ from nepa3d.probes.retrieval import RetrievalSettings
 from nepa3d.report.compare import compare
 from nepa3d.samples.completion import QuerySource, SequenceSettings, completion_sample
 from nepa3d.samples.completion_loader import completion_batch
-from nepa3d.samples.dataset import SampleSettings, evaluation_sample
+from nepa3d.samples.dataset import SampleSettings, evaluation_sample, training_sample
 from nepa3d.samples.loader import Request, evaluation_samples, training_batch
 from nepa3d.samples.questions import asked_of, uniform_part
 from nepa3d.samples.schema import XYZ, TokenType
@@ -77,8 +77,31 @@ def test_samples_of_every_view_are_drawn_from_it(view: str, shapes: list[str]) -
         assert {point.tobytes() for point in asked} <= known
     usual, _, _ = evaluation_samples([Request(shapes[0], view, replace(settings, questions="pool"))], 5)
     assert (usual[0] != features[0]).any()
-    with pytest.raises(ValueError, match="questions must be 'pool' in training"):
-        training_batch([Request(shapes[0], view, settings)], 0, 0, [0])
+
+
+@pytest.mark.parametrize("view", ["mesh", "voxel"])
+def test_training_samples_are_drawn_from_it_as_often_as_asked(view: str, shapes: list[str]) -> None:
+    half = SampleSettings(48, 4, qa=False, eos=True, uniform_prob=0.5)
+    known = {}
+    for path in shapes:
+        with np.load(path) as cache:
+            known[path] = {point.tobytes() for point in cache["pt_xyz_pool"][:UNIFORM]}
+    paths = [shapes[index % 3] for index in range(60)]
+    features, types = training_batch([Request(path, view, half) for path in paths], 7, 1, range(60), threads=2)
+    uniform = []
+    for index, path in enumerate(paths):
+        np.testing.assert_array_equal(features[index], training_sample(path, view, half, 7, 1, index)[0])
+        asked = {point.tobytes() for point in features[index][types[index] == TokenType.POINT][:, XYZ]}
+        uniform.append(asked <= known[path])
+    assert 20 <= sum(uniform) <= 40
+    requests = [Request(path, view, replace(half, uniform_prob=0.0, questions="uniform")) for path in shapes]
+    always, _ = training_batch(requests, 7, 1, range(3))
+    for path, sample in zip(shapes, always, strict=True):
+        assert {point.tobytes() for point in sample[1:49, XYZ]} <= known[path]
+    never, _ = training_batch([Request(shapes[0], view, replace(half, uniform_prob=0.0))], 7, 1, [0])
+    np.testing.assert_array_equal(
+        never[0], training_sample(shapes[0], view, replace(half, uniform_prob=0.0), 7, 1, 0)[0]
+    )
 
 
 @pytest.mark.parametrize("source", ["pool", "pool_disjoint", "grid"])

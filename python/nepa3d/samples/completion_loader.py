@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d import _core
-from nepa3d.samples.completion import CompletionSample, SequenceSettings, completion_sample, exact_distances
+from nepa3d.samples.completion import CompletionSample, SequenceSettings, exact_distances
 from nepa3d.samples.schema import FEATURE_DIM, XYZ, sequence_length
 from nepa3d.samples.tokenizer import evaluation_draw_seed
 from nepa3d.shapes.cache import CacheError
@@ -48,8 +48,6 @@ def completion_batch(
 
     ``context_paths``, one a shape, take the contexts from other shapes.
     """
-    if settings.questions != "pool":
-        return _in_python(paths, settings, seed, context_paths, threads)
     shapes, has_context = len(paths), settings.context != "absent"
     n_points = settings.n_query + (settings.n_context if has_context else 0)
     length = sequence_length(n_points, 0, qa=settings.qa, eos=settings.eos)
@@ -103,31 +101,6 @@ def batch_of_samples(paths: Sequence[str], samples: Sequence[CompletionSample]) 
     )
 
 
-def _in_python(
-    paths: Sequence[str],
-    settings: SequenceSettings,
-    seed: int,
-    context_paths: Sequence[str] | None,
-    threads: int,
-) -> tuple[CompletionBatch, dict[str, str]]:
-    """``completion_batch`` of questions that the compiled core does not draw."""
-    others: Sequence[str | None] = context_paths or [None] * len(paths)
-
-    def read(path: str, other: str | None) -> CompletionSample | str:
-        try:
-            return completion_sample(path, settings, seed, other)
-        except CacheError as error:
-            return error.fault
-        except (OSError, ValueError) as error:  # of a mesh, whose message names it, or of values that are not finite
-            return f"{error}"
-
-    with ThreadPoolExecutor(threads, thread_name_prefix="reader") as readers:
-        found = dict(zip(paths, readers.map(read, paths, others), strict=True))
-    samples = {path: sample for path, sample in found.items() if not isinstance(sample, str)}
-    faults = {path: fault for path, fault in found.items() if isinstance(fault, str)}
-    return batch_of_samples([*samples], [*samples.values()]), faults
-
-
 def _compiled(settings: SequenceSettings) -> _core.CompletionSettings:
     voxel = settings.voxel
     return _core.CompletionSettings(
@@ -138,6 +111,7 @@ def _compiled(settings: SequenceSettings) -> _core.CompletionSettings:
         eos=settings.eos,
         query_source=settings.query_source,
         mesh_target=settings.target == "mesh",
+        uniform_questions=settings.questions == "uniform",
         with_context=settings.context != "absent",
         voxel=(voxel.grid, voxel.dilate, voxel.max_steps),
     )

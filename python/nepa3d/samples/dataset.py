@@ -34,14 +34,16 @@ class SampleSettings:
     drop_ray_prob: float = 0.0  # in training, of leaving out all rays of a sample
     force_missing_ray: bool = False
     voxel: VoxelSettings = field(default_factory=VoxelSettings)
-    questions: Questions = "pool"  # in evaluation, where points are asked
+    uniform_prob: float = 0.0  # in training, of asking a sample's points in the uniform part of the pool only
+    questions: Questions = "pool"  # "uniform": ask them there always
 
     def __post_init__(self) -> None:
         for name in ("n_point", "n_ray"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        if not 0 <= self.drop_ray_prob <= 1:
-            raise ValueError(f"drop_ray_prob must lie in [0, 1], got {self.drop_ray_prob}")
+        for name in ("drop_ray_prob", "uniform_prob"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
 
     @property
     def length(self) -> int:
@@ -67,7 +69,9 @@ def training_sample(path: str, backend: str, settings: SampleSettings, seed: int
     """Features (T, 15) and types (T,), a function of the file, the settings and (seed, epoch, index)."""
     draws = TrainingDraws(seed, epoch, index)
     dropped = draws.uniform() < settings.drop_ray_prob
-    answers = read_answers(path, backend, settings.voxel)
+    uniform = settings.uniform_prob > 0 and draws.uniform() < settings.uniform_prob
+    questions = "uniform" if uniform else settings.questions
+    answers = asked_of(read_answers(path, backend, settings.voxel), questions, path)
     return _sample(path, answers, settings, draws.rows, settings.force_missing_ray or dropped)
 
 

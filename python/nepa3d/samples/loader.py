@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d import _core
-from nepa3d.samples.dataset import SampleSettings, evaluation_sample
+from nepa3d.samples.dataset import SampleSettings
 from nepa3d.samples.schema import FEATURE_DIM
 from nepa3d.samples.tokenizer import evaluation_draw_seed
 from nepa3d.shapes.cache import CacheError
@@ -40,10 +40,7 @@ class Request:
 def training_batch(
     requests: Sequence[Request], seed: int, epoch: int, indices: Sequence[int], *, threads: int = 1
 ) -> Batch:
-    """One training sample a request, ``training_sample`` of its index in the epoch. Raises ``CacheError``, and
-    ``ValueError`` on questions that are not of the whole pool."""
-    if any(request.settings.questions != "pool" for request in requests):
-        raise ValueError("questions must be 'pool' in training")
+    """One training sample a request, ``training_sample`` of its index in the epoch. Raises ``CacheError``."""
     features, types = _room(requests)
     faults = _core.read_training_samples(
         [os.fsencode(request.path) for request in requests],
@@ -70,8 +67,6 @@ def evaluation_samples(
     requests: Sequence[Request], eval_seed: int, resample: int = 0, *, threads: int = 1
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], list[tuple[int, str]]]:
     """The same, with the numbers and faults of the requests that could not be read; their rows mean nothing."""
-    if any(request.settings.questions != "pool" for request in requests):
-        return _in_python(requests, eval_seed, resample, threads)
     features, types = _room(requests)
     faults = _core.read_evaluation_samples(
         [os.fsencode(request.path) for request in requests],
@@ -82,27 +77,6 @@ def evaluation_samples(
         threads=threads,
     )
     return features, types, faults
-
-
-def _in_python(
-    requests: Sequence[Request], eval_seed: int, resample: int, threads: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64], list[tuple[int, str]]]:
-    """``evaluation_samples`` of questions that the compiled core does not draw."""
-    features, types = _room(requests)
-
-    def read(row: int) -> str:
-        request = requests[row]
-        try:
-            features[row], types[row] = evaluation_sample(
-                request.path, request.backend, request.settings, eval_seed, resample
-            )
-        except CacheError as error:
-            return error.fault
-        return ""
-
-    with ThreadPoolExecutor(threads, thread_name_prefix="reader") as readers:
-        found = list(readers.map(read, range(len(requests))))
-    return features, types, [(row, fault) for row, fault in enumerate(found) if fault]
 
 
 def prefetch(make: Callable[[int], Made], numbers: Sequence[int], depth: int = 3) -> Iterator[Made]:
@@ -136,6 +110,8 @@ def _compiled(row: ViewRow, settings: SampleSettings) -> _core.SampleSettings:
         eos=settings.eos,
         drop_ray_prob=settings.drop_ray_prob,
         force_missing_ray=settings.force_missing_ray,
+        uniform_prob=settings.uniform_prob,
+        uniform_questions=settings.questions == "uniform",
         voxel=(settings.voxel.grid, settings.voxel.dilate, settings.voxel.max_steps),
     )
 

@@ -29,6 +29,7 @@ class Component:
     backend: str
     weight: float = 1.0
     drop_ray_prob: float | None = None
+    uniform_prob: float | None = None
     force_missing_ray: bool | None = None
     add_eos: bool | None = None
     voxel_grid: int | None = None
@@ -161,6 +162,7 @@ _VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "backend": ("text", _is_text),
     "weight": ("a number of at least 0", lambda value: _is_number(value) and value >= 0),
     "drop_ray_prob": ("a number in [0, 1]", lambda value: _is_number(value) and 0 <= value <= 1),
+    "uniform_prob": ("a number in [0, 1]", lambda value: _is_number(value) and 0 <= value <= 1),
     "force_missing_ray": ("true or false", _is_switch),
     "add_eos": ("true or false", _is_switch),
     "voxel_grid": ("a count of at least 1", _is_count(1)),

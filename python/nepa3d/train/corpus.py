@@ -56,6 +56,9 @@ class SampleFlags:
     """Probability that all rays of a sample are dropped."""
     force_missing_ray: bool = False
     """Drop the rays of all samples."""
+    uniform_prob: float = 0.0
+    """Probability that a sample's points are asked in the uniform part of its pool only, which does not show where the
+    surface is."""
 
     def settings(self, voxel: VoxelSettings) -> SampleSettings:
         """The settings that samples are read with."""
@@ -66,6 +69,7 @@ class SampleFlags:
             eos=self.add_eos,
             drop_ray_prob=self.drop_ray_prob,
             force_missing_ray=self.force_missing_ray,
+            uniform_prob=self.uniform_prob,
             voxel=voxel,
         )
 
@@ -265,6 +269,7 @@ def _settings(component: Component, default: SampleSettings) -> SampleSettings:
     return replace(
         default,
         drop_ray_prob=given(component.drop_ray_prob, default.drop_ray_prob),
+        uniform_prob=given(component.uniform_prob, default.uniform_prob),
         force_missing_ray=given(component.force_missing_ray, default.force_missing_ray),
         eos=given(component.add_eos, default.eos),
         voxel=component.voxel(default.voxel),
