@@ -86,7 +86,7 @@ def test_unusable_pools_name_the_file_and_the_fault(tmp_path: Path, golden: Path
         training_sample(path, "mesh", SETTINGS, 0, 0, 0)
 
 
-@pytest.mark.parametrize("change", [{"n_point": -1}, {"n_ray": -1}, {"drop_ray_prob": 1.5}])
+@pytest.mark.parametrize("change", [{"n_point": -1}, {"n_ray": -1}, {"drop_ray_prob": 1.5}, {"uniform_prob": -0.5}])
 def test_settings_out_of_range_are_named(change: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         replace(SETTINGS, **change)

@@ -60,8 +60,16 @@ def test_recorded_mix_loads(golden: Path) -> None:
 
 
 def test_what_a_component_gives_replaces_the_commands_value(tmp_path: Path) -> None:
-    entry = {**ENTRY, "drop_ray_prob": 0.5, "force_missing_ray": 1, "add_eos": False, "voxel_grid": 32}
+    entry = {
+        **ENTRY,
+        "drop_ray_prob": 0.5,
+        "uniform_prob": 0.25,
+        "force_missing_ray": 1,
+        "add_eos": False,
+        "voxel_grid": 32,
+    }
     component = load_mix(write(tmp_path / "m.yaml", {"datasets": [entry]})).components[0]
+    assert component.uniform_prob == 0.25
     assert (component.drop_ray_prob, component.force_missing_ray, component.add_eos) == (0.5, True, False)
     assert component.voxel(VoxelSettings(64, 2, 7)) == VoxelSettings(32, 2, 7)
     plain = load_mix(write(tmp_path / "m.yaml", {"datasets": [ENTRY]})).components[0]
@@ -108,6 +116,7 @@ def test_documented_names_resolve_to_the_installed_mixes(
         ({"datasets": [{**ENTRY, "weight": -1}]}, "weight must be a number of at least 0"),
         ({"datasets": [{**ENTRY, "weight": 0}]}, "at least one weight must be positive"),
         ({"datasets": [{**ENTRY, "weight": float("inf")}]}, "weight must be a number"),
+        ({"datasets": [{**ENTRY, "uniform_prob": -1}]}, r"uniform_prob must be a number in \[0, 1\]"),
         ({"datasets": [{**ENTRY, "drop_ray_prob": 2}]}, r"drop_ray_prob must be a number in \[0, 1\]"),
         ({"datasets": [{**ENTRY, "add_eos": "yes please"}]}, "add_eos must be true or false"),
         ({"datasets": [{**ENTRY, "voxel_grid": 0}]}, "voxel_grid must be a count of at least 1"),
