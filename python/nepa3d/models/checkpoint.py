@@ -188,10 +188,10 @@ def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> 
         raise ValueError(f"{name}: opt does not fit the optimiser: {error}") from error
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, parameter in enumerate(parameters):
-        moment = optimizer.state[parameter].get("exp_avg", parameter)
-        if moment.shape != parameter.shape:
-            came = tuple(moment.shape)
-            raise ValueError(f"{name}: opt.state[{index}]: expected {tuple(parameter.shape)}, got {came}")
+        for moment in (value for kind, value in optimizer.state[parameter].items() if kind != "step"):
+            if moment.shape != parameter.shape:
+                came = tuple(moment.shape)
+                raise ValueError(f"{name}: opt.state[{index}]: expected {tuple(parameter.shape)}, got {came}")
 
 
 def read_tensors(path: Path, device: str | torch.device = "cpu") -> Any:

@@ -26,6 +26,7 @@ from nepa3d.train.distributed import ProcessGroup, process_group
 from nepa3d.train.flag_groups import QueryFlags, StepFlags
 from nepa3d.train.loop import Loop, LoopFlags, OutputFlags, Run, first_batch, stop_on_request, train
 from nepa3d.train.loss_log import Curves, keep_steps
+from nepa3d.train.muon import Muon
 from nepa3d.train.objectives import OBJECTIVES
 from nepa3d.train.resume import ResumeFlags, checkpoint_to_resume, require_same_model
 from nepa3d.train.schedule import DualMaskFlags, LearningRateFlags, Schedule
@@ -35,7 +36,7 @@ WEIGHT_DECAY = 0.05
 KERNEL_RATE = 5.0
 # flags that a run keeps when it is resumed, and those that change no number
 SHAPE = (*flags.flags(ModelFlags), *flags.flags(ArchitectureFlags))
-MODEL = ("objective", "target", *SHAPE, "n_point", "n_ray", "qa_tokens", "add_eos")
+MODEL = ("objective", "target", "optimizer", *SHAPE, "n_point", "n_ray", "qa_tokens", "add_eos")
 HARMLESS = ("save_dir", "num_workers", *flags.flags(OutputFlags), *flags.flags(ResumeFlags))
 
 
@@ -158,14 +159,27 @@ def start(config: Config, process_group: ProcessGroup, parts: int, total_steps: 
 
 
 def optimizer_of(model: QueryNepa, rate: LearningRateFlags) -> torch.optim.AdamW:
-    """AdamW over all parameters; those of attention kernels, a few numbers a head that are no weights of features, have
-    ``KERNEL_RATE`` times the learning rate and no decay, and are a group of their own, the last."""
-    kernels = [parameter for name, parameter in model.named_parameters() if ".kernel." in name]
-    others = [parameter for name, parameter in model.named_parameters() if ".kernel." not in name]
-    groups: list[dict[str, Any]] = [{"params": others, "rate": 1.0}]
+    """AdamW, or Muon for the matrices of the Transformer's layers, over all parameters.
+
+    Those of attention kernels, a few numbers a head that are no weights of features, have ``KERNEL_RATE`` times the
+    learning rate and no decay, and are a group of their own.
+    """
+    named = list(model.named_parameters())
+    kernels = {name for name, _ in named if ".kernel." in name}
+    matrices = {
+        name
+        for name, p in named
+        if rate.optimizer == "muon" and name.startswith("backbone.enc.layers.") and p.ndim == 2
+    }
+    matrices -= kernels
+    groups: list[dict[str, Any]] = [{"params": [p for name, p in named if name not in kernels | matrices], "rate": 1.0}]
     if kernels:
-        groups.append({"params": kernels, "rate": KERNEL_RATE, "weight_decay": 0.0})
-    return torch.optim.AdamW(groups, lr=rate.lr, weight_decay=WEIGHT_DECAY, betas=(0.9, rate.beta2))
+        groups.append({"params": [p for name, p in named if name in kernels], "rate": KERNEL_RATE, "weight_decay": 0.0})
+    betas = 0.9, rate.beta2
+    if rate.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=rate.lr, weight_decay=WEIGHT_DECAY, betas=betas)
+    groups.append({"params": [p for name, p in named if name in matrices], "rate": rate.muon_rate, "orthogonal": True})
+    return Muon(groups, lr=rate.lr, weight_decay=WEIGHT_DECAY, betas=betas)
 
 
 def _restore(run: Run, checkpoint: Checkpoint) -> None:
