@@ -108,10 +108,10 @@ def test_a_parameter_without_gradient_stays_and_a_vector_is_refused() -> None:
 def test_it_moves_the_matrices_of_the_layers_and_nothing_else() -> None:
     args = {"d_model": 32, "layers": 2, "heads": 2, "n_point": 8, "n_ray": 0, "qa_tokens": 0, "add_eos": 1}
     model = model_for({**args, "objective": "query", "kernel_attention": 1, "answer_keys": 1, "answer_head": 1})
-    optimizer = optimizer_of(model, LearningRateFlags(optimizer="muon", muon_rate=3.0))
+    optimizer = optimizer_of(model, LearningRateFlags(optimizer="muon"))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     moved = [group for group in optimizer.param_groups if group["orthogonal"]]
-    assert len(moved) == 1 and moved[0]["rate"] == 3.0
+    assert len(moved) == 1 and moved[0]["rate"] == 1.0
     found = {names[id(parameter)].split(".", 4)[-1] for parameter in moved[0]["params"]}
     assert found == {"self_attn.in_proj_weight", "self_attn.out_proj.weight", "linear1.weight", "linear2.weight"}
     everything = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]

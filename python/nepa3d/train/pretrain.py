@@ -178,7 +178,7 @@ def optimizer_of(model: QueryNepa, rate: LearningRateFlags) -> torch.optim.AdamW
     betas = 0.9, rate.beta2
     if rate.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=rate.lr, weight_decay=WEIGHT_DECAY, betas=betas)
-    groups.append({"params": [p for name, p in named if name in matrices], "rate": rate.muon_rate, "orthogonal": True})
+    groups.append({"params": [p for name, p in named if name in matrices], "rate": 1.0, "orthogonal": True})
     return Muon(groups, lr=rate.lr, weight_decay=WEIGHT_DECAY, betas=betas)
 
 

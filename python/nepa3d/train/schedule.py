@@ -15,11 +15,9 @@ class LearningRateFlags:
     """Learning rate over the run."""
 
     lr: float = 3e-4
-    """Learning rate of AdamW."""
+    """Learning rate."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """AdamW, or Muon for the matrices of the Transformer's layers and AdamW for the rest."""
-    muon_rate: float = 1.0
-    """Learning rate of Muon, whose steps have the size of AdamW's, in units of lr."""
+    """AdamW, or Muon for the matrices of the Transformer's layers and AdamW for the rest; one learning rate serves both."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate after the warm-up: constant, or cosine decay to 0."""
     warmup_frac: float = 0.0
@@ -30,9 +28,8 @@ class LearningRateFlags:
     def __post_init__(self) -> None:
         if not 0 <= self.beta2 < 1:
             raise ValueError(f"beta2 must lie in [0, 1), got {self.beta2}")
-        for name in ("lr", "muon_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr must be positive, got {self.lr}")
         if not 0 <= self.warmup_frac <= 1:
             raise ValueError(f"warmup_frac must lie in [0, 1], got {self.warmup_frac}")
 
