@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import sys
+import tarfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -245,34 +247,48 @@ def fake_tool(folder: Path, name: str, script: str) -> None:
     (folder / name).chmod(0o755)
 
 
-def test_fetch_unpacks_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tools = tmp_path / "tools"
-    fake_tool(tools, "apt-get", 'echo "$@" >> "$0.log"; echo x > sweethome3d-furniture_1_all.deb')
-    place = '"$3/usr/share/sweethome3d/furniture"'
-    fake_tool(tools, "dpkg", f'[ "$1" = -x ] && [ -f "$2" ] && mkdir -p {place} && echo z > {place}/1.sh3f')
-    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
-    monkeypatch.setattr(sweethome3d, "INSTALLED_FURNITURE", Path("/usr/share/sweethome3d/furniture"))
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """apt and dpkg that hand out a package of one library, and note their downloads in apt-get.log."""
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    with tarfile.open(folder / "package", "w") as archive:
+        for name in ("furniture/1.sh3f", "furniture/notes.txt", "sweethome3d"):
+            entry = tarfile.TarInfo(f"./usr/share/sweethome3d/{name}")
+            entry.size = 2
+            archive.addfile(entry, io.BytesIO(b"z\n"))
+    digest = hashlib.sha256((folder / "package").read_bytes()).hexdigest()
+    described = f"Filename: pool/s/sweethome3d-furniture_1_all.deb\\nSize: 9\\nSHA256: {digest}\\n"
+    fake_tool(folder, "apt-cache", f"printf '{described}'")
+    fake_tool(folder, "apt-get", 'echo "$@" >> "$0.log"; cp "${0%/*}/package" sweethome3d-furniture_1_all.deb')
+    fake_tool(folder, "dpkg-deb", 'cat "$2"')
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     monkeypatch.setattr(sweethome3d, "find_furniture", lambda explicit=None: None)
+    return folder
+
+
+def test_fetch_unpacks_once(tools: Path, tmp_path: Path) -> None:
     folder = tmp_path / "downloads"
     found = sweethome3d.fetch_furniture(folder)
-    assert [path.name for path in sweethome3d.libraries(found)] == ["1.sh3f"]
+    assert [path.name for path in found.iterdir()] == ["1.sh3f"]
     assert sweethome3d.fetch_furniture(folder) == found
     assert (tools / "apt-get.log").read_text() == "download sweethome3d-furniture\n"
-    assert [path.name for path in folder.iterdir()] == ["sweethome3d-furniture"]
+    kept = sorted(path.name for path in folder.iterdir())
+    assert kept == ["sweethome3d-furniture", "sweethome3d-furniture_1_all.deb"]
 
 
-def test_fetch_says_why_it_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweethome3d, "INSTALLED_FURNITURE", tmp_path / "absent")
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    monkeypatch.setenv("PATH", str(tools))
-    with pytest.raises(OSError, match="needs apt-get"):
-        sweethome3d.fetch_furniture(tmp_path / "downloads")
-    fake_tool(tools, "dpkg", "exit 0")
+def test_fetch_says_why_it_failed(tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "downloads"
     fake_tool(tools, "apt-get", "echo 'E: Unable to locate package' >&2; exit 100")
     with pytest.raises(OSError, match="status 100: E: Unable to locate"):
-        sweethome3d.fetch_furniture(tmp_path / "downloads")
-    assert list((tmp_path / "downloads").iterdir()) == []
+        sweethome3d.fetch_furniture(folder)
+    fake_tool(tools, "apt-get", "echo cut > sweethome3d-furniture_1_all.deb")
+    with pytest.raises(OSError, match="expected SHA-256"):
+        sweethome3d.fetch_furniture(folder)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'nothing'}")
+    with pytest.raises(OSError, match="needs apt-get"):
+        sweethome3d.fetch_furniture(folder)
+    assert not (folder / "sweethome3d-furniture").exists()
 
 
 def test_furniture_folder_is_the_named_one_or_the_installed_one(

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -18,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from nepa3d.corpora.debian_package import require_tools, run
-from nepa3d.execution.files import temporary_prefix
+from nepa3d.corpora.debian_package import fetch_archive, unpack
 
 PACKAGE = "sweethome3d-furniture"
 INSTALLED_FURNITURE = Path("/usr/share/sweethome3d/furniture")
@@ -71,29 +68,20 @@ def find_furniture(explicit: Path | None = None) -> Path | None:
 
 
 def fetch_furniture(folder: Path) -> Path:
-    """The installed furniture folder, or that of the Debian package downloaded and unpacked in ``folder``.
+    """The installed furniture folder, or that of the Debian package fetched to ``folder``.
 
-    Needs no root; a second call finds what the first unpacked. OSError if apt-get or dpkg is absent or fails.
+    Needs no root. What an earlier call fetched or unpacked is used again. OSError if apt or dpkg is absent or fails.
     """
     unpacked = folder / PACKAGE
     furniture = unpacked / INSTALLED_FURNITURE.relative_to("/")
     for known in (find_furniture(), furniture):
         if known is not None and libraries(known):
             return known
-    require_tools(PACKAGE, "apt-get", "dpkg")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=temporary_prefix()) as name:
-        work = Path(name)
-        print(f"fetching {PACKAGE} (about 120 MB) with apt-get")
-        run(["apt-get", "download", PACKAGE], work)
-        packages = sorted(work.glob("*.deb"))
-        if not packages:
-            raise OSError(f"apt-get download {PACKAGE} left no .deb file")
-        run(["dpkg", "-x", packages[0].name, "unpacked"], work)
-        shutil.rmtree(unpacked, ignore_errors=True)
-        (work / "unpacked").rename(unpacked)
+    below = f"{INSTALLED_FURNITURE.relative_to('/')}/"
+    archive = fetch_archive(PACKAGE, folder)
+    unpack(archive, unpacked, lambda name: name.startswith(below) and name.endswith(".sh3f"), "file")
     if not libraries(furniture):
-        raise OSError(f"{packages[0].name} holds no {INSTALLED_FURNITURE}/*.sh3f")
+        raise OSError(f"{archive} holds no {INSTALLED_FURNITURE}/*.sh3f")
     return furniture
 
 
