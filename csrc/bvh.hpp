@@ -27,6 +27,7 @@ public:
     void closest_points(Points queries, std::span<SurfacePoint> found, int threads) const;
 
     std::size_t size() const { return size_; }
+    std::size_t nbytes() const { return nodes_.size() * sizeof(BvhNode) + leaves_.size() * sizeof(TriangleLeaf); }
 
 private:
     class Builder;

@@ -68,6 +68,7 @@ void bind_bvh(py::module_& module) {
              }),
              py::arg("vertices"), py::arg("faces"), py::kw_only(), py::arg("threads") = 1)
         .def("__len__", &TriangleBvh::size)
+        .def_property_readonly("nbytes", &TriangleBvh::nbytes)
         .def("cast_rays", &cast_rays, py::arg("origins"), py::arg("directions"), py::kw_only(), py::arg("threads") = 1)
         .def("closest_point", &closest_point, py::arg("queries"), py::kw_only(), py::arg("threads") = 1);
 }

@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from nepa3d import cli
-from nepa3d.corpora.layouts import require_layout
-from nepa3d.corpora.mesh_files import CorpusMesh, by_key
+from nepa3d.corpora.layouts import divided, meshes_below, require_layout
+from nepa3d.corpora.mesh_files import CorpusMesh
 from nepa3d.corpora.objects import write_objects
 from nepa3d.corpora.preprocess_meshes import MeshFlags, ShapeJob, preprocess_meshes, require_one_split, shape_jobs
 from nepa3d.corpora.preprocessing import exit_status
-from nepa3d.corpora.splits import mesh_test_split
 from nepa3d.execution.processes import Report
-
-SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,30 +47,19 @@ class Config(MeshFlags):
         return super().content() | chosen
 
 
-def find_files(config: Config) -> list[CorpusMesh]:
-    """The meshes, as the layout finds them."""
-    if not config.mesh_root.is_dir():
-        raise ValueError(f"mesh_root: {config.mesh_root} is not a folder")
-    return list(require_layout(config.layout)(config.mesh_root))
-
-
 def plan(config: Config, files: Sequence[CorpusMesh]) -> dict[str, list[ShapeJob]]:
     """The jobs of each split, sorted by key."""
-    by_key((file.key, file.path) for file in files)
-    unassigned = [file.key for file in files if not file.split]
-    test = set(mesh_test_split(unassigned, config.test_ratio, config.split_seed))
-    splits: dict[str, dict[str, Path]] = {split: {} for split in SPLITS}
-    for file in files:
-        split = file.split or ("test" if file.key in test else "train")
-        if split not in splits:
-            raise ValueError(f"{file.path}: layout {config.layout} says split {split!r}, expected train or test")
-        splits[split][file.key] = file.path
-    return {split: shape_jobs(config, config.out_root, split, meshes) for split, meshes in splits.items() if meshes}
+    splits = divided(files, config.layout, config.test_ratio, config.split_seed)
+    return {
+        split: shape_jobs(config, config.out_root, split, {mesh.key: mesh.path for mesh in meshes})
+        for split, meshes in splits.items()
+        if meshes
+    }
 
 
 def preprocess(config: Config) -> Report:
     """Build every missing cache file; see ``Config``."""
-    files = find_files(config)
+    files = meshes_below(config.mesh_root, config.layout)
     splits = plan(config, files)
     for split, of_split in splits.items():
         require_one_split(config.out_root, split, of_split)

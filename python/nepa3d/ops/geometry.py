@@ -97,6 +97,11 @@ class TriangleBvh:
     def __len__(self) -> int:
         return len(self._bvh)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the tree takes."""
+        return self._bvh.nbytes
+
     def cast_rays(self, origins: ArrayLike, directions: ArrayLike, *, threads: int = 1) -> RayHits:
         """t (R,), face (R,) and barycentric weights (R, 3), see ``cast_rays``."""
         return RayHits(*self._bvh.cast_rays(self._origin.local(origins), np.asarray(directions), threads=threads))

@@ -62,7 +62,7 @@ def sample_of_answers(
     """``evaluation_sample`` of a view at hand, a function of the shape's ``name``, the seed and the resample."""
     rng = evaluation_rng(name, eval_seed, resample)
     answers = asked_of(answers, settings.questions, name)
-    return _sample(name, answers, settings, lambda pool, n: draw_rows(pool, n, rng), settings.force_missing_ray)
+    return sample_of(name, answers, settings, lambda pool, n: draw_rows(pool, n, rng), settings.force_missing_ray)
 
 
 def training_sample(path: str, backend: str, settings: SampleSettings, seed: int, epoch: int, index: int) -> Sample:
@@ -72,12 +72,15 @@ def training_sample(path: str, backend: str, settings: SampleSettings, seed: int
     uniform = settings.uniform_prob > 0 and draws.uniform() < settings.uniform_prob
     questions = "uniform" if uniform else settings.questions
     answers = asked_of(read_answers(path, backend, settings.voxel), questions, path)
-    return _sample(path, answers, settings, draws.rows, settings.force_missing_ray or dropped)
+    return sample_of(path, answers, settings, draws.rows, settings.force_missing_ray or dropped)
 
 
-def _sample(
+def sample_of(
     path: str, answers: ShapeAnswers, settings: SampleSettings, draw_rows: DrawRows, rays_missing: bool
 ) -> Sample:
+    """Features (T, 15) and types (T,) of the rows that ``draw_rows`` takes of the pools; ``CacheError`` with ``path``
+    on an empty pool or values that are not finite."""
+
     def draw(name: str, pool: int, n: int) -> Rows:
         if n and not pool:
             raise CacheError(path, f"{name} is {n}, but the pool is empty")

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d import _core
-from nepa3d.samples.dataset import SampleSettings
+from nepa3d.samples.dataset import Sample, SampleSettings
+from nepa3d.samples.live import Live
 from nepa3d.samples.schema import FEATURE_DIM
 from nepa3d.samples.tokenizer import evaluation_draw_seed
 from nepa3d.shapes.cache import CacheError
@@ -35,13 +36,29 @@ class Request:
     path: str
     backend: str
     settings: SampleSettings
+    live: Live | None = None
+    """How the mesh of the file is asked; ``None``: it is a cache file."""
 
 
 def training_batch(
     requests: Sequence[Request], seed: int, epoch: int, indices: Sequence[int], *, threads: int = 1
 ) -> Batch:
-    """One training sample a request, ``training_sample`` of its index in the epoch. Raises ``CacheError``."""
+    """One training sample a request, ``training_sample`` or ``Live.sample`` of its index in the epoch.
+
+    Raises ``CacheError``, and ``BadShapeError`` of meshes.
+    """
     features, types = _room(requests)
+    asked = [row for row, request in enumerate(requests) if request.live is not None]
+    if asked:
+        cached = np.setdiff1d(np.arange(len(requests)), asked)
+        if len(cached):
+            some, places = [requests[row] for row in cached], [indices[row] for row in cached]
+            features[cached], types[cached] = training_batch(some, seed, epoch, places, threads=threads)
+        with ThreadPoolExecutor(threads, thread_name_prefix="asker") as askers:
+            samples = askers.map(lambda row: _live_sample(requests[row], seed, epoch, int(indices[row])), asked)
+            for row, sample in zip(asked, samples, strict=True):
+                features[row], types[row] = sample
+        return features, types
     faults = _core.read_training_samples(
         [os.fsencode(request.path) for request in requests],
         [_compiled(view_row(request.backend), request.settings) for request in requests],
@@ -54,6 +71,11 @@ def training_batch(
     )
     _raise_first(faults, requests)
     return features, types
+
+
+def _live_sample(request: Request, seed: int, epoch: int, index: int) -> Sample:
+    assert request.live is not None
+    return request.live.sample(request.path, request.backend, request.settings, seed, epoch, index)
 
 
 def evaluation_batch(requests: Sequence[Request], eval_seed: int, resample: int = 0, *, threads: int = 1) -> Batch:

@@ -6,14 +6,18 @@ import bisect
 import difflib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import yaml
 
+from nepa3d.corpora.layouts import LAYOUTS
 from nepa3d.execution.files import find_config
+from nepa3d.samples.live import DECIDED
+from nepa3d.shapes.query_pools import PoolSettings
 from nepa3d.shapes.views import VoxelSettings, require_backend
 
 EPOCH_STRIDE = 1009  # between the seeds of two epochs' draws
@@ -24,9 +28,18 @@ class Component:
     """One corpus of a mix; ``None`` takes the command's value."""
 
     name: str
-    cache_root: str
     split: str
     backend: str
+    source: Literal["caches", "meshes"] = "caches"
+    """Cache files below ``cache_root``, or meshes below ``mesh_root`` that are asked while training."""
+    cache_root: str = ""
+    mesh_root: str = ""
+    layout: str = "folder"
+    """Of the meshes, with the share and the seed of the test split where it has none."""
+    test_ratio: float = 0.1
+    split_seed: int = 0
+    pools: PoolSettings = field(default_factory=PoolSettings)
+    """What decides the clouds, grids and queries of meshes."""
     weight: float = 1.0
     drop_ray_prob: float | None = None
     uniform_prob: float | None = None
@@ -125,17 +138,39 @@ def _component(source: Path, index: int, entry: Any) -> Component:
     if not isinstance(entry, dict):
         raise ValueError(f"{source}: {where} must be a mapping, got {entry!r}")
     _refuse_unknown(source, where, entry, {f.name for f in fields(Component)})
-    for key in ("cache_root", "split", "backend"):
+    kind = entry.get("source", "caches")
+    of_kind = _OF_SOURCE.get(kind) if isinstance(kind, str) else None
+    if of_kind is None:
+        raise ValueError(f"{source}: {where}: source must be {' or '.join(_OF_SOURCE)}, got {kind!r}")
+    for key in (of_kind[0], "split", "backend"):
         if key not in entry:
             raise ValueError(f"{source}: {where} must give {key}")
+    for other, keys in _OF_SOURCE.items():
+        for key in keys if other != kind else ():
+            if key in entry:
+                raise ValueError(f"{source}: {where}: {key} is of source {other}, and the source is {kind}")
     values = {"name": entry["split"], **entry}
     for key, value in values.items():
         expected, accepts = _VALUES[key]
         if not accepts(value):
             raise ValueError(f"{source}: {where}: {key} must be {expected}, got {value!r}")
     require_backend(values["backend"], f"{source}: {where}: backend")
+    if "pools" in values:
+        values["pools"] = _pools(f"{source}: {where}: pools", values["pools"])
     switches = {key: bool(values[key]) for key in ("force_missing_ray", "add_eos") if key in values}
     return Component(**{**values, **switches})
+
+
+def _pools(where: str, entry: Mapping[str, Any]) -> PoolSettings:
+    """``PoolSettings`` of those settings that a sample does not decide."""
+    known = {each.name for each in fields(PoolSettings)} - set(DECIDED)
+    for key in entry:
+        if key not in known:
+            raise ValueError(f"{where}: unknown key {key!r}, known are {', '.join(sorted(known))}")
+    try:
+        return msgspec.convert(entry, PoolSettings)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _is_number(value: Any) -> bool:
@@ -154,10 +189,18 @@ def _is_count(least: int) -> Callable[[Any], bool]:
     return lambda value: type(value) is int and value >= least
 
 
+# of each source, the keys that it alone has, the one that it needs first
+_OF_SOURCE = {"caches": ("cache_root",), "meshes": ("mesh_root", "layout", "test_ratio", "split_seed", "pools")}
 # of each key of a component, what it must be and the test of that
 _VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "name": ("text", _is_text),
+    "source": (" or ".join(_OF_SOURCE), lambda value: value in _OF_SOURCE),
     "cache_root": ("text", _is_text),
+    "mesh_root": ("text", _is_text),
+    "layout": (f"one of {', '.join(LAYOUTS)}", lambda value: value in LAYOUTS),
+    "test_ratio": ("a number in [0, 1]", lambda value: _is_number(value) and 0 <= value <= 1),
+    "split_seed": ("a count of at least 0", _is_count(0)),
+    "pools": ("a mapping", lambda value: isinstance(value, dict)),
     "split": ("text", _is_text),
     "backend": ("text", _is_text),
     "weight": ("a number of at least 0", lambda value: _is_number(value) and value >= 0),

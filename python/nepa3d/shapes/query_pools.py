@@ -80,15 +80,16 @@ def random_stream(seed: int, key: str, purpose: str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 
-def build_pools(mesh: Mesh, settings: PoolSettings, seed: int, key: str) -> Arrays:
-    """Every array of the cache file of shape ``key`` ("class/id")."""
+def build_pools(mesh: Mesh, settings: PoolSettings, seed: int, key: str, bvh: ops.TriangleBvh | None = None) -> Arrays:
+    """Every array of the cache file of shape ``key`` ("class/id"). ``bvh`` is the mesh's, where it is at hand."""
 
     def surface(count: int, purpose: str) -> tuple[Float, Float]:
         uniforms = random_stream(seed, key, purpose).random((count, 3), np.float32)
         samples = ops.sample_surface(mesh.vertices, mesh.faces, uniforms)
         return samples.point, samples.normal
 
-    bvh = ops.TriangleBvh(mesh.vertices, mesh.faces)
+    if bvh is None:
+        bvh = ops.TriangleBvh(mesh.vertices, mesh.faces)
     pc_xyz, pc_n = surface(settings.pc_points, "surface")
     pt_xyz = point_queries(pc_xyz, settings, random_stream(seed, key, "points"))
     if settings.pt_dist_mode == "mesh":

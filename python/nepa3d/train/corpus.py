@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nepa3d.cli.spellings import Switch
+from nepa3d.corpora.layouts import divided, meshes_below
 from nepa3d.corpora.objects import objects_of
 from nepa3d.corpora.shape_list import open_shapes
 from nepa3d.samples.dataset import SampleSettings
+from nepa3d.samples.live import Live, MeshStore
 from nepa3d.samples.loader import Request, prefetch, training_batch
 from nepa3d.samples.mixes import Component, draw_mixture, load_mix
 from nepa3d.shapes.views import VoxelSettings, require_backend
@@ -32,12 +35,26 @@ class CorpusFlags:
     """Cache to train on (its train split); not used with mix_config."""
     backend: str = "mesh"
     """View of that cache."""
+    mesh_root: str = ""
+    """Folder of meshes to train on instead of a cache: they are asked while training, and nothing is stored."""
+    layout: str = "folder"
+    """How the class, the name and the split of a mesh follow from its path, as in preprocess-meshes."""
+    test_ratio: float = 0.1
+    """Share of each class of mesh_root that is left out as the test split, if the layout has none."""
+    split_seed: int = 0
+    """Seed of the choice of that split."""
+    mesh_memory: float = 2.0
+    """Gigabytes of memory for meshes that are asked while training."""
     mix_config: str = ""
-    """YAML file that mixes several caches and views."""
+    """YAML file that mixes several caches, folders of meshes, and views."""
     mix_num_samples: int = 0
     """Samples per epoch of a mix; 0: the value of the file, or all samples."""
     mix_seed: int = 0
     """Seed of the draws from a mix; 0: the value of the file."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mesh_memory < math.inf:
+            raise ValueError(f"mesh_memory must be at least 0, got {self.mesh_memory}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +100,14 @@ class Part:
     backend: str
     settings: SampleSettings
     weight: float = 1.0
+    live: Live | None = None
+    """How meshes are asked while training; ``None``: the paths are cache files."""
     pair: int | None = None
     """Number of the part that has the second draw of each shape."""
     partners: NDArray[np.int64] | None = None
     """Where in that part the object of each shape is, (shapes,)."""
+    objects: Callable[[], list[str]] = list
+    """Names of what the shapes are variants of, the same in every part that has one."""
 
 
 @dataclass(frozen=True)
@@ -168,24 +189,25 @@ class Corpus:
 
 
 def open_corpus(flags: CorpusFlags, settings: SampleSettings, seed: int) -> Corpus:
-    """The corpus a run asks for: the mix file if one is given, else the train split of ``cache_root``."""
+    """The corpus a run asks for: the mix file if one is given, else the train split of ``mesh_root`` or ``cache_root``.
+
+    ``ValueError`` where it is not one of these, or a corpus has no shapes.
+    """
+    given = [name for name in ("cache_root", "mesh_root", "mix_config") if getattr(flags, name)]
+    if not given:
+        raise ValueError("give cache_root, mesh_root or mix_config")
+    if "mesh_root" in given and len(given) > 1:
+        raise ValueError(f"mesh_root must be given alone, got {' and '.join(given)}")
+    store = MeshStore(round(flags.mesh_memory * 1e9))
     if not flags.mix_config:
-        if not flags.cache_root:
-            raise ValueError("give cache_root, or mix_config")
-        paths = open_shapes(flags.cache_root, "train")
-        return Corpus((Part("train", paths, require_backend(flags.backend), settings),), seed)
+        return Corpus((_part(_of_flags(flags), settings, store),), seed)
     mix = load_mix(flags.mix_config)
-    shapes = [open_shapes(c.cache_root, c.split) for c in mix.components]
-    parts = [
-        Part(c.name, paths, c.backend, _settings(c, settings), c.weight)
-        for c, paths in zip(mix.components, shapes, strict=True)
-    ]
-    names = [c.name for c in mix.components]
+    parts = [_part(component, settings, store) for component in mix.components]
+    names = [component.name for component in mix.components]
     for number, component in enumerate(mix.components):
         if component.pair is not None:
             other = names.index(component.pair)
-            partners = _partners(component, shapes[number], mix.components[other], shapes[other])
-            parts[number] = replace(parts[number], pair=other, partners=partners)
+            parts[number] = replace(parts[number], pair=other, partners=_partners(parts[number], parts[other]))
     return Corpus(
         tuple(parts),
         seed,
@@ -194,6 +216,57 @@ def open_corpus(flags: CorpusFlags, settings: SampleSettings, seed: int) -> Corp
         num_samples=flags.mix_num_samples if flags.mix_num_samples > 0 else mix.mix_num_samples,
         replacement=mix.replacement,
     )
+
+
+def _of_flags(flags: CorpusFlags) -> Component:
+    """The train split of the one corpus that the flags name."""
+    require_backend(flags.backend)
+    if not flags.mesh_root:
+        return Component("train", "train", flags.backend, cache_root=flags.cache_root)
+    return Component(
+        "train",
+        "train",
+        flags.backend,
+        source="meshes",
+        mesh_root=flags.mesh_root,
+        layout=flags.layout,
+        test_ratio=flags.test_ratio,
+        split_seed=flags.split_seed,
+    )
+
+
+def _part(component: Component, settings: SampleSettings, store: MeshStore) -> Part:
+    """The shapes of a component, and how they become samples."""
+    settings = _settings(component, settings)
+    if component.source == "caches":
+        paths = open_shapes(component.cache_root, component.split)
+        part = Part(component.name, paths, component.backend, settings, component.weight)
+        return replace(part, objects=lambda: objects_of(component.cache_root, component.split, paths))
+    meshes = meshes_below(Path(component.mesh_root), component.layout)
+    splits = divided(meshes, component.layout, component.test_ratio, component.split_seed)
+    if not splits.get(component.split):
+        raise ValueError(f"{component.mesh_root}: has no meshes of split {component.split!r}")
+    chosen = splits[component.split]
+    return Part(
+        component.name,
+        [f"{mesh.path}" for mesh in chosen],
+        component.backend,
+        settings,
+        component.weight,
+        live=Live(store, component.pools),
+        objects=lambda: [mesh.object or mesh.key for mesh in chosen],
+    )
+
+
+def _partners(part: Part, other: Part) -> NDArray[np.int64]:
+    """Which of the other part's shapes (n,) is of the same object as each of the one's; ``ValueError`` naming one that
+    has none."""
+    place = {name: i for i, name in enumerate(other.objects())}
+    wanted = part.objects()
+    for path, name in zip(part.paths, wanted, strict=True):
+        if name not in place:
+            raise ValueError(f"{path}: its object {name!r} is not among the shapes of its pair {other.name!r}")
+    return np.array([place[name] for name in wanted], np.int64)
 
 
 @dataclass(frozen=True)
@@ -238,26 +311,13 @@ class EpochBatches:
         requests = []
         for part_number, shape in draws:
             part = self.corpus.parts[part_number]
-            requests.append(Request(part.paths[shape], part.backend, part.settings))
+            requests.append(Request(part.paths[shape], part.backend, part.settings, part.live))
         features, types = training_batch(requests, self.corpus.seed, self.number, places, threads=max(1, self.threads))
         tensors = torch.from_numpy(features), torch.from_numpy(types)
         if self.process_group.device.type == "cuda":
             tensors = tensors[0].pin_memory(), tensors[1].pin_memory()
         part, numbers = torch.from_numpy(draws[:, 0].copy()), torch.from_numpy(self.corpus.numbers(draws))
         return Batch(*tensors, part, numbers, first=places.start - whole.start, samples=len(whole))
-
-
-def _partners(
-    component: Component, paths: Sequence[str], other: Component, other_paths: Sequence[str]
-) -> NDArray[np.int64]:
-    """Which of the other component's shapes (n,) is of the same object as each of these; ``ValueError`` naming one that
-    has none."""
-    place = {name: i for i, name in enumerate(objects_of(other.cache_root, other.split, other_paths))}
-    wanted = objects_of(component.cache_root, component.split, paths)
-    for path, name in zip(paths, wanted, strict=True):
-        if name not in place:
-            raise ValueError(f"{path}: its object {name!r} is not among the shapes of its pair {other.name!r}")
-    return np.array([place[name] for name in wanted], np.int64)
 
 
 def _settings(component: Component, default: SampleSettings) -> SampleSettings:
