@@ -143,7 +143,8 @@ std::size_t questions_of(const Array& xyz_pool, bool uniform) {
     if (count < fewest_uniform || share <= 0.25 || share >= 0.75)
         throw FileFault("questions 'uniform': pt_xyz_pool does not begin with at least " +
                         std::to_string(fewest_uniform) +
-                        " points of this package's uniform draw; make the cache again with a pt_surface_ratio below 1");
+                        " points of this package's uniform draw; make the cache again with a pt_surface_ratio below 1, "
+                        "or ask in the whole pool");
     return count;
 }
 

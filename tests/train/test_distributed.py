@@ -23,8 +23,8 @@ def torchrun(processes: int, folder: Path, *flags: str) -> list[str]:
     return [*command, "-m", "nepa3d.train.pretrain", *SMALL, "--save_dir", f"{folder}", *flags]
 
 
-RECIPE = ["--config", "nepa3d/configs/query.yaml", "--n_point", "24", "--blind", "0", "--batch", "8"]
-RECIPE += ["--context_min", "8", "--context_max", "16"]
+RECIPE = ["--config", "nepa3d/configs/query.yaml", "--uniform_prob", "0", "--n_point", "24", "--blind", "0"]
+RECIPE += ["--batch", "8", "--context_min", "8", "--context_max", "16"]
 
 
 @pytest.mark.parametrize(

@@ -259,7 +259,7 @@ def test_the_recipe_trains_and_goes_on(golden: Path, tmp_path: Path) -> None:
     def train(folder: Path, epochs: int, *more: str) -> None:
         command = ["--config", "nepa3d/configs/query.yaml", "--mix_config", "mix.yaml", "--mix_num_samples", "64"]
         sizes = ["--d_model", "16", "--layers", "2", "--heads", "2", "--batch", "8", "--n_point", "24", "--blind", "0"]
-        sizes += ["--context_min", "8", "--context_max", "16", "--schedule", "constant"]
+        sizes += ["--context_min", "8", "--context_max", "16", "--schedule", "constant", "--uniform_prob", "0"]
         assert pretrain.main([*command, *sizes, "--save_dir", f"{folder}", "--epochs", f"{epochs}", *more]) == 0
 
     train(tmp_path / "whole", 2)
@@ -268,7 +268,7 @@ def test_the_recipe_trains_and_goes_on(golden: Path, tmp_path: Path) -> None:
     assert max(line["terms"]["blind"] for line in lines) < 0.2  # of distances up to 1, from the first step on
     saved = load_checkpoint(tmp_path / "whole" / "last.pt")
     assert saved.args["interpolation"] == 1
-    assert len(saved.opt["param_groups"]) == 2
+    assert len(saved.opt["param_groups"]) == 3  # matrices, kernels, others
     before = saved.model["backbone.enc.layers.0.self_attn.kernel.log_slope"]
     assert not torch.equal(before, torch.tensor([4.0, 40.0]).log())
     train(tmp_path / "whole", 3)  # goes on

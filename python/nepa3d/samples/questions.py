@@ -46,6 +46,6 @@ def asked_of(answers: ShapeAnswers, questions: Questions, path: str) -> ShapeAns
         raise CacheError(
             path,
             f"questions 'uniform': pt_xyz_pool does not begin with at least {FEWEST} points of this package's uniform "
-            "draw; make the cache again with a pt_surface_ratio below 1",
+            "draw; make the cache again with a pt_surface_ratio below 1, or ask in the whole pool",
         )
     return replace(answers, point_xyz=answers.point_xyz[:count], point_distance=answers.point_distance[:count])
