@@ -67,6 +67,19 @@ def test_the_jobs_are_the_documents_and_their_controls(tmp_path: Path) -> None:
     found = flags.values(more["probe_cls_a"].config)
     wanted = {"cache_root": "scans", "backend": "mesh", "ckpt": f"{checkpoint}", "n_seeds": 3}
     assert found | wanted | {"out_json": "results/probe_cls_a.json"} == found
+    splits = ("test", "b")
+    config = Config(ckpts=(checkpoint,), scan_root="scans", scan_gallery_root="meshes", scan_gallery_splits=splits)
+    more = {job.name: flags.values(job.config) for job in plan(config) if job.name not in jobs}
+    assert list(more) == ["scans_a", "scans_a_turned"]
+    same = {"gallery_root": "meshes", "gallery_splits": splits, "gallery_backend": "mesh", "query_split": "test"}
+    same |= {"ckpt": f"{checkpoint}", "n_seeds": 3, "mc_k": 4}
+    for name, wanted in (
+        ("scans_a", {"query_root": "scans", "query_backend": "pointcloud_noray", "turn_queries": False}),
+        ("scans_a_turned", {"query_root": "meshes", "query_backend": "mesh", "turn_queries": True}),
+    ):
+        assert more[name] | same | wanted | {"out_json": f"results/{name}.json"} == more[name]
+    with pytest.raises(ValueError, match="scan_root and scan_gallery_root must be given together"):
+        Config(ckpts=(checkpoint,), scan_root="scans")
     with pytest.raises(ValueError, match="folders of different names, got a, a"):
         Config(ckpts=(checkpoint, tmp_path / "b" / "a" / "last.pt"))
 
@@ -123,6 +136,30 @@ def test_classes_of_frozen_features_stand_beside_their_controls(
     assert capsys.readouterr().out.count("done before") == 2
     more = (tmp_path / "results" / "evaluation.md").read_text()
     assert "\n".join(table) in more and "## UCPR" in more
+
+
+def test_meshes_found_by_scans_stand_beside_their_controls(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = evaluate.plan
+    wanted = ["scans_nepa_qa", "scans_nepa_qa_turned"]
+    monkeypatch.setattr(evaluate, "plan", lambda config: [job for job in planned(config) if job.name in wanted])
+    flags = ["--ckpts", *runs(tmp_path, "nepa_qa"), *SIZES, "--scan_root", "cache", "--scan_gallery_root", "cache"]
+    flags += ["--results", f"{tmp_path / 'results'}", "--logs", f"{tmp_path / 'logs'}"]
+    assert evaluate.main(flags) == cli.EXIT_OK, capsys.readouterr()
+    text = (tmp_path / "results" / "evaluation.md").read_text()
+    assert "## Retrieval by scans" in text
+    table = text[text.index("| Query -> gallery") :].split("\n\n")[0].splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
+    controls = ("random_init", "raw_distances", "lipschitz", "chance")
+    heads = ["untrained model", "plain distances, no model", "Lipschitz violation, no model", "chance"]
+    assert cells[0][1:] == ["Model", "trained", *heads]
+    for row, said, tag in ((cells[2], "scan -> mesh", wanted[0]), (cells[3], "mesh, turned -> mesh", wanted[1])):
+        result = read_json(f"{tmp_path / 'results' / tag}.json")
+        figures = [" / ".join(f"{x[k]:.4f}" for k in ("r@1", "r@5", "r@10", "mAP")) for x in map(result.get, controls)]
+        assert row[:2] == [said, "nepa_qa"] and row[3:] == figures
+        assert row[2].startswith(f"{result['r@1']:.4f} / ")
+    assert len(cells) == 4
 
 
 def test_a_probe_without_an_untrained_model_has_no_row_of_it(tmp_path: Path) -> None:

@@ -15,10 +15,18 @@ from nepa3d.analysis import (
     completion_cpac_udf,
     fewshot_table,
     retrieval_ucpr,
+    scan_retrieval,
     surfaces,
     tables,
 )
-from nepa3d.analysis.flag_groups import CompletionFlags, ControlFlags, ModelFlags, SampleModelFlags, SequenceModelFlags
+from nepa3d.analysis.flag_groups import (
+    CompletionFlags,
+    ControlFlags,
+    ModelFlags,
+    PoolingFlags,
+    SampleModelFlags,
+    SequenceModelFlags,
+)
 from nepa3d.data import (
     import_sweethome3d,
     migrate_add_pt_dist_pc_pool,
@@ -49,6 +57,9 @@ from nepa3d.train.step import LossFlags
 PAIRS = (("mesh", "udfgrid"), ("mesh", "pointcloud_noray"), ("pointcloud_noray", "udfgrid"))
 SHORT = {"mesh": "mesh", "udfgrid": "udf", "pointcloud_noray": "pc"}
 SOME_MAY_FAIL = (cli.EXIT_OK, cli.EXIT_SOME_FAILED)
+BANK = 2  # scans of each mesh that are searched and trained on
+SCANS = 0.5  # weight of scans and their meshes in the recipe's mix; the unpaired views have 1 together
+SCAN_DRAWS = 4  # averaged in the retrieval by scans
 
 
 @dataclass(frozen=True)
@@ -161,9 +172,14 @@ class Demo:
         epochs = self.scale.recipe.epochs if name == RECIPE else self.scale.epochs
         return self.runs / name / f"ckpt_ep{epochs - 1:03d}.pt"
 
-    def corpus(self, samples: int) -> CorpusFlags:
-        """The mix that models are trained on."""
-        return CorpusFlags(mix_config=f"{self.root / 'mix.yaml'}", mix_num_samples=samples)
+    def mix(self, name: str) -> Path:
+        """The mix that a model is trained on; the recipe's also has scans."""
+        return self.root / ("mix_scans.yaml" if name == RECIPE else "mix.yaml")
+
+    def corpus(self, name: str) -> CorpusFlags:
+        """The mix that a model is trained on, and how much of it is an epoch."""
+        samples = self.scale.recipe.samples if name == RECIPE else self.scale.samples
+        return CorpusFlags(mix_config=f"{self.mix(name)}", mix_num_samples=samples)
 
     def rays(self, name: str) -> int:
         """Rays of a sample that the probes show to a model."""
@@ -210,18 +226,21 @@ def data_jobs(demo: Demo) -> Iterator[Job]:
 
 
 def scan_jobs(demo: Demo) -> Iterator[Job]:
-    """Scans of the meshes, and their caches."""
+    """Scans of the meshes and their caches: labelled ones to be classified, and a bank of others whose split is that of
+    the mesh caches, to train on and to find the meshes by."""
     root, workers = demo.root, demo.workers
-    scan = virtual_scanner.Config(mesh_root=root / "corpus", out_root=root / "scans", workers=workers)
-    yield Job("scan", scan, accepted=SOME_MAY_FAIL)
-    caches = preprocess_scanobjectnn.Config(
-        scan_root=root / "scans" / "h5_files" / "main_split",
-        out_root=root / "scan_cache",
-        pt_pool=4000,
-        ray_pool=256,
-        workers=workers,
-    )
-    yield Job("scan caches", caches, accepted=SOME_MAY_FAIL)
+    labelled = virtual_scanner.Config(mesh_root=root / "corpus", out_root=root / "scans", workers=workers)
+    bank = replace(labelled, out_root=root / "bank", scans=BANK, test_ratio=demo.scale.test_ratio, seed=1)
+    for name, scan, out in (("scan", labelled, "scan_cache"), ("bank", bank, "bank_cache")):
+        yield Job(name, scan, accepted=SOME_MAY_FAIL)
+        caches = preprocess_scanobjectnn.Config(
+            scan_root=scan.out_root / "h5_files" / "main_split",
+            out_root=root / out,
+            pt_pool=4000,
+            ray_pool=256,
+            workers=workers,
+        )
+        yield Job(f"{name} caches", caches, accepted=SOME_MAY_FAIL)
     yield Job("verify", verify.Config(root / "cache", workers=workers))
 
 
@@ -231,7 +250,7 @@ def pretrain_jobs(demo: Demo) -> Iterator[Job]:
     for name, method in DOCUMENTS.items():
         config = pretrain.Config(
             save_dir=f"{demo.runs / name}",
-            corpus=demo.corpus(scale.samples),
+            corpus=demo.corpus(name),
             samples=SampleFlags(n_point=scale.tokens, n_ray=scale.tokens, qa_tokens=method.qa_tokens),
             model=scale.model,
             loss=method.loss,
@@ -246,7 +265,7 @@ def pretrain_jobs(demo: Demo) -> Iterator[Job]:
     few, most = recipe.context
     config = replace(
         config,
-        corpus=demo.corpus(recipe.samples),
+        corpus=demo.corpus(RECIPE),
         samples=replace(config.samples, n_point=recipe.n_point),
         query=replace(config.query, context_min=few, context_max=most, blind=recipe.blind),
         model=scale.model,
@@ -257,7 +276,8 @@ def pretrain_jobs(demo: Demo) -> Iterator[Job]:
 
 
 def probe_jobs(demo: Demo) -> Iterator[Job]:
-    """Retrieval on three pairs, non-transductive completion and its surfaces, and classes of scans, for each model."""
+    """Retrieval on three pairs, non-transductive completion and its surfaces, meshes found by scans and classes of
+    scans, for each model."""
     unpaired, points = f"{demo.root / 'unpaired'}", demo.scale.tokens
     controls = ControlFlags(random_init=True)
     for name in MODELS:
@@ -294,9 +314,18 @@ def probe_jobs(demo: Demo) -> Iterator[Job]:
             controls=controls,
         )
         yield Job(f"surfaces {name}", drawn, shown / "scores.json")
-        out = demo.results / f"probe_cls_{name}.json"
-        scans = f"{demo.root / 'scan_cache'}"
-        yield Job(out.stem, classification_probes.Config(cache_root=scans, model=model, out_json=f"{out}"), out)
+        yield from _scan_probe_jobs(demo, name, model)
+
+
+def _scan_probe_jobs(demo: Demo, name: str, model: SampleModelFlags) -> Iterator[Job]:
+    """Scans of the test meshes, none of which was trained on, among these meshes; and classes of scans."""
+    out = demo.results / f"scans_{name}.json"
+    where = scan_retrieval.SearchFlags(query_root=f"{demo.root / 'bank_cache'}", gallery_root=f"{demo.root / 'cache'}")
+    pooled = PoolingFlags(mc_k=SCAN_DRAWS)
+    yield Job(out.stem, scan_retrieval.Config(where=where, model=model, embedding=pooled, out_json=f"{out}"), out)
+    out = demo.results / f"probe_cls_{name}.json"
+    scans = f"{demo.root / 'scan_cache'}"
+    yield Job(out.stem, classification_probes.Config(cache_root=scans, model=model, out_json=f"{out}"), out)
 
 
 def finetune_jobs(demo: Demo) -> Iterator[Job]:
@@ -323,7 +352,7 @@ def finetune_jobs(demo: Demo) -> Iterator[Job]:
 
 def report_jobs(demo: Demo) -> Iterator[Job]:
     """The tables, the picture and the page."""
-    found = sorted({*demo.results.glob("ucpr_*.json"), *demo.results.glob("cpac_*.json")})
+    found = sorted(path for kind in ("ucpr", "cpac", "scans") for path in demo.results.glob(f"{kind}_*.json"))
     results = tuple(f"{path}" for path in found)
     yield Job("table", tables.Config(results=results, out_md=f"{demo.results / 'tables.md'}"))
     drawn = picture.Config(
@@ -336,14 +365,20 @@ def report_jobs(demo: Demo) -> Iterator[Job]:
     yield Job("report", page.Config(demo.root, title="nepa3d demo"))
 
 
-def write_mix(path: Path, unpaired: Path) -> None:
-    """The document's unpaired mix, on the demo's caches."""
+def write_mixes(demo: Demo) -> None:
+    """The document's unpaired mix, on the demo's caches; and the recipe's, which has scans with their meshes, too."""
     parts = (("train_mesh", "mesh", 0.34), ("train_pc", "pointcloud_noray", 0.33), ("train_udf", "udfgrid", 0.33))
-    datasets = [
-        {"name": split, "cache_root": f"{unpaired}", "split": split, "backend": backend, "weight": weight}
+    unpaired = [
+        {"name": split, "cache_root": f"{demo.root / 'unpaired'}", "split": split, "backend": backend, "weight": weight}
         for split, backend, weight in parts
     ]
-    write_text(path, yaml.safe_dump({"mix_seed": 0, "replacement": True, "datasets": datasets}, sort_keys=False))
+    train = {"split": "train", "backend": "pointcloud_noray"}
+    scans = {"name": "scan", "cache_root": f"{demo.root / 'bank_cache'}", **train, "weight": SCANS, "pair": "mesh"}
+    meshes = {"name": "mesh", "cache_root": f"{demo.root / 'cache'}", **train, "backend": "mesh", "weight": 0.0}
+    paired = [*unpaired, scans, meshes]
+    for name in MODELS:
+        mix = {"mix_seed": 0, "replacement": True, "datasets": paired if name == RECIPE else unpaired}
+        write_text(demo.mix(name), yaml.safe_dump(mix, sort_keys=False))
 
 
 def run(config: Config) -> int:
@@ -353,7 +388,7 @@ def run(config: Config) -> int:
     # procedural shapes in a folder of their own, should the package be found another time
     root = config.root if furniture is not None else config.root / "procedural"
     demo = Demo(root, QUICK if config.quick else FULL, config.workers)
-    write_mix(root / "mix.yaml", root / "unpaired")
+    write_mixes(demo)
     jobs = [corpus_job(demo, furniture), *data_jobs(demo), *scan_jobs(demo), *pretrain_jobs(demo)]
     finished = run_jobs([*jobs, *probe_jobs(demo), *finetune_jobs(demo)], [None], stop_at_failure=True)
     if finished[-1].state != "failed":

@@ -10,10 +10,11 @@ from typing import Any, TypeAlias
 from tabulate import tabulate
 
 from nepa3d import cli
-from nepa3d.analysis import classification_probes, completion_cpac_udf, retrieval_ucpr
+from nepa3d.analysis import classification_probes, completion_cpac_udf, retrieval_ucpr, scan_retrieval
 from nepa3d.analysis.flag_groups import (
     CompletionFlags,
     ControlFlags,
+    PoolingFlags,
     QuestionFlags,
     SampleModelFlags,
     SequenceModelFlags,
@@ -28,10 +29,13 @@ from nepa3d.probes.completion_tables import CONTROLS as OF_COMPLETION
 from nepa3d.probes.completion_tables import COPY, UNTRAINED
 from nepa3d.probes.intervals import cell
 from nepa3d.probes.retrieval_tables import CONTROLS as OF_RETRIEVAL
+from nepa3d.probes.scan_retrieval import CONTROLS as OF_SCANS
 from nepa3d.report.tables import collect
 from nepa3d.samples.completion import Context, QuerySource
 
-ProbeConfig: TypeAlias = "retrieval_ucpr.Config | completion_cpac_udf.Config | classification_probes.Config"
+ProbeConfig: TypeAlias = (
+    "retrieval_ucpr.Config | completion_cpac_udf.Config | scan_retrieval.Config | classification_probes.Config"
+)
 SHORT = {"mesh": "mesh", "udfgrid": "udf", "pointcloud_noray": "pc"}
 PAIRS = (  # the document's, section 8.8
     ("mesh", "udfgrid"),
@@ -49,6 +53,7 @@ CONTROLS: dict[str, tuple[QuerySource, Context]] = {  # of completion: query poi
     "absent": ("pool", "absent"),
 }
 UNIFORM = QuestionFlags(questions="uniform")
+SEARCHES = {"": "scan -> mesh", "_turned": "mesh, turned -> mesh"}
 GALLERY_SEED = 999
 NO_CONTROLS = ControlFlags(spline=False, random_init=False)  # of jobs that are controls themselves
 
@@ -57,9 +62,9 @@ NO_CONTROLS = ControlFlags(spline=False, random_init=False)  # of jobs that are 
 class Config:
     """Run all probes and controls for several checkpoints and print the results side by side.
 
-    Retrieval on four pairs of views with two ablations, completion with four controls, both with uniform questions and,
-    with labelled_root, classes of frozen features. Finished results are skipped, so the same command resumes an
-    interrupted evaluation.
+    Retrieval on four pairs of views with two ablations, completion with four controls, both with uniform questions,
+    with scan_root meshes found by scans and by themselves turned and, with labelled_root, classes of frozen features.
+    Finished results are skipped, so the same command resumes an interrupted evaluation.
 
     Example: nepa3d evaluate --ckpts runs/a/last.pt runs/b/last.pt --cache_root data/shapenet_unpaired_cache_v1
     """
@@ -76,6 +81,14 @@ class Config:
     """Cache with the splits train and test whose classes are probed; left out: none."""
     labelled_backend: str = "pointcloud_noray"
     """View of its shapes."""
+    scan_root: str = ""
+    """Cache of scans whose split test is sought among the meshes of scan_gallery_root; left out: none."""
+    scan_gallery_root: str = ""
+    """Cache of these meshes, of which some may be of no scan."""
+    scan_gallery_splits: tuple[str, ...] = ("test",)
+    """Splits of it, in which the objects of all scans must be; meshes of the first are sought turned."""
+    scan_draws: int = 4
+    """Draws that are averaged in retrieval by scans."""
     results: Path = Path("results")
     """Folder of the JSON files and of evaluation.md."""
     logs: Path = Path("logs/analysis")
@@ -116,6 +129,8 @@ class Config:
             raise ValueError(f"ckpts must lie in folders of different names, got {', '.join(names) or 'none'}")
         if self.n_seeds < 1:
             raise ValueError(f"n_seeds must be at least 1, got {self.n_seeds}")
+        if bool(self.scan_root) != bool(self.scan_gallery_root):
+            raise ValueError("scan_root and scan_gallery_root must be given together or not at all")
 
 
 def plan(config: Config) -> list[Job]:
@@ -173,6 +188,9 @@ def _jobs(config: Config, checkpoint: Path) -> Iterator[Job]:
         yield job(tag, replace(completion, query_source=query_source, context=context, controls=beside))
     if config.uniform:
         yield job(f"cpac_{name}_pc2udf_nontrans_uniform", replace(completion, asked=UNIFORM, controls=controls))
+    if config.scan_root:
+        for search, by_scans in zip(SEARCHES, _searches(config, model), strict=True):
+            yield job(f"scans_{name}{search}", by_scans)
     if config.labelled_root:
         classes = classification_probes.Config(
             cache_root=config.labelled_root,
@@ -183,8 +201,28 @@ def _jobs(config: Config, checkpoint: Path) -> Iterator[Job]:
         yield job(f"probe_cls_{name}", classes)
 
 
+def _searches(config: Config, model: SampleModelFlags) -> list[scan_retrieval.Config]:
+    """Each scan, and each mesh turned, sought among the meshes."""
+    where = scan_retrieval.SearchFlags(
+        query_root=config.scan_root,
+        gallery_root=config.scan_gallery_root,
+        gallery_splits=config.scan_gallery_splits,
+    )
+    by_scans = scan_retrieval.Config(
+        where=where,
+        model=model,
+        eval_seed_gallery=GALLERY_SEED,
+        n_seeds=config.n_seeds,
+        embedding=PoolingFlags(mc_k=config.scan_draws),
+    )
+    splits, view = config.scan_gallery_splits, where.gallery_backend
+    by_meshes = replace(where, query_root=config.scan_gallery_root, query_split=splits[0], query_backend=view)
+    return [by_scans, replace(by_scans, where=by_meshes, turn_queries=True)]
+
+
 def side_by_side(config: Config) -> str:
-    """Tables 8.9 and 8.10 of the document, a column a checkpoint, and the classes of frozen features; Markdown.
+    """Tables 8.9 and 8.10 of the document, a column a checkpoint, retrieval by scans, and the classes of frozen
+    features; Markdown.
 
     What is not done is left out.
     """
@@ -232,11 +270,24 @@ def side_by_side(config: Config) -> str:
     heads += [f"MAE of the {c.row}" + " model" * c.of_model for c in measured]
     text.append(tabulate(rows, heads, tablefmt="pipe", disable_numparse=True))
 
+    if any(f"scans_{name}" in found for name in names):
+        text.append(_search_table(found, names))
+
     classes = {name: found[tag] for name in names if (tag := f"probe_cls_{name}") in found}
     if classes:
         heads = ["Accuracy/balanced accuracy", *SETTINGS]
         text.append(tabulate(_class_rows(classes), heads, tablefmt="pipe", disable_numparse=True))
     return "\n\n".join(text) + "\n"
+
+
+def _search_table(found: dict[str, dict[str, Any]], names: Sequence[str]) -> str:
+    """Retrieval by scans and by turned meshes, a row a model and search."""
+    tags = [(said, name, f"scans_{name}{search}") for search, said in SEARCHES.items() for name in names]
+    done = [(said, name, found[tag]) for said, name, tag in tags if tag in found]
+    measured = [key for key in OF_SCANS if any(result.get(key) for _, _, result in done)]
+    rows = [[said, name, *map(_figures, (r, *(r.get(key) for key in measured)))] for said, name, r in done]
+    heads = ["Query -> gallery, R@1/R@5/R@10/mAP", "Model", "trained", *(OF_SCANS[key] for key in measured)]
+    return tabulate(rows, heads, tablefmt="pipe", disable_numparse=True)
 
 
 def _short(pair: tuple[str, str]) -> str:

@@ -1,0 +1,90 @@
+"""The demo: its jobs in order, and what they hand to one another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nepa3d.cli import flags
+from nepa3d.corpora.splits import mesh_test_split
+from nepa3d.data import virtual_scanner
+from nepa3d.experiments import demo
+from nepa3d.experiments.demo import FULL, MODELS, QUICK, RECIPE, Demo, Scale
+from nepa3d.experiments.jobs import Job
+from nepa3d.samples.mixes import load_mix
+
+KEYS = [f"{kind}/{number}" for kind in ("chair", "table") for number in range(40)]
+
+
+def jobs_of(some: Demo) -> dict[str, Job]:
+    plans = (demo.data_jobs, demo.scan_jobs, demo.pretrain_jobs, demo.probe_jobs, demo.finetune_jobs)
+    jobs = [job for plan in plans for job in plan(some)]
+    assert len({job.name for job in jobs}) == len(jobs)
+    return {job.name: job for job in jobs}
+
+
+@pytest.mark.parametrize("scale", [FULL, QUICK])
+def test_every_model_seeks_the_test_meshes_by_scans_that_no_model_was_trained_on(tmp_path: Path, scale: Scale) -> None:
+    jobs = jobs_of(Demo(tmp_path, scale, workers=1))
+    order = list(jobs)
+    bank, meshes = flags.values(jobs["bank"].config), flags.values(jobs["preprocess"].config)
+    assert bank["seed"] != flags.values(jobs["scan"].config)["seed"]
+    held_out = mesh_test_split(KEYS, meshes["test_ratio"], meshes["split_seed"])
+    assert mesh_test_split(KEYS, bank["test_ratio"], bank["split_seed"]) == held_out
+    for name in MODELS:
+        job = jobs[f"scans_{name}"]
+        found = flags.values(job.config)
+        assert found["query_root"] == f"{flags.values(jobs['bank caches'].config)['out_root']}"
+        assert found["gallery_root"] == f"{meshes['out_root']}"
+        assert (found["query_split"], found["gallery_splits"]) == ("test", ("test",))
+        assert found["ckpt"] == f"{jobs[f'pretrain {name}'].result}"
+        assert found["out_json"] == f"{job.result}"
+        assert order.index("bank caches") < order.index(f"pretrain {name}") < order.index(f"scans_{name}")
+
+
+def test_the_scans_are_of_the_meshes_that_the_bank_is_paired_with(tmp_path: Path) -> None:
+    for key in KEYS:
+        path = tmp_path / "corpus" / key / "models" / "model_normalized.obj"
+        path.parent.mkdir(parents=True)
+        path.touch()
+    some = Demo(tmp_path, replace(QUICK, test_ratio=0.3), workers=1)
+    planned = virtual_scanner.plan(jobs_of(some)["bank"].config)
+    scanned = {split: sorted({job.key.rpartition("_")[0] for job in jobs}) for split, jobs in planned.items()}
+    held_out = mesh_test_split(KEYS, 0.3, 0)
+    assert scanned == {"train": sorted(set(KEYS) - {*held_out}), "test": held_out}
+    assert [len(planned[split]) for split in scanned] == [demo.BANK * len(keys) for keys in scanned.values()]
+
+
+def test_only_the_recipe_is_trained_on_scans(tmp_path: Path) -> None:
+    some = Demo(tmp_path, QUICK, workers=1)
+    demo.write_mixes(some)
+    jobs = jobs_of(some)
+    mixes = {name: flags.values(jobs[f"pretrain {name}"].config)["mix_config"] for name in MODELS}
+    for name, path in mixes.items():
+        mix = load_mix(path)
+        unpaired = {part.name: part.weight for part in mix.components if part.cache_root == f"{tmp_path / 'unpaired'}"}
+        assert unpaired == {"train_mesh": 0.34, "train_pc": 0.33, "train_udf": 0.33}
+        others = [part for part in mix.components if part.name not in unpaired]
+        if name != RECIPE:
+            assert not others
+            continue
+        scans, meshes = others
+        assert (scans.cache_root, scans.split, scans.pair) == (f"{tmp_path / 'bank_cache'}", "train", meshes.name)
+        assert (meshes.cache_root, meshes.split, meshes.weight) == (f"{tmp_path / 'cache'}", "train", 0.0)
+        assert scans.weight == demo.SCANS and meshes.backend == "mesh"
+    documents = yaml.safe_load(Path(mixes["nepa"]).read_text())
+    assert list(documents) == ["mix_seed", "replacement", "datasets"] and len(documents["datasets"]) == 3
+
+
+def test_the_tables_have_every_probe_of_results(tmp_path: Path) -> None:
+    some = Demo(tmp_path, QUICK, workers=1)
+    names = ["cpac_nepa_x", "scans_nepa", "ucpr_nepa_x", "probe_cls_nepa"]
+    some.results.mkdir()
+    for name in names:
+        (some.results / f"{name}.json").touch()
+    table, shown, _ = demo.report_jobs(some)
+    wanted = tuple(f"{some.results / name}.json" for name in names[:3])
+    assert table.config.results == shown.config.results == wanted
