@@ -1,10 +1,11 @@
-"""Changes of samples that make a model robust: its answers are off, its shape is turned or scaled.
+"""Changes of samples that make a model robust: answers are off, the shape is turned or scaled, or stands in a room.
 
 Each sample's are a function of the seeds and of its place in the batch. Letters: B samples, T tokens.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nepa3d.corpora.scanner import turn
+from nepa3d.corpora.scanner import GAP, turn
 from nepa3d.models.token_features import POINT_ANSWERS, is_any
-from nepa3d.samples.schema import POINT_DISTANCE, RAY_DIRECTION, RAY_NORMAL, RAY_ORIGIN, RAY_T, XYZ
+from nepa3d.samples.schema import POINT_DISTANCE, RAY_DIRECTION, RAY_NORMAL, RAY_ORIGIN, RAY_T, XYZ, TokenType
 
 OFTEN = 0.8  # of the samples whose answers are off
+NEAREST = 0.25  # share of a sample's points, those with the least distances, that tell how far its shape reaches
 _STREAM = 7_001  # apart from other draws of the same seeds
 
 
@@ -34,13 +36,17 @@ class AugmentFlags:
     """Probability that a sample is turned about the vertical (y) by a random angle."""
     scale_min: float = 1.0
     """Least factor by which a sample is scaled; the most is 1."""
+    clutter: float = 0.0
+    """Probability that a sample's shape stands on a floor and before a wall, as a scan's does: distances, also those to
+    be predicted, are then to the nearest of the three. Samples without rays only."""
 
     def __post_init__(self) -> None:
         for name in ("answer_shift", "answer_noise"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        if not 0 <= self.turn <= 1:
-            raise ValueError(f"turn must lie in [0, 1], got {self.turn}")
+        for name in ("turn", "clutter"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if not 0 < self.scale_min <= 1:
             raise ValueError(f"scale_min must lie in (0, 1], got {self.scale_min}")
 
@@ -58,6 +64,47 @@ def placed(features: Tensor, flags: AugmentFlags, seeds: Sequence[int], first: i
             sample[:, columns] = torch.from_numpy(turn(sample[:, columns].numpy(), angle)) * factor
         sample[:, [POINT_DISTANCE, RAY_T]] *= scale
     return turned
+
+
+def cluttered(features: Tensor, types: Tensor, flags: AugmentFlags, seeds: Sequence[int], first: int) -> Tensor:
+    """Features (B, T, 15) of shapes of radius 1, in sequences of types (T,), some with a floor and a wall; ``first`` is
+    the first one's number.
+
+    The planes stand as those of ``nepa3d.corpora.scanner.random_room``: the floor at the shape's lowest point, the wall
+    at any heading and up to ``GAP`` behind it; how far the shape reaches is estimated by ``reach``.
+    ``ValueError`` where there are answered rays, whose hits would be others.
+    """
+    if not flags.clutter:
+        return features
+    if is_any(types, (TokenType.RAY, TokenType.A_RAY)).any():
+        raise ValueError(f"clutter must be 0 where samples have rays (n_ray 0 has none), got {flags.clutter}")
+    asked = is_any(types, (TokenType.POINT, TokenType.Q_POINT)).nonzero()[:, 0]
+    answers = is_any(types, POINT_ANSWERS).nonzero()[:, 0]
+    found = features.clone()
+    for row, sample in enumerate(found):
+        rng = np.random.default_rng([*seeds, first + row, _STREAM + 2])
+        heading, gap = rng.uniform(0, 2 * np.pi), rng.uniform(0, GAP)
+        if rng.random() >= flags.clutter:
+            continue
+        points, distance = sample[asked, XYZ], sample[answers, POINT_DISTANCE]
+        for toward, behind in (([0.0, 1.0, 0.0], 0.0), ([math.cos(heading), 0.0, math.sin(heading)], gap)):
+            along = points @ torch.tensor(toward)
+            plane = reach(along, sample[answers, POINT_DISTANCE]) - behind
+            distance = torch.minimum(distance, (along - plane).abs())
+        sample[answers, POINT_DISTANCE] = distance
+    return found
+
+
+def reach(along: Tensor, distance: Tensor) -> Tensor:
+    """How low a shape in the unit ball reaches along an axis, estimated of n points' places (n,) along it and distances
+    (n,) to the shape.
+
+    What the points next to the shape are nearest to is no lower than these less their distances. Nor is the estimate
+    above what any of the points is nearest to, or below the ball.
+    """
+    near = distance.topk(max(1, round(NEAREST * len(distance))), largest=False).indices
+    lowest = torch.minimum((along[near] - distance[near]).min(), (along + distance).min())
+    return lowest.clamp(min=-1)
 
 
 def unsettled(features: Tensor, types: Tensor, flags: AugmentFlags, seeds: Sequence[int], first: int) -> Tensor:

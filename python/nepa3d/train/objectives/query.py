@@ -21,7 +21,7 @@ from torch import Tensor
 from nepa3d.models.causal_transformer import Mask
 from nepa3d.models.query_nepa import Answers
 from nepa3d.samples.schema import POINT_DISTANCE, TokenType
-from nepa3d.train.augment import AugmentFlags, placed, unsettled
+from nepa3d.train.augment import AugmentFlags, cluttered, placed, unsettled
 from nepa3d.train.corpus import Batch
 from nepa3d.train.flag_groups import QueryFlags
 from nepa3d.train.objectives.objective import Tallied, Term, Training
@@ -178,7 +178,8 @@ def arrange(
     different types.
     """
     types, first = batch.types[rows], batch.first + int(rows[0])
-    features = placed(batch.features[rows], augment, seeds, first)
+    features = cluttered(batch.features[rows], types[0], augment, seeds, first)
+    features = placed(features, augment, seeds, first)
     if not (types == types[:1]).all():
         raise ValueError("the samples of a batch must have the same types of tokens: drop_ray_prob must be 0 or 1")
     kinds = types[0]
