@@ -25,7 +25,7 @@ from nepa3d.ops.attention import dual_mask
 from nepa3d.train import pretrain
 from nepa3d.train.corpus import Batch, Corpus, EpochBatches, Part
 from nepa3d.train.distributed import ProcessGroup
-from nepa3d.train.loop import train_step
+from nepa3d.train.loop import Run, train_step
 from nepa3d.train.objectives import nepa_loss
 
 TOLERANCE = {"cpu": 1e-4, "cuda": 1e-3}  # between two losses of the first step; GPUs have it in half precision
@@ -97,6 +97,11 @@ def ours(config: pretrain.Config, process_group: ProcessGroup) -> Step:
     """A step of the pretraining command."""
     run = pretrain.start(config, process_group, len(MIX), STEPS)
     run.step = STEPS // 2
+    return step_of(run)
+
+
+def step_of(run: Run) -> Step:
+    """The next step of a run."""
 
     def step(batch: Batch) -> float:
         return float(run.trainer.mean_error(train_step(run, batch)))

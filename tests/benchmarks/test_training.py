@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
-from benchmarks import attention, training
+from benchmarks import attention, attention_cpu, recipe, training
 from nepa3d import cli
-from nepa3d.ops.attention import dual_mask
+from nepa3d.execution.files import find_config
+from nepa3d.ops.attention import dual_mask, pack_edges
 
 TINY = ["--cache_root", "cache", "--batch", "4", "--n_point", "8", "--n_ray", "4", "--d_model", "16", "--layers", "1"]
 TINY += ["--heads", "2", "--rounds", "2", "--no-compiled"]
@@ -62,3 +64,67 @@ def test_a_wrong_attention_is_refused() -> None:
     found[attention.OURS] = lambda q, k, v: torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=other)
     with pytest.raises(ValueError, match=r"nepa3d at T = 40: error"):
         attention.require_agreement(found, tensors, 40)
+
+
+@pytest.fixture
+def small_recipe(tmp_path: Path) -> Path:
+    """The recipe with few questions."""
+    content = yaml.safe_load(find_config("nepa3d/configs/query.yaml").read_text())
+    content["flags"] |= {"n_point": 12, "context_min": 4, "context_max": 6, "blind": 4}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_the_recipe_stands_beside_the_document(
+    golden: Path, small_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "results"
+    assert recipe.main([*TINY[:-1], "--recipe", f"{small_recipe}", "--results", f"{out}"]) == cli.EXIT_OK
+    assert "seconds a step" in capsys.readouterr().out
+    (path,) = out.iterdir()
+    rows = json.loads(path.read_text())["rows"]
+    ways = [(recipe.DOCUMENT, recipe.OURS), (recipe.DOCUMENT, training.PLAIN)]
+    assert [(row["objective"], row["way"]) for row in rows] == [
+        *ways,
+        (recipe.RECIPE, recipe.OURS),
+        (recipe.RECIPE, recipe.WHOLE),
+    ]
+    losses = [row["loss"] for row in rows]
+    assert losses[1::2] == pytest.approx(losses[::2], abs=training.TOLERANCE["cpu"]) and losses[0] != losses[2]
+    assert all(len(row["seconds"]) == 2 for row in rows)
+
+
+def test_another_loss_of_the_recipe_is_refused(
+    golden: Path,
+    small_recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(recipe, "pack_edges", lambda edges: pack_edges(torch.eye(len(edges), dtype=torch.bool)))
+    out = tmp_path / "results"
+    assert recipe.main([*TINY[:-1], "--recipe", f"{small_recipe}", "--results", f"{out}"]) == cli.EXIT_USAGE
+    assert f"{recipe.RECIPE}: the loss of {recipe.WHOLE} is" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_attentions_on_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--problems", "2", "20", "3", "33", "--head_size", "8", "--rounds", "2", "--results", f"{tmp_path}"]
+    assert attention_cpu.main(flags) == cli.EXIT_OK
+    assert "3 x 33" in capsys.readouterr().out
+    (path,) = tmp_path.iterdir()
+    rows = json.loads(path.read_text())["rows"]
+    names = [attention_cpu.FUSED, attention_cpu.PLAIN, attention_cpu.OURS, attention_cpu.KEYS]
+    assert [(row["length"], row["way"]) for row in rows] == [(length, way) for length in (20, 33) for way in names]
+    assert all(row["times"]["runs"] == 2 for row in rows)
+
+
+def test_a_wrong_attention_on_the_cpu_is_refused() -> None:
+    found = attention_cpu.ways(40)
+    tensors = attention_cpu.inputs(attention_cpu.Config(), 2, 40)
+    attention_cpu.require_agreement(found, tensors)
+    causal = torch.ones(40, 40, dtype=torch.bool).tril()
+    found[attention_cpu.KEYS] = lambda q, k, v: attention_cpu.plain_product(q, k, v, causal)
+    with pytest.raises(ValueError, match="nepa3d, columns in use at T = 40: error"):
+        attention_cpu.require_agreement(found, tensors)
