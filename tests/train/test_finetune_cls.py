@@ -12,11 +12,12 @@ import torch
 
 from nepa3d import cli
 from nepa3d.cli.flags import build
-from nepa3d.models.checkpoint import load_checkpoint, read_tensors
+from nepa3d.models.checkpoint import build_model, load_checkpoint, read_tensors
 from nepa3d.probes.scores import draw_confusion, score
+from nepa3d.samples.labelled import Sets, training_batches
 from nepa3d.train import finetune_cls, finetune_loop
 from nepa3d.train.finetune_cls import Config, start
-from nepa3d.train.finetune_loop import predict
+from nepa3d.train.finetune_loop import class_weights, predict
 
 COMMON = ["--cache_root", "cache", "--batch", "8", "--num_workers", "0", "--val_ratio", "0.25"]
 
@@ -170,6 +171,186 @@ def test_requests_that_make_no_sense(
     assert not (tmp_path / "last.pt").exists()
 
 
+class TestOptions:
+    """What finetune_cls can do beyond the document's protocol."""
+
+    @staticmethod
+    def config(folder: Path, **given: Any) -> Config:
+        common = {"cache_root": "cache", "save_dir": f"{folder}", "num_workers": 0, "val_ratio": 0, "batch": 8}
+        return build(Config, common | {"ckpt": "nepa_v1.pt", "lr": 1e-3, "epochs": 2} | given)
+
+    def test_without_them_it_is_the_documents_protocol(self, golden: Path, tmp_path: Path) -> None:
+        config = self.config(tmp_path)
+        made = start(config)
+        torch.manual_seed(0)
+        backbone = build_model(load_checkpoint("nepa_v1.pt"))
+        head = torch.nn.Linear(backbone.width, len(made.sets.classes))
+        trained = [p for name, p in backbone.named_parameters() if not name.startswith("pred_head")]
+        optimizer = torch.optim.AdamW([*trained, *head.parameters()], lr=1e-3, weight_decay=0.05)
+        backbone.train()
+        for epoch in range(2):
+            for features, types, labels in training_batches(made.sets, made.train_view, 0, epoch, drop_ray_prob=0):
+                optimizer.zero_grad()
+                logits = head(backbone(features, types)[2][:, -1])
+                torch.nn.functional.cross_entropy(logits, labels).backward()
+                optimizer.step()
+        finetune_loop.train(made, tmp_path)
+        expected = {f"backbone.{key}": value for key, value in backbone.state_dict().items()}
+        assert same(made.model.state_dict(), expected | {f"head.{k}": v for k, v in head.state_dict().items()})
+
+    def test_the_learning_rate_rises_falls_and_decays_by_layer(
+        self, golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made = start(
+            self.config(tmp_path, schedule="cosine", warmup_frac=0.5, layer_decay=0.5, beta2=0.9, batch=24, epochs=2)
+        )
+        assert made.optimizer.defaults["betas"] == (0.9, 0.9)
+        layers = made.model.backbone.layers
+        names = {id(parameter): name for name, parameter in made.model.named_parameters()}
+        seen: list[dict[str, float]] = []
+        step = made.optimizer.step
+
+        def recorded(*args: Any) -> Any:
+            groups = made.optimizer.param_groups
+            seen.append({names[id(p)]: group["lr"] for group in groups for p in group["params"]})
+            return step(*args)
+
+        monkeypatch.setattr(made.optimizer, "step", recorded)
+        finetune_loop.train(made, tmp_path)
+        total = len(seen)
+        assert total == 2 * -(-len(made.sets.train) // 24)
+        assert {*seen[0]} == {name for name, p in made.model.named_parameters() if p.requires_grad}
+        for number, rates in enumerate(seen):
+            half = total / 2
+            rising = 1e-3 * (number + 1) / -(-total // 2)
+            rate = rising if number < half else 1e-3 * 0.5 * (1 + np.cos(np.pi * (number - half) / half))
+            assert rates["head.weight"] == pytest.approx(rate)
+            for layer in range(layers):
+                below = layers - layer
+                assert rates[f"backbone.backbone.enc.layers.{layer}.norm1.weight"] == pytest.approx(rate * 0.5**below)
+            for name in ("type_emb.weight", "pos_emb", "token_mlp.0.bias"):
+                assert rates[f"backbone.{name}"] == pytest.approx(rate * 0.5 ** (layers + 1))
+
+    def test_training_samples_turn_about_the_vertical_and_others_do_not(
+        self, golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def seen_in_an_epoch(**given: Any) -> torch.Tensor:
+            made, seen = start(self.config(tmp_path, **given)), list[torch.Tensor]()
+            made.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+            finetune_loop.train_epoch(made)
+            count = len(seen)
+            finetune_loop.predict(made, made.sets.test, 1)
+            tested.append(torch.cat(seen[count:]))
+            return torch.cat(seen[:count])
+
+        tested: list[torch.Tensor] = []
+        still, turned = seen_in_an_epoch(), seen_in_an_epoch(turn=1.0)
+        x, height, z = 0, 1, 2
+        torch.testing.assert_close(turned[..., height], still[..., height])
+        torch.testing.assert_close(turned[..., [x, z]].norm(dim=-1), still[..., [x, z]].norm(dim=-1))
+        assert (turned[:, 1, x] - still[:, 1, x]).abs().gt(1e-3).sum() > 0.8 * len(still)
+        angle = torch.atan2(turned[..., z], turned[..., x]) - torch.atan2(still[..., z], still[..., x])
+        assert len(angle[:, 1].remainder(2 * torch.pi).round(decimals=3).unique()) > 0.8 * len(still)
+        assert torch.equal(tested[0], tested[1])
+
+    def test_answers_may_be_off_in_training(self, golden: Path, tmp_path: Path) -> None:
+        weights_of = []
+        for shift in (0.0, 0.05):
+            made = start(self.config(tmp_path, answer_shift=shift, epochs=1))
+            finetune_loop.train_epoch(made)
+            weights_of.append({name: value.clone() for name, value in made.model.state_dict().items()})
+        assert not same(*weights_of)
+
+    def test_classes_weigh_alike(self) -> None:
+        train = [f"r/train/{name}/{number}.npz" for name, count in (("a", 6), ("b", 2)) for number in range(count)]
+        weights_of_classes = class_weights(Sets(train, [], [], ["a", "b"]))
+        assert weights_of_classes.tolist() == pytest.approx([8 / 12, 2.0])
+
+    def test_balance_changes_the_loss_as_the_weights_say(self, golden: Path, tmp_path: Path) -> None:
+        every = start(self.config(tmp_path, batch=1000, epochs=1))
+        ((features, types, labels),) = training_batches(every.sets, every.train_view, 0, 0, drop_ray_prob=0)
+        errors = torch.nn.functional.cross_entropy(every.model(features, types), labels, reduction="none").detach()
+        weight = class_weights(every.sets)[labels]
+        assert finetune_loop.train_epoch(every) == pytest.approx(float(errors.mean()), rel=1e-5)
+        balanced = start(self.config(tmp_path, batch=1000, epochs=1, balance=1))
+        expected = float((errors * weight).sum() / weight.sum())
+        assert finetune_loop.train_epoch(balanced) == pytest.approx(expected, rel=1e-5)
+
+    def test_few_shapes_are_passed_over_until_there_are_steps_enough(self, golden: Path, tmp_path: Path) -> None:
+        given = {"fewshot_k": 2, "batch": 4, "epochs": 3}
+        few = start(self.config(tmp_path, **given))
+        assert (few.steps, few.epochs) == (-(-len(few.sets.train) // 4), 3)
+        more = start(self.config(tmp_path, **given, min_steps=7 * few.steps - 1))
+        assert (more.steps, more.epochs) == (few.steps, 7)
+        assert start(self.config(tmp_path, **given, min_steps=3 * few.steps)).epochs == 3
+
+    def test_epochs_are_selected_by_balanced_accuracy(
+        self, golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An epoch that says the commonest class wins by accuracy, and loses by balanced accuracy."""
+        labels = np.array([0] * 6 + [1] * 2 + [2] * 2)
+        collapsed, fair = np.zeros(10, int), np.array([0, 0, 0, 1, 1, 1, 1, 1, 2, 0])
+        best = {}
+        for figure in ("accuracy", "balanced"):
+            made = start(self.config(tmp_path, val_ratio=0.25, select_by=figure, epochs=2))
+            found = iter([score(said, labels, ("a", "b", "c")) for said in (collapsed, fair)])
+            monkeypatch.setattr(finetune_loop, "evaluate", lambda *_, found=found: next(found))
+            monkeypatch.setattr(finetune_loop, "train_epoch", lambda _: 0.0)
+            finetune_loop.train(made, tmp_path)
+            best[figure] = (made.best_epoch, made.best_accuracy)
+        assert best == {"accuracy": (0, pytest.approx(0.6)), "balanced": (1, pytest.approx((0.5 + 1 + 0.5) / 3))}
+
+    def test_a_fresh_model_may_have_the_recipes_parts(self, golden: Path, tmp_path: Path) -> None:
+        sizes = {"ckpt": "", "n_point": 8, "n_ray": 4, "d_model": 16, "layers": 1, "heads": 2}
+        made = start(self.config(tmp_path, **sizes, type_std=0.02, position_embedding=0, token_features="fourier"))
+        assert made.model.backbone.pos_emb is None
+        assert float(made.model.backbone.type_emb.weight.std()) < 0.04
+        with pytest.raises(ValueError, match="token_features, type_std: a checkpoint has"):
+            self.config(tmp_path, type_std=0.02, token_features="fourier")
+
+    def test_a_run_with_all_of_them_resumes_bit_equal(
+        self, golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        flags = ["--schedule", "cosine", "--warmup_frac", "0.1", "--layer_decay", "0.7", "--turn", "0.5"]
+        flags += ["--readout", "mean", "--standardize", "1", "--clip_grad", "1", "--balance", "1"]
+        monkeypatch.setattr(finetune_loop, "KEEP_EVERY", 0.0)
+        assert run(tmp_path / "whole", *flags, epochs=3) == cli.EXIT_OK
+        step = finetune_loop.train_epoch
+
+        def interrupted(state: Any) -> float:
+            if state.epoch == 2:
+                raise KeyboardInterrupt
+            return step(state)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(finetune_loop, "train_epoch", interrupted)
+            assert run(tmp_path / "parts", *flags, epochs=3) == cli.EXIT_INTERRUPTED
+        assert run(tmp_path / "parts", *flags, epochs=3) == cli.EXIT_OK
+        assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+        result = json.loads((tmp_path / "parts" / "result.json").read_text())
+        confusion = np.array(result["confusion"])
+        assert result["test_majority_share"] == pytest.approx(confusion.sum(0).max() / confusion.sum())
+
+    @pytest.mark.parametrize(
+        ("flags", "fault"),
+        [
+            ({"layer_decay": 0.0}, "layer_decay must lie in"),
+            ({"clip_grad": -1.0}, "clip_grad must be at least 0"),
+            ({"min_steps": -1}, "min_steps must be at least 0"),
+            ({"warmup_frac": 2.0}, "warmup_frac must lie in"),
+            ({"turn": 2.0}, "turn must lie in"),
+        ],
+    )
+    def test_options_that_make_no_sense(self, tmp_path: Path, flags: dict[str, float], fault: str) -> None:
+        with pytest.raises(ValueError, match=fault):
+            self.config(tmp_path, **flags)
+
+    def test_one_shape_has_no_deviation(self, golden: Path, tmp_path: Path) -> None:
+        count = len(start(self.config(tmp_path)).sets.train)
+        with pytest.raises(ValueError, match=f"standardize needs .* batch {count - 1} leaves one of {count}"):
+            start(self.config(tmp_path, standardize=1, batch=count - 1))
+
+
 class TestScores:
     CLASSES = ("a", "b", "c")
 
@@ -179,6 +360,7 @@ class TestScores:
         assert found.accuracy == pytest.approx(4 / 6)
         assert found.balanced_accuracy == pytest.approx((3 / 4 + 1 / 2) / 2)
         assert found.majority == pytest.approx(4 / 6)
+        assert found.majority_share == pytest.approx(4 / 6)
         assert found.confusion.tolist() == [[3, 0, 1], [1, 1, 0], [0, 0, 0]]
         assert "no better than" in found.alarm()
 

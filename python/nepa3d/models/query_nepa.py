@@ -122,6 +122,11 @@ class QueryNepa(nn.Module):
         return self.pred_head.in_features
 
     @property
+    def layers(self) -> int:
+        """The number of layers."""
+        return len(self.backbone.enc.layers)
+
+    @property
     def max_len(self) -> int | None:
         """The longest sequence that the position embedding covers; None without one."""
         return None if self.pos_emb is None else self.pos_emb.shape[1]

@@ -44,6 +44,7 @@ class HeldOut:
             "deviation": {name: float(np.std([seed[name] for seed in by_seed])) for name in FIGURES},
             "by_seed": by_seed,
             "collapsed_to": every.collapsed_to,
+            "majority_share": every.majority_share,
         }
 
     def right(self, answers: Sequence[Answer]) -> Array:

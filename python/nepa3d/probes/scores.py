@@ -21,6 +21,8 @@ class Scores:
     """Mean of the classes' recalls, of those that are there."""
     majority: float
     """Accuracy of always saying the commonest label."""
+    majority_share: float
+    """Share of the predictions that are of one class, the class predicted most often: 1 in a collapse."""
     chance: float
     """Accuracy of guessing among all classes."""
     collapsed_to: str
@@ -51,6 +53,7 @@ def score(predictions: NDArray[np.int64], labels: NDArray[np.int64], classes: Se
         accuracy=float(np.diag(confusion).sum() / len(labels)),
         balanced_accuracy=float(recall.mean()),
         majority=float(per_class.max() / len(labels)),
+        majority_share=float(said[top] / len(labels)),
         chance=1 / count,
         collapsed_to=classes[top] if collapsed else "",
         confusion=confusion,

@@ -18,14 +18,24 @@ from nepa3d.cli.spellings import OptionalCount, OptionalSwitch
 from nepa3d.execution.files import remove_temporaries, write_json
 from nepa3d.models.checkpoint import ModelFlags, build_model, load_checkpoint, model_for, read_tensors, write_tensors
 from nepa3d.models.classifier import Classifier
-from nepa3d.models.query_nepa import QueryNepa
+from nepa3d.models.query_nepa import ArchitectureFlags, QueryNepa
 from nepa3d.probes.scores import Scores, draw_confusion
 from nepa3d.samples.dataset import SampleSettings
 from nepa3d.samples.flag_groups import VoxelFlags
 from nepa3d.samples.labelled import SplitFlags, View, short_classes, shortage
 from nepa3d.samples.schema import N_TYPES_QA
 from nepa3d.shapes.views import VoxelSettings, require_backend
-from nepa3d.train.finetune_loop import EvaluationFlags, Run, TrainingFlags, evaluate, train
+from nepa3d.train.finetune_loop import (
+    AugmentationFlags,
+    EvaluationFlags,
+    HeadFlags,
+    Run,
+    TrainingFlags,
+    class_weights,
+    evaluate,
+    optimizer_of,
+    train,
+)
 
 HARMLESS = ("save_dir", "num_workers")  # these change no number
 
@@ -75,10 +85,15 @@ class FreshModelFlags(ModelFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FreshArchitectureFlags(ArchitectureFlags):
+    """Parts of a model that is trained from scratch."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """Fine-tune a checkpoint to classify the shapes of a cache.
 
-    The weights with the best validation accuracy (best.pt) are tested; last.pt holds the result of the finished run.
+    The weights with the best validation figure (best.pt) are tested; last.pt holds the result of the finished run.
     The same command resumes an interrupted run.
 
     Example: python -m nepa3d.train.finetune_cls --cache_root data/scanobjectnn_main_split_v2
@@ -95,9 +110,18 @@ class Config:
     samples: SampleFlags = field(default_factory=SampleFlags)
     voxel: VoxelFlags = field(default_factory=VoxelFlags)
     training: TrainingFlags = field(default_factory=TrainingFlags)
+    augmentation: AugmentationFlags = field(default_factory=AugmentationFlags)
+    head: HeadFlags = field(default_factory=HeadFlags)
     split: SplitFlags = field(default_factory=SplitFlags)
     evaluation: EvaluationFlags = field(default_factory=EvaluationFlags)
     model: FreshModelFlags = field(default_factory=FreshModelFlags)
+    architecture: FreshArchitectureFlags = field(default_factory=FreshArchitectureFlags)
+
+    def __post_init__(self) -> None:
+        if self.ckpt and self.architecture != FreshArchitectureFlags():
+            given, default = vars(self.architecture), vars(FreshArchitectureFlags())
+            names = ", ".join(name for name in given if given[name] != default[name])
+            raise ValueError(f"{names}: a checkpoint has its own parts, leave them out")
 
     def sample_settings(self) -> SampleSettings:
         """How shapes become sequences, once it is known for the model."""
@@ -146,15 +170,27 @@ def start(config: Config) -> Run:
     args, training, views = flags.spellings(config), config.training, config.views
     sets = config.split.sets(config.cache_root)
     torch.manual_seed(config.training.seed)
-    model = Classifier(backbone, len(sets.classes), freeze_backbone=training.freeze_backbone).to(device)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=training.lr, weight_decay=training.weight_decay)
+    head = config.head
+    if head.standardize and len(sets.train) % training.batch == 1:
+        raise ValueError(
+            f"standardize needs two shapes in every batch, but batch {training.batch} leaves one of {len(sets.train)}"
+        )
+    model = Classifier(
+        backbone,
+        len(sets.classes),
+        freeze_backbone=training.freeze_backbone,
+        readout=head.readout,
+        standardize=head.standardize,
+    ).to(device)
+    optimizer = optimizer_of(model, training)
     scaler = torch.amp.GradScaler() if device.type == "cuda" else None
     train_view, eval_view = (
         View(backend or views.backend, config.sample_settings(), training.batch, training.num_workers)
         for backend in (views.train_backend, views.eval_backend)
     )
-    run = Run(args, training, config.evaluation, sets, train_view, eval_view, device, model, optimizer, scaler)
+    weights = class_weights(sets).to(device) if head.balance else None
+    given = (args, training, config.augmentation, config.evaluation, sets, train_view, eval_view)
+    run = Run(*given, device, model, optimizer, scaler, weights)
     state = Path(config.save_dir) / "state.pt"
     if state.exists():
         _restore(run, state)
@@ -221,10 +257,11 @@ def _result(run: Run, tested: Scores, fewshot_k: int) -> dict[str, Any]:
         "val_acc": run.best_accuracy,
         "test_balanced_acc": tested.balanced_accuracy,
         "test_majority": tested.majority,
+        "test_majority_share": tested.majority_share,
         "chance": tested.chance,
         "alarm": tested.alarm(),
         "best_epoch": run.best_epoch,
-        "epoch": run.training.epochs - 1,
+        "epoch": run.epochs - 1,
         "n_train": len(run.sets.train),
         "fewshot_short": short_classes(run.sets.train, fewshot_k),
         "n_val": len(run.sets.validation),
@@ -243,6 +280,7 @@ def command(config: Config) -> None:
         ("balanced", result["test_balanced_acc"]),
         ("best validation", result["val_acc"]),
         ("always the commonest class", result["test_majority"]),
+        ("share of the commonest prediction", result["test_majority_share"]),
         ("chance", result["chance"]),
     ]
     print(tabulate(rows, floatfmt=".4f"))

@@ -14,26 +14,34 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nepa3d.cli.spellings import OptionalCount
+from nepa3d.cli.spellings import OptionalCount, Switch
 from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.models.checkpoint import write_tensors
-from nepa3d.models.classifier import Classifier
+from nepa3d.models.classifier import Classifier, Readout
 from nepa3d.probes.scores import Scores, score
 from nepa3d.samples.labelled import Sets, View, evaluation_batches, training_batches
+from nepa3d.train.augment import AugmentFlags, placed, unsettled
+from nepa3d.train.schedule import LearningRateFlags, Schedule
 
 KEEP_EVERY = 60.0  # seconds between two savings of the state to go on from
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingFlags:
+class TrainingFlags(LearningRateFlags):
     """How the model is trained."""
 
     batch: int = 32
     """Sequences per step."""
     epochs: int = 100
     """Passes over the training set."""
+    min_steps: int = 0
+    """Fewest steps: a small training set is passed over more often than epochs says until there are as many."""
     lr: float = 1e-4
-    """Learning rate of AdamW (constant)."""
+    """Learning rate of AdamW."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each layer to the one below it, the head having lr; 1: the same for all."""
+    clip_grad: float = 0.0
+    """Largest norm of the gradient; 0: no clipping."""
     weight_decay: float = 0.05
     """Weight decay of AdamW."""
     freeze_backbone: bool = False
@@ -46,11 +54,32 @@ class TrainingFlags:
     """Threads that prefetch samples; 0: none."""
 
     def __post_init__(self) -> None:
-        for name, least in (("batch", 1), ("epochs", 1), ("num_workers", 0), ("seed", 0), ("weight_decay", 0)):
+        super().__post_init__()
+        least_of = {"batch": 1, "epochs": 1, "min_steps": 0, "num_workers": 0, "seed": 0, "weight_decay": 0}
+        for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"lr must be positive, got {self.lr}")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must lie in (0, 1], got {self.layer_decay}")
+        if not 0 <= self.clip_grad < math.inf:
+            raise ValueError(f"clip_grad must be at least 0, got {self.clip_grad}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadFlags:
+    """What the classifier's head reads, and what its errors weigh."""
+
+    readout: Readout = "eos"
+    """Hidden states that are read: the last token's, or the mean or the largest values of those of all answers."""
+    standardize: Switch = False
+    """Standardise what the head reads over the batch."""
+    balance: Switch = False
+    """Weigh the errors of every class alike, however many training shapes it has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationFlags(AugmentFlags):
+    """Augmentation of the training samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +94,9 @@ class EvaluationFlags:
     """Number of draws per validation shape; -1: mc_eval_k."""
     mc_eval_k_test: OptionalCount = None
     """Number of draws per test shape; -1: mc_eval_k."""
+    select_by: Literal["accuracy", "balanced"] = "accuracy"
+    """Validation figure whose best epoch is tested: the accuracy, or the balanced accuracy, by which a classifier that
+    says the commonest class is no better than chance."""
 
     def __post_init__(self) -> None:
         if self.mc_eval_k < 1:
@@ -85,6 +117,7 @@ class Run:
 
     args: dict[str, Any]  # the command's flags, as files hold them
     training: TrainingFlags
+    augmentation: AugmentationFlags
     evaluation: EvaluationFlags
     sets: Sets
     train_view: View
@@ -93,9 +126,20 @@ class Run:
     model: Classifier
     optimizer: torch.optim.AdamW
     scaler: torch.amp.GradScaler | None
+    weights: Tensor | None = None  # of the classes (C,)
     epoch: int = 0  # the next one
     best_epoch: int = -1
-    best_accuracy: float = -1.0
+    best_accuracy: float = -1.0  # or balanced accuracy, if epochs are selected by that
+
+    @property
+    def steps(self) -> int:
+        """Of an epoch."""
+        return math.ceil(len(self.sets.train) / self.training.batch)
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training set."""
+        return max(self.training.epochs, math.ceil(self.training.min_steps / self.steps))
 
     def state(self) -> dict[str, Any]:
         """Plain values and tensors from which the run goes on bit for bit."""
@@ -112,13 +156,14 @@ class Run:
 
 def train(run: Run, folder: Path) -> None:
     """All epochs that are left; writes best.pt and, now and then, the state to go on from."""
-    epochs, kept = run.training.epochs, time.monotonic()
+    epochs, kept = run.epochs, time.monotonic()
     with progress_bar(total=epochs, initial=run.epoch, unit="epoch") as progress:
         while run.epoch < epochs:
             loss = train_epoch(run)
             accuracy = 0.0
             if run.sets.validation:
-                accuracy = evaluate(run, run.sets.validation, run.evaluation.resamples("val")).accuracy
+                found = evaluate(run, run.sets.validation, run.evaluation.resamples("val"))
+                accuracy = found.accuracy if run.evaluation.select_by == "accuracy" else found.balanced_accuracy
             if accuracy > run.best_accuracy or not run.sets.validation:
                 run.best_epoch, run.best_accuracy = run.epoch, accuracy
                 write_tensors(folder / "best.pt", {**run.state(), "opt": {}, "val_acc": accuracy})
@@ -139,12 +184,15 @@ def train_epoch(run: Run) -> float:
         run.model.backbone.eval()
     total, count = torch.zeros((), device=run.device), 0
     seed, drop_ray_prob = run.training.seed, run.training.drop_ray_prob_train
+    schedule = Schedule(run.training, None, seed, run.steps * run.epochs)
     batches = training_batches(run.sets, run.train_view, seed, run.epoch, drop_ray_prob=drop_ray_prob)
-    for features, types, labels in batches:
+    for number, (features, types, labels) in enumerate(batches):
+        features = placed(features, run.augmentation, (seed, run.epoch), count)
+        features = unsettled(features, types[0], run.augmentation, (seed, run.epoch), count)
         features, types, labels = (t.to(run.device, non_blocking=True) for t in (features, types, labels))
         with torch.autocast(run.device.type, dtype=torch.float16, enabled=run.scaler is not None):
-            loss = torch.nn.functional.cross_entropy(run.model(features, types), labels)
-        _step(run, loss)
+            loss = torch.nn.functional.cross_entropy(run.model(features, types), labels, run.weights)
+        _step(run, loss, schedule.learning_rate(run.epoch * run.steps + number))
         total += loss.detach() * len(labels)
         count += len(labels)
     mean = float(total) / count
@@ -153,15 +201,47 @@ def train_epoch(run: Run) -> float:
     return mean
 
 
-def _step(run: Run, loss: Tensor) -> None:
+def _step(run: Run, loss: Tensor, learning_rate: float) -> None:
     run.optimizer.zero_grad(set_to_none=True)
+    for group in run.optimizer.param_groups:
+        group["lr"] = learning_rate * group.get("rate", 1.0)  # states of former versions have one group, without it
+    (loss if run.scaler is None else run.scaler.scale(loss)).backward()
+    if run.training.clip_grad > 0:
+        if run.scaler is not None:
+            run.scaler.unscale_(run.optimizer)
+        torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.training.clip_grad)
     if run.scaler is None:
-        loss.backward()
         run.optimizer.step()
     else:
-        run.scaler.scale(loss).backward()
         run.scaler.step(run.optimizer)
         run.scaler.update()
+
+
+def optimizer_of(model: Classifier, training: TrainingFlags) -> torch.optim.AdamW:
+    """AdamW over what is trained; with a ``layer_decay`` the head is a group, each layer one, and the embeddings."""
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    groups: dict[int, list[Tensor]] = {}
+    for name, parameter in trained.items():
+        below = _layers_below_the_head(name, model.backbone.layers) if training.layer_decay < 1 else 0
+        groups.setdefault(below, []).append(parameter)
+    given = [{"params": groups[below], "rate": training.layer_decay**below} for below in sorted(groups)]
+    betas = (0.9, training.beta2)
+    return torch.optim.AdamW(given, lr=training.lr, betas=betas, weight_decay=training.weight_decay)
+
+
+def _layers_below_the_head(name: str, layers: int) -> int:
+    """How far below the head a parameter of the classifier is: 0 for the head and the last norm, 1 for the last of the
+    ``layers``, layers + 1 for the embeddings."""
+    parts = name.split(".")
+    if "layers" in parts:
+        return layers - int(parts[parts.index("layers") + 1])
+    return layers + 1 if any(part.endswith("_emb") or part == "token_mlp" for part in parts) else 0
+
+
+def class_weights(sets: Sets) -> Tensor:
+    """Weights (C,) of the classes, inverse to the number of their training shapes; their mean over shapes is 1."""
+    counts = torch.bincount(torch.from_numpy(sets.labels(sets.train)), minlength=len(sets.classes))
+    return len(sets.train) / (len(sets.classes) * counts.float())
 
 
 @torch.no_grad()
