@@ -182,8 +182,8 @@ class TestOptions:
     def test_without_them_it_is_the_documents_protocol(self, golden: Path, tmp_path: Path) -> None:
         config = self.config(tmp_path)
         made = start(config)
-        torch.manual_seed(0)
         backbone = build_model(load_checkpoint("nepa_v1.pt"))
+        torch.manual_seed(0)
         head = torch.nn.Linear(backbone.width, len(made.sets.classes))
         trained = [p for name, p in backbone.named_parameters() if not name.startswith("pred_head")]
         optimizer = torch.optim.AdamW([*trained, *head.parameters()], lr=1e-3, weight_decay=0.05)
