@@ -304,7 +304,7 @@ class TestOptions:
         sizes = {"ckpt": "", "n_point": 8, "n_ray": 4, "d_model": 16, "layers": 1, "heads": 2}
         made = start(self.config(tmp_path, **sizes, type_std=0.02, position_embedding=0, token_features="fourier"))
         assert made.model.backbone.pos_emb is None
-        assert float(made.model.backbone.type_emb.weight.std()) < 0.04
+        assert float(made.model.backbone.type_emb.weight.detach().std()) < 0.04
         with pytest.raises(ValueError, match="token_features, type_std: a checkpoint has"):
             self.config(tmp_path, type_std=0.02, token_features="fourier")
 
