@@ -13,7 +13,7 @@
 #include <immintrin.h>
 #endif
 
-#define NEPA3D_INLINE [[gnu::always_inline]] inline
+#include "scalar.hpp"
 
 namespace nepa3d::NEPA3D_ISA {
 
@@ -46,6 +46,11 @@ NEPA3D_INLINE Int all(std::int32_t x) {
     Int a;
     for (int p = 0; p < parts; ++p) a.part[p] = x - NativeInt{};
     return a;
+}
+
+template <>
+NEPA3D_INLINE Float constant<Float>(float x) {
+    return all(x);
 }
 
 /// Sixteen values at an address that is a multiple of 64 bytes.

@@ -13,9 +13,14 @@ distances are as exact as for the same shape around zero, and positions are retu
 float32 are taken as they are, whatever the dtype of queries and rays: at that distance such coordinates are 3 cm apart,
 and what was lost when they were rounded cannot be recovered. Ops on [-1, 1]^3 round all coordinates to float32, which
 moves them by 6e-8 at most.
+
+``nearest_distance``, ``cast_rays`` and ``closest_point`` also take float32 tensors on a GPU and then return tensors with
+the same bits there, where nepa3d was built with its CUDA module; ``nepa3d.ops.cuda`` has them for batches of shapes.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,6 +39,9 @@ from nepa3d.ops.results import (
     SurfaceSamples,
     VoxelHits,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 instruction_set = _core.instruction_set
 
@@ -112,17 +120,33 @@ class TriangleBvh:
         return ClosestPoints(distance, face, self._origin.world(point))
 
 
-def nearest_distance(points: ArrayLike, queries: ArrayLike, *, threads: int = 1) -> NearestPoints:
+def _on_gpu(*arrays: object) -> bool:
+    """True if one of them is a CUDA tensor; torch is not imported to find out."""
+    return any(getattr(array, "is_cuda", False) for array in arrays)
+
+
+def nearest_distance(
+    points: ArrayLike | Tensor, queries: ArrayLike | Tensor, *, threads: int = 1
+) -> NearestPoints:
     """Distance (M,) from each query (M, 3) to the nearest of ``points`` (N, 3), and its index (M,).
 
     Exact, by a kd-tree built for the call (``KdTree`` keeps one). Of equally near points the lowest index. Points wider
     than float32 are counted from an origin near them.
     """
+    if _on_gpu(points, queries):
+        from nepa3d.ops import cuda_shape
+
+        return cuda_shape.nearest_distance(points, queries)
     return KdTree(points).query(queries, threads=threads)
 
 
 def cast_rays(
-    vertices: ArrayLike, faces: ArrayLike, origins: ArrayLike, directions: ArrayLike, *, threads: int = 1
+    vertices: ArrayLike | Tensor,
+    faces: ArrayLike | Tensor,
+    origins: ArrayLike | Tensor,
+    directions: ArrayLike | Tensor,
+    *,
+    threads: int = 1,
 ) -> RayHits:
     """First hits of rays (R, 3) on a mesh: t (R,), face (R,), barycentric weights (R, 3).
 
@@ -130,15 +154,25 @@ def cast_rays(
     Watertight between faces that share an edge. Builds a BVH for the call (``TriangleBvh`` keeps one). With vertices
     wider than float32, they and the rays' origins are counted from an origin near the mesh.
     """
+    if _on_gpu(vertices, faces, origins, directions):
+        from nepa3d.ops import cuda_shape
+
+        return cuda_shape.cast_rays(vertices, faces, origins, directions)
     return TriangleBvh(vertices, faces, threads=threads).cast_rays(origins, directions, threads=threads)
 
 
-def closest_point(vertices: ArrayLike, faces: ArrayLike, queries: ArrayLike, *, threads: int = 1) -> ClosestPoints:
+def closest_point(
+    vertices: ArrayLike | Tensor, faces: ArrayLike | Tensor, queries: ArrayLike | Tensor, *, threads: int = 1
+) -> ClosestPoints:
     """Nearest point of a mesh to each query (M, 3): distance (M,), face (M,), point (M, 3).
 
     Exact and unsigned. Builds a BVH for the call (``TriangleBvh`` keeps one). With vertices wider than float32, all
     coordinates are counted from an origin near the mesh, and points are float64.
     """
+    if _on_gpu(vertices, faces, queries):
+        from nepa3d.ops import cuda_shape
+
+        return cuda_shape.closest_point(vertices, faces, queries)
     return TriangleBvh(vertices, faces, threads=threads).closest_point(queries, threads=threads)
 
 

@@ -1,0 +1,111 @@
+/// The Python side of `nepa3d._cuda` and of its twin on the CPU, `nepa3d._cuda_host`: addresses in, nothing out.
+/// nepa3d.ops.cuda checks the arguments.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdint>
+
+#include "launch.hpp"
+
+namespace py = pybind11;
+
+namespace nepa3d::cuda {
+
+namespace {
+
+using Address = std::uintptr_t;
+
+template <class T>
+T* at(Address address) {
+    return reinterpret_cast<T*>(address);
+}
+
+Ragged ragged(Address offsets, std::int32_t shapes, std::int32_t rows) {
+    return {at<const std::int32_t>(offsets), shapes, rows};
+}
+
+Bvh bvh(Address nodes, Address triangles, Address roots) {
+    return {at<Node>(nodes), at<Triangle>(triangles), at<std::int32_t>(roots)};
+}
+
+void bind(py::module_& module) {
+    py::class_<Ragged>(module, "Ragged", "Where the rows of each shape begin.")
+        .def(py::init(&ragged), py::arg("offsets"), py::arg("shapes"), py::arg("rows"));
+    py::class_<Bvh>(module, "Bvh", "The trees of a batch of meshes.")
+        .def(py::init(&bvh), py::arg("nodes"), py::arg("triangles"), py::arg("roots"));
+    module.attr("NODE_BYTES") = sizeof(Node);
+    module.attr("TRIANGLE_BYTES") = sizeof(Triangle);
+
+    const py::call_guard<py::gil_scoped_release> unlocked;
+    module.def(
+        "nearest",
+        [](Address points, Ragged point_rows, Address queries, Ragged query_rows, Address distance, Address index,
+           int device, Address stream) {
+            const OnDevice on(device);
+            nearest({at<const Vec3>(points), point_rows, at<const Vec3>(queries), query_rows, at<float>(distance),
+                     at<std::int64_t>(index)},
+                    at<void>(stream));
+        },
+        unlocked, py::arg("points"), py::arg("point_rows"), py::arg("queries"), py::arg("query_rows"),
+        py::arg("distance"), py::arg("index"), py::arg("device"), py::arg("stream"));
+    module.def(
+        "bvh_scratch_bytes",
+        [](std::int32_t faces, std::int32_t shapes, int device) {
+            const OnDevice on(device);
+            return bvh_scratch_bytes(faces, shapes);
+        },
+        unlocked, py::arg("faces"), py::arg("shapes"), py::arg("device"));
+    module.def(
+        "build_bvh",
+        [](Address vertices, Ragged vertex_rows, Address faces, Ragged face_rows, Bvh bvh, Address scratch,
+           std::size_t scratch_bytes, int device, Address stream) {
+            const OnDevice on(device);
+            BvhBuild build{};
+            build.vertices = at<const Vec3>(vertices), build.vertex_rows = vertex_rows;
+            build.faces = at<const Corners>(faces), build.face_rows = face_rows;
+            build.bvh = bvh;
+            build_bvh(build, at<void>(scratch), scratch_bytes, at<void>(stream));
+        },
+        unlocked, py::arg("vertices"), py::arg("vertex_rows"), py::arg("faces"), py::arg("face_rows"), py::arg("bvh"),
+        py::arg("scratch"), py::arg("scratch_bytes"), py::arg("device"), py::arg("stream"));
+    module.def(
+        "first_hits",
+        [](Bvh bvh, Address origins, Address directions, Ragged ray_rows, Address t, Address face, Address barycentric,
+           int device, Address stream) {
+            const OnDevice on(device);
+            first_hits({bvh, at<const Vec3>(origins), at<const Vec3>(directions), ray_rows, at<float>(t),
+                        at<std::int64_t>(face), at<Vec3>(barycentric)},
+                       at<void>(stream));
+        },
+        unlocked, py::arg("bvh"), py::arg("origins"), py::arg("directions"), py::arg("ray_rows"), py::arg("t"),
+        py::arg("face"), py::arg("barycentric"), py::arg("device"), py::arg("stream"));
+    module.def(
+        "closest_points",
+        [](Bvh bvh, Address queries, Ragged query_rows, Address distance, Address face, Address point, int device,
+           Address stream) {
+            const OnDevice on(device);
+            closest_points({bvh, at<const Vec3>(queries), query_rows, at<float>(distance), at<std::int64_t>(face),
+                            at<Vec3>(point)},
+                           at<void>(stream));
+        },
+        unlocked, py::arg("bvh"), py::arg("queries"), py::arg("query_rows"), py::arg("distance"), py::arg("face"),
+        py::arg("point"), py::arg("device"), py::arg("stream"));
+    module.def(
+        "devices",
+        [] {
+            py::list found;
+            for (const DeviceInfo& device : devices())
+                found.append(py::make_tuple(device.name, device.major, device.minor, device.memory));
+            return found;
+        },
+        "Name, compute capability (two numbers) and bytes of memory of each GPU.");
+}
+
+}  // namespace
+
+}  // namespace nepa3d::cuda
+
+PYBIND11_MODULE(NEPA3D_CUDA_MODULE, module) {
+    module.doc() = NEPA3D_CUDA_DOC;
+    nepa3d::cuda::bind(module);
+}

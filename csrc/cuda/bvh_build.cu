@@ -1,0 +1,68 @@
+#include "bvh_build.cuh"
+
+#include <bit>
+
+#include <cub/device/device_radix_sort.cuh>
+
+#include "launch.hpp"
+#include "runtime.cuh"
+#include "scratch.hpp"
+
+namespace nepa3d::cuda {
+
+namespace {
+
+__global__ void __launch_bounds__(bounds_threads) bounds_kernel(const BvhBuild build) {
+    __shared__ Box partial[bounds_threads];
+    bounds_block(Block{}, build, static_cast<std::int32_t>(blockIdx.x), partial);
+}
+
+/// The bits of shape << 32 | code.
+int code_bits(std::int32_t shapes) { return 32 + std::bit_width(static_cast<std::uint32_t>(shapes - 1)); }
+
+/// Sorts the faces, or says how many bytes that needs if `memory` is null.
+std::size_t sort_faces(const BvhBuild& build, std::int32_t faces, std::int32_t shapes, void* memory, std::size_t bytes,
+                       cudaStream_t stream) {
+    check(cub::DeviceRadixSort::SortPairs(memory, bytes, build.codes, build.sorted, build.places, build.order, faces, 0,
+                                          code_bits(shapes), stream),
+          "cub::DeviceRadixSort::SortPairs");
+    return bytes;
+}
+
+/// Gives `build` its scratch memory and returns what is left of it for the sort.
+void* lay_out(BvhBuild& build, Scratch& scratch, std::int32_t faces, std::int32_t shapes, std::size_t sort_bytes) {
+    const auto count = static_cast<std::size_t>(faces);
+    build.bounds = scratch.take<Box>(static_cast<std::size_t>(shapes));
+    build.codes = scratch.take<std::uint64_t>(count);
+    build.sorted = scratch.take<std::uint64_t>(count);
+    build.places = scratch.take<std::int32_t>(count);
+    build.order = scratch.take<std::int32_t>(count);
+    build.ends = scratch.take<std::int32_t>(count);
+    return scratch.take<char>(sort_bytes);
+}
+
+}  // namespace
+
+std::size_t bvh_scratch_bytes(std::int32_t faces, std::int32_t shapes) {
+    BvhBuild build{};
+    Scratch scratch(nullptr);
+    lay_out(build, scratch, faces, shapes, sort_faces(build, faces, shapes, nullptr, 0, nullptr));
+    return scratch.bytes();
+}
+
+void build_bvh(BvhBuild build, void* memory, std::size_t memory_bytes, Stream stream) {
+    const std::int32_t faces = build.face_rows.rows, shapes = build.face_rows.shapes;
+    const auto on = static_cast<cudaStream_t>(stream);
+    const std::size_t sort_bytes = sort_faces(build, faces, shapes, nullptr, 0, on);
+    Scratch scratch(memory);
+    void* const sort_memory = lay_out(build, scratch, faces, shapes, sort_bytes);
+    scratch.require(memory_bytes);
+    bounds_kernel<<<static_cast<unsigned>(shapes), bounds_threads, 0, on>>>(build);
+    check(cudaGetLastError(), "build_bvh: bounds");
+    if (faces == 0) return;
+    launch_rows<code_face>(build, faces, stream, "build_bvh: codes");
+    sort_faces(build, faces, shapes, sort_memory, sort_bytes, on);
+    launch_rows<climb_from>(build, faces, stream, "build_bvh: tree");
+}
+
+}  // namespace nepa3d::cuda

@@ -1,0 +1,145 @@
+/// Building the trees of bvh.cuh: faces sorted along each shape's Morton curve, and joined from there in one pass
+/// (Apetrei: Fast and Simple Agglomerative LBVH Construction, 2014). Answers do not depend on the tree.
+#pragma once
+
+#include "bvh.cuh"
+#include "portable.cuh"
+#include "ragged.cuh"
+#include "simd/scalar.hpp"
+#include "team.cuh"
+#include "vec3.hpp"
+
+namespace nepa3d::cuda {
+
+struct Box {
+    float low[3], high[3];
+
+    NEPA3D_HD static Box empty() {
+        constexpr float infinity = std::numeric_limits<float>::infinity();
+        return {{infinity, infinity, infinity}, {-infinity, -infinity, -infinity}};
+    }
+    NEPA3D_HD void add(const float* other_low, const float* other_high) {
+        for (int axis = 0; axis < 3; ++axis) {
+            low[axis] = one_lane::min(low[axis], other_low[axis]);
+            high[axis] = one_lane::max(high[axis], other_high[axis]);
+        }
+    }
+};
+
+/// Three indices of vertices, counted from the shape's first.
+struct Corners {
+    std::int32_t a, b, c;
+};
+
+struct BvhBuild {
+    const Vec3* vertices;
+    Ragged vertex_rows;
+    const Corners* faces;
+    Ragged face_rows;
+    Bvh bvh;
+
+    // Scratch, see bvh_scratch.
+    Box* bounds;                     ///< (shapes,)
+    std::uint64_t *codes, *sorted;   ///< (faces,): shape << 32 | Morton code
+    std::int32_t *places, *order;    ///< (faces,): what is sorted by them
+    std::int32_t* ends;              ///< (faces,): -1, then the other end of the first child to reach a node
+};
+
+constexpr int bounds_threads = 256;
+
+/// The bounds of one shape's vertices, and no tree yet; `partial` holds a box for each thread.
+template <class Team>
+NEPA3D_DEVICE void bounds_block(const Team& team, const BvhBuild& build, std::int32_t shape, Box* partial) {
+    const std::int32_t begin = build.vertex_rows.begin(shape), end = build.vertex_rows.end(shape);
+    team.each([&](int thread) {
+        Box box = Box::empty();
+        for (std::int32_t i = begin + thread; i < end; i += team.size()) {
+            const float at[3] = {build.vertices[i].x, build.vertices[i].y, build.vertices[i].z};
+            box.add(at, at);
+        }
+        partial[thread] = box;
+    });
+    for (int half = team.size() / 2; half > 0; half /= 2) {
+        team.each([&](int thread) {
+            if (thread < half) partial[thread].add(partial[thread + half].low, partial[thread + half].high);
+        });
+    }
+    team.each([&](int thread) {
+        if (thread == 0) build.bounds[shape] = partial[0], build.bvh.roots[shape] = no_root;
+    });
+}
+
+/// Ten bits with two zeros between any two of them.
+NEPA3D_HD inline std::uint32_t spread_bits(std::uint32_t x) {
+    x = (x | (x << 16)) & 0x030000ffu;
+    x = (x | (x << 8)) & 0x0300f00fu;
+    x = (x | (x << 4)) & 0x030c30c3u;
+    return (x | (x << 2)) & 0x09249249u;
+}
+
+NEPA3D_HD inline Triangle triangle_of(const BvhBuild& build, std::int32_t shape, std::int32_t row) {
+    const Corners face = build.faces[row];
+    const std::int32_t first = build.vertex_rows.begin(shape);
+    const Vec3 a = build.vertices[first + face.a], b = build.vertices[first + face.b], c = build.vertices[first + face.c];
+    return {{{a.x, a.y, a.z}, {b.x, b.y, b.z}, {c.x, c.y, c.z}}, row - build.face_rows.begin(shape), {0, 0}};
+}
+
+NEPA3D_HD inline Box box_of(const Triangle& triangle) {
+    Box box = Box::empty();
+    for (int i = 0; i < 3; ++i) box.add(triangle.corner[i], triangle.corner[i]);
+    return box;
+}
+
+/// A face's place on the curve through its shape's bounds, by its box's centre.
+NEPA3D_HD inline void code_face(const BvhBuild& build, std::int32_t row) {
+    const std::int32_t shape = build.face_rows.shape_of(row);
+    const Box box = box_of(triangle_of(build, shape, row));
+    const Box& bounds = build.bounds[shape];
+    std::uint32_t code = 0;
+    for (int axis = 0; axis < 3; ++axis) {
+        const float extent = bounds.high[axis] - bounds.low[axis];
+        const float centre = 0.5f * box.low[axis] + 0.5f * box.high[axis];
+        const float cell = extent > 0 ? (centre - bounds.low[axis]) / extent * 1023 : 0;
+        code |= spread_bits(static_cast<std::uint32_t>(one_lane::max(one_lane::min(cell, 1023), 0))) << axis;
+    }
+    build.codes[row] = static_cast<std::uint64_t>(shape) << 32 | code;
+    build.places[row] = row;
+    build.ends[row] = -1;
+}
+
+/// How unlike place i and the one after it are: the greater, the higher they part. Equal codes part by their places.
+NEPA3D_HD inline std::uint64_t parting(const BvhBuild& build, std::int32_t i) {
+    const auto code = static_cast<std::uint32_t>(build.sorted[i]) ^ static_cast<std::uint32_t>(build.sorted[i + 1]);
+    const auto place = static_cast<std::uint32_t>(i) ^ static_cast<std::uint32_t>(i + 1);
+    return static_cast<std::uint64_t>(code) << 32 | place;
+}
+
+/// Puts the triangle at `leaf` of the sorted ones in its place and goes up from it, joining ranges of neighbours, until
+/// it comes to a node whose other child is still missing. The node between places i and i + 1 is node i.
+NEPA3D_HD inline void climb_from(const BvhBuild& build, std::int32_t leaf) {
+    const auto shape = static_cast<std::int32_t>(build.sorted[leaf] >> 32);
+    const std::int32_t first = build.face_rows.begin(shape), last = build.face_rows.end(shape) - 1;
+    const Triangle triangle = triangle_of(build, shape, build.order[leaf]);
+    build.bvh.triangles[leaf] = triangle;
+    Box box = box_of(triangle);
+    std::int32_t left = leaf, right = leaf, here = ~leaf;
+    while (left != first || right != last) {
+        const bool is_left = left == first || (right != last && parting(build, right) < parting(build, left - 1));
+        const std::int32_t parent = is_left ? right : left - 1;
+        Node& node = build.bvh.nodes[parent];
+        const int side = is_left ? 0 : 1;
+        for (int axis = 0; axis < 3; ++axis) node.low[side][axis] = box.low[axis], node.high[side][axis] = box.high[axis];
+        node.child[side] = here;
+        const std::int32_t other_end = exchange(&build.ends[parent], is_left ? left : right);
+        if (other_end < 0) return;
+        (is_left ? right : left) = other_end;
+        float low[3], high[3];
+        for (int axis = 0; axis < 3; ++axis)
+            low[axis] = fresh(&node.low[1 - side][axis]), high[axis] = fresh(&node.high[1 - side][axis]);
+        box.add(low, high);
+        here = parent;
+    }
+    build.bvh.roots[shape] = here;
+}
+
+}  // namespace nepa3d::cuda

@@ -1,0 +1,124 @@
+"""What the threads of a GPU do, run on the CPU: the core's answers to the last bit, whatever the tree."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from nepa3d import ops
+from nepa3d.ops import cuda
+from tests.cuda.comparison import compare_meshes, compare_nearest, require_same_bits
+from tests.cuda.meshes import MESHES, joined, parts, points, rays
+from tests.ops.test_geometry import cloud, icosphere
+
+
+def test_nearest_points_have_the_cores_bits() -> None:
+    compare_nearest("cpu")
+
+
+def test_mesh_queries_have_the_cores_bits() -> None:
+    compare_meshes("cpu")
+
+
+@pytest.mark.parametrize("name", ["box", "repeated", "repeated, turned", "sphere", "needles"])
+def test_the_cores_answers_do_not_depend_on_its_tree(name: str) -> None:
+    """The least of what the core says of each face alone, of equal ones the lowest face."""
+    vertices, faces = MESHES[name]
+    faces = faces[:: max(1, len(faces) // 60)]
+    cast, asked = rays((vertices, faces), 150, 5), points((vertices, faces), 150, 5)
+    alone = [ops.TriangleBvh(vertices, face[None]) for face in faces]
+
+    hits = [mesh.cast_rays(*cast) for mesh in alone]
+    t = np.array([hit.t for hit in hits])
+    first, row = t.argmin(0), np.arange(len(cast.origins))
+    found = ops.cast_rays(vertices, faces, *cast)
+    require_same_bits(found.t, t.min(0))
+    require_same_bits(found.face, np.where(np.isinf(t.min(0)), -1, first))
+    require_same_bits(found.barycentric, np.array([hit.barycentric for hit in hits])[first, row])
+
+    answers = [mesh.closest_point(asked) for mesh in alone]
+    distance = np.array([answer.distance for answer in answers])
+    nearest, row = ops.closest_point(vertices, faces, asked), np.arange(len(asked))
+    require_same_bits(nearest.distance, distance.min(0))
+    least = distance == distance.min(0)
+    assert least[nearest.face, row].all()
+    require_same_bits(nearest.point, np.array([answer.point for answer in answers])[nearest.face, row])
+
+
+def test_shapes_may_be_empty() -> None:
+    vertices, faces = icosphere(1)
+    no_vertices, no_faces = np.empty((0, 3), np.float32), np.empty((0, 3), np.int64)
+    shapes = [no_vertices, vertices, no_vertices]
+    batch = cuda.build_meshes(*joined(shapes), *joined([no_faces, faces, no_faces]))
+    asked = [cloud(3), cloud(4), cloud(5)]
+    distance = parts(batch.closest_point(*joined(asked)).distance, asked)
+    assert [np.isinf(part).all() for part in distance] == [True, False, True]
+    origins, offsets = joined(asked)
+    face = parts(batch.cast_rays(torch.zeros_like(origins), origins, offsets).face, asked)
+    assert [(part >= 0).all() for part in face] == [False, True, False]
+    lonely = parts(cuda.nearest_distance(*joined(shapes), *joined(asked)).distance, asked)
+    assert [np.isinf(part).all() for part in lonely] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"points": torch.zeros(5, 2)}, r"points must have shape \(N, 3\), got \(5, 2\)"),
+        ({"points": torch.zeros(5, 3).double()}, "points must be float32, got float64"),
+        ({"queries": torch.zeros(3)}, r"queries must have shape \(M, 3\), got \(3,\)"),
+        ({"point_offsets": torch.tensor([0, 5])}, "point_offsets must be int32, got int64"),
+        ({"point_offsets": torch.tensor([0, 4], dtype=torch.int32)}, r"point_offsets must rise from 0 to .* 5, got"),
+        ({"query_offsets": torch.tensor([0, 3, 2, 4], dtype=torch.int32)}, "query_offsets must rise"),
+        ({"query_offsets": torch.tensor([0, 1, 4], dtype=torch.int32)}, "number of shapes, got 1 and 2"),
+        ({"query_offsets": torch.tensor(4, dtype=torch.int32)}, r"query_offsets must have shape \(B \+ 1,\)"),
+        ({"queries": torch.zeros(4, 3, device="meta")}, "points and queries must be on the same device"),
+    ],
+)
+def test_bad_input_names_the_argument(change: dict[str, torch.Tensor], message: str) -> None:
+    offsets = [torch.tensor([0, count], dtype=torch.int32) for count in (5, 4)]
+    given = {"points": torch.zeros(5, 3), "queries": torch.zeros(4, 3)}
+    given |= {"point_offsets": offsets[0], "query_offsets": offsets[1]}
+    with pytest.raises(ValueError, match=message):
+        cuda.nearest_distance(**(given | change))
+
+
+@pytest.mark.parametrize("index", [-1, 12])
+def test_a_face_must_index_vertices_of_its_shape(index: int) -> None:
+    vertices, faces = icosphere(0)
+    wrong = faces.copy()
+    wrong[3, 1] = index
+    with pytest.raises(ValueError, match="faces must index the vertices of their shape"):
+        cuda.build_meshes(*joined([vertices, vertices]), *joined([wrong, faces]))
+
+
+@pytest.mark.parametrize("operator", ["nearest", "build_bvh", "first_hits", "closest_points"])
+def test_the_operators_keep_pytorchs_rules(operator: str) -> None:
+    vertices, vertex_offsets = joined([icosphere(0)[0]] * 2)
+    faces, face_offsets = joined([icosphere(0)[1].astype(np.int32)] * 2)
+    queries, offsets = joined([cloud(5), cloud(3)])
+    meshes = cuda.build_meshes(vertices, vertex_offsets, faces, face_offsets)
+    arguments = {
+        "nearest": (vertices, vertex_offsets, queries, offsets),
+        "build_bvh": (vertices, vertex_offsets, faces, face_offsets),
+        "first_hits": (*meshes, queries, queries, offsets),
+        "closest_points": (*meshes, queries, offsets),
+    }[operator]
+    checks = ("test_schema", "test_faketensor")
+    torch.library.opcheck(getattr(torch.ops.nepa3d, operator).default, arguments, test_utils=checks)
+
+
+def test_without_the_module_tensors_on_a_gpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nepa3d._cuda", None)
+    with pytest.raises(ValueError, match="built without its CUDA module.*got tensors on cuda:0"):
+        cuda.module_for(torch.device("cuda", 0))
+    with pytest.raises(ValueError, match="must be on a CUDA device or the CPU, got meta"):
+        cuda.module_for(torch.device("meta"))
+
+
+def test_importing_the_package_loads_neither_module() -> None:
+    code = "import sys, nepa3d, nepa3d.ops; print([name for name in sys.modules if '_cuda' in name and 'nepa3d' in name])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
