@@ -2,6 +2,7 @@
 # make test   the tests
 # make bench  the kernels beside other libraries, answers compared first: a table, JSON, a picture (QUICK=1: a small run;
 #              CORPUS=DIR: meshes that are there already, such as demo/full/corpus)
+# make cuda   the geometry on a GPU: builds nepa3d._cuda, with a compiler from NVIDIA's wheels where there is no nvcc
 # make docs   the documentation as a site: build/site/index.html
 # Every target creates the environment first, logs each step and can be run again. The other targets are for developers.
 
@@ -14,6 +15,7 @@ DEMO_ROOT ?= demo$(if $(QUICK),/quick,/full)
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt constraints.txt $(shell find cmake csrc python -type f -not -name '*.so' -not -path '*/.*' -not -path '*/__pycache__/*')
 SANITIZED := build/sanitized
+CUDA_WHEELS := build/cuda_wheels
 
 FUZZ_RUNS ?= 1000000
 
@@ -24,7 +26,7 @@ define install_extra
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement $(VENV)/$(1).txt
 endef
 
-.PHONY: help env demo test bench docs lint stubs sanitize fuzz clean
+.PHONY: help env demo test bench cuda docs lint stubs sanitize fuzz clean
 
 help:
 	@sed -n 's/^# make/make/p; s/^#      /     /p' Makefile
@@ -61,6 +63,16 @@ bench: $(VENV)/.bench
 	@echo "== benchmarks"
 	@$(BIN)/python -m benchmarks $(if $(CORPUS),--corpus $(CORPUS)) $(if $(QUICK),--quick)
 
+# CMake looks for these wheels, too (cmake/cuda.cmake): once they are there, every build has the module.
+cuda: env
+	@echo "== CUDA module"
+	@command -v nvcc >/dev/null || test -x $(CUDA_WHEELS)/nvidia/cu13/bin/nvcc \
+		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(CUDA_WHEELS) "nvidia-cuda-nvcc==13.*" \
+			"nvidia-nvvm==13.*" "nvidia-cuda-crt==13.*" "nvidia-cuda-runtime==13.*" "nvidia-cuda-cccl==13.*"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --force-reinstall \
+		-Ccmake.define.NEPA3D_CUDA=ON .
+	@$(BIN)/python -m nepa3d doctor
+
 $(VENV)/.docs: $(VENV)/.installed
 	@echo "== install the documentation's tools"
 	$(call install_extra,docs)
@@ -75,7 +87,7 @@ lint: env
 	@$(BIN)/ruff format --check python tests benchmarks examples
 	@$(BIN)/ruff check python tests benchmarks examples
 	@$(BIN)/mypy
-	@find csrc tests/fuzz -name '*.[ch]pp' | xargs $(BIN)/clang-format --dry-run --Werror
+	@find csrc tests/fuzz -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format --dry-run --Werror
 	@$(MAKE) --no-print-directory stubs-current
 	@! nm -C build/*/CMakeFiles/nepa3d_avx*.dir/csrc/simd/*.o 2>/dev/null | grep -E ' [VWu] ' | grep -v ' nepa3d::avx\| void nepa3d::avx' \
 		|| { echo "these would be shared with code for plain processors, see csrc/simd/lanes.hpp"; exit 1; }
@@ -85,9 +97,9 @@ sanitize: env
 	@echo "== sanitizers"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps \
 		--target $(SANITIZED)/site --upgrade -Cbuild-dir=$(SANITIZED)/build -Ccmake.build-type=RelWithDebInfo \
-		-Ccmake.define.NEPA3D_SANITIZE=ON -Ccmake.define.NEPA3D_WERROR=ON .
+		-Ccmake.define.NEPA3D_SANITIZE=ON -Ccmake.define.NEPA3D_WERROR=ON -Ccmake.define.NEPA3D_CUDA=OFF .
 	@LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
-		PYTHONPATH=$(SANITIZED)/site $(BIN)/python -m pytest tests/ops/test_geometry.py tests/ops/test_instruction_sets.py tests/ops/test_mesh_readers.py tests/ops/test_binary_readers.py tests/ops/test_polygons.py tests/samples/test_loader.py tests/samples/test_completion_loader.py
+		PYTHONPATH=$(SANITIZED)/site $(BIN)/python -m pytest tests/ops/test_geometry.py tests/ops/test_instruction_sets.py tests/ops/test_mesh_readers.py tests/ops/test_binary_readers.py tests/ops/test_polygons.py tests/samples/test_loader.py tests/samples/test_completion_loader.py tests/cuda
 
 # The native readers under libFuzzer with both sanitizers; needs clang. For GLB and VRML see tests/fuzz/fuzz_readers.py.
 fuzz: env

@@ -8,7 +8,9 @@ set_property(CACHE NEPA3D_CUDA PROPERTY STRINGS AUTO ON OFF)
 # Rounds like the core (nepa3d_compile_options), without what it may assume about zeros and traps: what nvcc would do.
 pybind11_add_module(_cuda_host csrc/cuda/bindings.cpp csrc/cuda/host.cpp)
 target_compile_options(_cuda_host PRIVATE -Wall -Wextra -Wconversion -Wno-sign-conversion -ffp-contract=off
-  $<$<BOOL:${NEPA3D_WERROR}>:-Werror>)
+  $<$<BOOL:${NEPA3D_WERROR}>:-Werror>
+  $<$<BOOL:${NEPA3D_SANITIZE}>:-fsanitize=address,undefined;-fno-sanitize-recover=undefined;-O1;-g1>)
+target_link_options(_cuda_host PRIVATE $<$<BOOL:${NEPA3D_SANITIZE}>:-fsanitize=address,undefined>)
 target_include_directories(_cuda_host PRIVATE csrc)
 target_compile_definitions(_cuda_host PRIVATE NEPA3D_ISA=one_lane NEPA3D_CUDA_MODULE=_cuda_host
   NEPA3D_CUDA_DOC="The operations of nepa3d._cuda on the CPU, one thread after the other: for tests of what a GPU computes.")
@@ -24,7 +26,8 @@ endif()
 
 set(nvcc $ENV{CUDACXX})
 if(NOT nvcc)
-  find_program(NEPA3D_NVCC nvcc PATHS /usr/local/cuda/bin)
+  find_program(NEPA3D_NVCC nvcc
+    PATHS /usr/local/cuda/bin ${CMAKE_SOURCE_DIR}/build/cuda_wheels/nvidia/cu13/bin)
   mark_as_advanced(NEPA3D_NVCC)
   set(nvcc ${NEPA3D_NVCC})
 endif()

@@ -1,9 +1,7 @@
-#include "bvh_build.cuh"
-
 #include <bit>
-
 #include <cub/device/device_radix_sort.cuh>
 
+#include "bvh_build.cuh"
 #include "launch.hpp"
 #include "runtime.cuh"
 #include "scratch.hpp"

@@ -80,7 +80,8 @@ NEPA3D_HD inline std::uint32_t spread_bits(std::uint32_t x) {
 NEPA3D_HD inline Triangle triangle_of(const BvhBuild& build, std::int32_t shape, std::int32_t row) {
     const Corners face = build.faces[row];
     const std::int32_t first = build.vertex_rows.begin(shape);
-    const Vec3 a = build.vertices[first + face.a], b = build.vertices[first + face.b], c = build.vertices[first + face.c];
+    const Vec3 a = build.vertices[first + face.a], b = build.vertices[first + face.b],
+               c = build.vertices[first + face.c];
     return {{{a.x, a.y, a.z}, {b.x, b.y, b.z}, {c.x, c.y, c.z}}, row - build.face_rows.begin(shape), {0, 0}};
 }
 
@@ -128,7 +129,8 @@ NEPA3D_HD inline void climb_from(const BvhBuild& build, std::int32_t leaf) {
         const std::int32_t parent = is_left ? right : left - 1;
         Node& node = build.bvh.nodes[parent];
         const int side = is_left ? 0 : 1;
-        for (int axis = 0; axis < 3; ++axis) node.low[side][axis] = box.low[axis], node.high[side][axis] = box.high[axis];
+        for (int axis = 0; axis < 3; ++axis)
+            node.low[side][axis] = box.low[axis], node.high[side][axis] = box.high[axis];
         node.child[side] = here;
         const std::int32_t other_end = exchange(&build.ends[parent], is_left ? left : right);
         if (other_end < 0) return;

@@ -1,5 +1,4 @@
 #include "closest_points.cuh"
-
 #include "launch.hpp"
 #include "runtime.cuh"
 

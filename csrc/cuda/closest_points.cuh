@@ -62,8 +62,7 @@ struct PointQuery {
 
 private:
     NEPA3D_HD one_lane::Vector<double> exactly(const float* place) const {
-        return one_lane::Vector<double>{place[0], place[1], place[2]} -
-               one_lane::Vector<double>{at[0], at[1], at[2]};
+        return one_lane::Vector<double>{place[0], place[1], place[2]} - one_lane::Vector<double>{at[0], at[1], at[2]};
     }
 
     NEPA3D_HD void consider(float candidate, std::int32_t candidate_face, const Offset& candidate_offset) {

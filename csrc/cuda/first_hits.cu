@@ -1,5 +1,4 @@
 #include "first_hits.cuh"
-
 #include "launch.hpp"
 #include "runtime.cuh"
 

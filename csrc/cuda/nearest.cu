@@ -1,6 +1,5 @@
-#include "nearest.cuh"
-
 #include "launch.hpp"
+#include "nearest.cuh"
 #include "runtime.cuh"
 
 namespace nepa3d::cuda {

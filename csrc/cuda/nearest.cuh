@@ -60,7 +60,8 @@ NEPA3D_DEVICE void nearest_block(const Team& team, const NearestBatch& batch, st
     team.each([&](int thread) {
         for (int i = 0; i < queries_per_thread; ++i) {
             const std::int32_t row = begin + i * nearest_threads + thread;
-            mine[thread].found[i] = {batch.queries[row < end ? row : end - 1], std::numeric_limits<float>::infinity(), 0};
+            mine[thread].found[i] = {batch.queries[row < end ? row : end - 1], std::numeric_limits<float>::infinity(),
+                                     0};
         }
     });
     for (std::int32_t from = 0; from < points; from += nearest_threads) {

@@ -1,6 +1,5 @@
-#include "runtime.cuh"
-
 #include "launch.hpp"
+#include "runtime.cuh"
 
 namespace nepa3d::cuda {
 

@@ -27,7 +27,8 @@ __global__ void __launch_bounds__(row_threads) for_each_row(const Batch batch, s
 template <auto function, class Batch>
 void launch_rows(const Batch& batch, std::int32_t rows, void* stream, const char* name) {
     if (rows == 0) return;
-    for_each_row<function><<<(rows + row_threads - 1) / row_threads, row_threads, 0, static_cast<cudaStream_t>(stream)>>>(batch, rows);
+    for_each_row<function>
+        <<<(rows + row_threads - 1) / row_threads, row_threads, 0, static_cast<cudaStream_t>(stream)>>>(batch, rows);
     check(cudaGetLastError(), name);
 }
 

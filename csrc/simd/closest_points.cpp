@@ -25,17 +25,16 @@ struct Query {
 
     NEPA3D_INLINE Float to_boxes(const Boxes& boxes) const {
         const Float zero = all(0.0f);
-        return squared_to_box(from_query(boxes.low[0], boxes.low[1], boxes.low[2]),
-                              Vector<Float>{zero, zero, zero} -
-                                  from_query(boxes.high[0], boxes.high[1], boxes.high[2]));
+        return squared_to_box(
+            from_query(boxes.low[0], boxes.low[1], boxes.low[2]),
+            Vector<Float>{zero, zero, zero} - from_query(boxes.high[0], boxes.high[1], boxes.high[2]));
     }
 
     /// Of equally near faces the lowest. No face counts as nearer than its own box: then no box around it is left out
     /// before it, and the answer is the same for every tree over the triangles.
     NEPA3D_INLINE void visit(const TriangleLeaf& leaf) {
         Vector<Float> corner[3];
-        for (int i = 0; i < 3; ++i)
-            corner[i] = from_query(leaf.corner[i][0], leaf.corner[i][1], leaf.corner[i][2]);
+        for (int i = 0; i < 3; ++i) corner[i] = from_query(leaf.corner[i][0], leaf.corner[i][1], leaf.corner[i][2]);
         const Closest<Float> closest(corner[0], corner[1], corner[2]);
         const Float to_own_box = squared_to_box(corner[0], corner[1], corner[2]);
         const Mask reachable = to_own_box <= all(best);

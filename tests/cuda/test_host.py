@@ -113,12 +113,14 @@ def test_the_operators_keep_pytorchs_rules(operator: str) -> None:
 
 def test_without_the_module_tensors_on_a_gpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nepa3d._cuda", None)
-    with pytest.raises(ValueError, match="built without its CUDA module.*got tensors on cuda:0"):
+    with pytest.raises(ValueError, match=r"built without its CUDA module.*got tensors on cuda:0"):
         cuda.module_for(torch.device("cuda", 0))
     with pytest.raises(ValueError, match="must be on a CUDA device or the CPU, got meta"):
         cuda.module_for(torch.device("meta"))
 
 
 def test_importing_the_package_loads_neither_module() -> None:
-    code = "import sys, nepa3d, nepa3d.ops; print([name for name in sys.modules if '_cuda' in name and 'nepa3d' in name])"
+    code = (
+        "import sys, nepa3d, nepa3d.ops; print([name for name in sys.modules if '_cuda' in name and 'nepa3d' in name])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

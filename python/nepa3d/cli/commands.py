@@ -37,6 +37,7 @@ COMMANDS = {
     "view": ("nepa3d.report.view", "show one cached shape as a table and a picture"),
     "report": ("nepa3d.report.page", "write the report of an experiment as one HTML page"),
     "tables": ("nepa3d.analysis.tables", "print results as tables"),
+    "doctor": ("nepa3d.cli.doctor", "show which compilers, GPUs, modules and packages nepa3d finds"),
     "completion": ("nepa3d.cli.completion", "print the completion script for bash or zsh"),
 }
 

@@ -1,7 +1,8 @@
 """What the compiled kernels offer (``geometry``), the named tuples they return (``results``), their plain twins
 (``reference``), and attention on torch.
 
-``nepa3d.ops.attention`` is imported on its own, so that the data side needs no torch.
+``nepa3d.ops.attention`` and ``nepa3d.ops.cuda``, the geometry over batches of shapes on a GPU, are imported on their
+own, so that the data side needs no torch.
 """
 
 from nepa3d.ops import reference

@@ -84,9 +84,7 @@ def build_meshes(vertices: Tensor, vertex_offsets: Tensor, faces: Tensor, face_o
 
 
 @torch.library.custom_op("nepa3d::nearest", mutates_args=())
-def nearest(
-    points: Tensor, point_offsets: Tensor, queries: Tensor, query_offsets: Tensor
-) -> tuple[Tensor, Tensor]:
+def nearest(points: Tensor, point_offsets: Tensor, queries: Tensor, query_offsets: Tensor) -> tuple[Tensor, Tensor]:
     """The operator behind ``nearest_distance``."""
     _require_points(points, "points", "N")
     _require_points(queries, "queries", "M")

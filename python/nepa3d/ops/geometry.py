@@ -14,8 +14,9 @@ float32 are taken as they are, whatever the dtype of queries and rays: at that d
 and what was lost when they were rounded cannot be recovered. Ops on [-1, 1]^3 round all coordinates to float32, which
 moves them by 6e-8 at most.
 
-``nearest_distance``, ``cast_rays`` and ``closest_point`` also take float32 tensors on a GPU and then return tensors with
-the same bits there, where nepa3d was built with its CUDA module; ``nepa3d.ops.cuda`` has them for batches of shapes.
+``nearest_distance``, ``cast_rays`` and ``closest_point`` also take float32 tensors on a GPU and then return tensors
+with the same bits there, where nepa3d was built with its CUDA module; ``nepa3d.ops.cuda`` has them for batches of
+shapes.
 """
 
 from __future__ import annotations
@@ -125,9 +126,7 @@ def _on_gpu(*arrays: object) -> bool:
     return any(getattr(array, "is_cuda", False) for array in arrays)
 
 
-def nearest_distance(
-    points: ArrayLike | Tensor, queries: ArrayLike | Tensor, *, threads: int = 1
-) -> NearestPoints:
+def nearest_distance(points: ArrayLike | Tensor, queries: ArrayLike | Tensor, *, threads: int = 1) -> NearestPoints:
     """Distance (M,) from each query (M, 3) to the nearest of ``points`` (N, 3), and its index (M,).
 
     Exact, by a kd-tree built for the call (``KdTree`` keeps one). Of equally near points the lowest index. Points wider
