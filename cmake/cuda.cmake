@@ -67,9 +67,11 @@ pybind11_add_module(_cuda
   csrc/cuda/bindings.cpp
   csrc/cuda/bvh_build.cu
   csrc/cuda/closest_points.cu
+  csrc/cuda/distance_transform.cu
   csrc/cuda/first_hits.cu
   csrc/cuda/nearest.cu
-  csrc/cuda/runtime.cu)
+  csrc/cuda/runtime.cu
+  csrc/cuda/voxel.cu)
 set_target_properties(_cuda PROPERTIES
   CUDA_ARCHITECTURES "${chosen_architectures}" CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_RUNTIME_LIBRARY Static
   CUDA_VISIBILITY_PRESET hidden INTERPROCEDURAL_OPTIMIZATION OFF)

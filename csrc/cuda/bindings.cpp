@@ -28,6 +28,61 @@ Bvh bvh(Address nodes, Address triangles, Address roots) {
     return {at<Node>(nodes), at<Triangle>(triangles), at<std::int32_t>(roots)};
 }
 
+void bind_grids(py::module_& module) {
+    const py::call_guard<py::gil_scoped_release> unlocked;
+    module.def(
+        "voxelize",
+        [](Address points, Ragged point_rows, std::int32_t side, Address occupancy, int device, Address stream) {
+            const OnDevice on(device);
+            voxelize({at<const Vec3>(points), point_rows, side, at<std::uint8_t>(occupancy)}, at<void>(stream));
+        },
+        unlocked, py::arg("points"), py::arg("point_rows"), py::arg("side"), py::arg("occupancy"), py::arg("device"),
+        py::arg("stream"));
+    module.def(
+        "dilate",
+        [](Address from, Address to, std::int32_t side, std::int32_t cells, int device, Address stream) {
+            const OnDevice on(device);
+            dilate({at<const std::uint8_t>(from), at<std::uint8_t>(to), side}, cells, at<void>(stream));
+        },
+        unlocked, py::arg("from"), py::arg("to"), py::arg("side"), py::arg("cells"), py::arg("device"),
+        py::arg("stream"));
+    py::class_<Transforms>(module, "Transforms", "Grids to transform, and where to.")
+        .def(py::init([](Address occupancy, std::int32_t grids, std::array<std::int32_t, 3> shape,
+                         std::array<double, 3> spacing, Address distance) {
+                 return Transforms{at<const std::uint8_t>(occupancy), grids, shape, spacing, at<float>(distance)};
+             }),
+             py::arg("occupancy"), py::arg("grids"), py::arg("shape"), py::arg("spacing"), py::arg("distance"))
+        .def("scratch_bytes", &transform_scratch_bytes);
+    module.def(
+        "distance_transform",
+        [](const Transforms& batch, Address scratch, std::size_t scratch_bytes, int device, Address stream) {
+            const OnDevice on(device);
+            distance_transform(batch, at<void>(scratch), scratch_bytes, at<void>(stream));
+        },
+        unlocked, py::arg("batch"), py::arg("scratch"), py::arg("scratch_bytes"), py::arg("device"), py::arg("stream"));
+    module.def(
+        "trilinear_sample",
+        [](Address values, std::int32_t side, Address points, Ragged point_rows, Address found, int device,
+           Address stream) {
+            const OnDevice on(device);
+            trilinear_sample({at<const float>(values), side, at<const Vec3>(points), point_rows, at<float>(found)},
+                             at<void>(stream));
+        },
+        unlocked, py::arg("values"), py::arg("side"), py::arg("points"), py::arg("point_rows"), py::arg("found"),
+        py::arg("device"), py::arg("stream"));
+    module.def(
+        "walk_voxels",
+        [](Address occupancy, std::int32_t side, Address origins, Address directions, Ragged ray_rows,
+           std::int32_t max_steps, Address hit, Address t, int device, Address stream) {
+            const OnDevice on(device);
+            walk_voxels({at<const std::uint8_t>(occupancy), side, at<const Vec3>(origins), at<const Vec3>(directions),
+                         ray_rows, max_steps, at<bool>(hit), at<float>(t)},
+                        at<void>(stream));
+        },
+        unlocked, py::arg("occupancy"), py::arg("side"), py::arg("origins"), py::arg("directions"), py::arg("ray_rows"),
+        py::arg("max_steps"), py::arg("hit"), py::arg("t"), py::arg("device"), py::arg("stream"));
+}
+
 void bind(py::module_& module) {
     py::class_<Ragged>(module, "Ragged", "Where the rows of each shape begin.")
         .def(py::init(&ragged), py::arg("offsets"), py::arg("shapes"), py::arg("rows"));
@@ -90,6 +145,7 @@ void bind(py::module_& module) {
         },
         unlocked, py::arg("bvh"), py::arg("queries"), py::arg("query_rows"), py::arg("distance"), py::arg("face"),
         py::arg("point"), py::arg("device"), py::arg("stream"));
+    bind_grids(module);
     module.def(
         "devices",
         [] {

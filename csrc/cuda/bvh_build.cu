@@ -54,7 +54,7 @@ void build_bvh(BvhBuild build, void* memory, std::size_t memory_bytes, Stream st
     const std::size_t sort_bytes = sort_faces(build, faces, shapes, nullptr, 0, on);
     Scratch scratch(memory);
     void* const sort_memory = lay_out(build, scratch, faces, shapes, sort_bytes);
-    scratch.require(memory_bytes);
+    require_bytes(memory_bytes, scratch.bytes());
     bounds_kernel<<<static_cast<unsigned>(shapes), bounds_threads, 0, on>>>(build);
     check(cudaGetLastError(), "build_bvh: bounds");
     if (faces == 0) return;

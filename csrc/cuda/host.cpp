@@ -51,7 +51,7 @@ void build_bvh(BvhBuild build, void* memory, std::size_t memory_bytes, Stream) {
     const std::int32_t faces = build.face_rows.rows, shapes = build.face_rows.shapes;
     Scratch scratch(memory);
     lay_out(build, scratch, faces, shapes);
-    scratch.require(memory_bytes);
+    require_bytes(memory_bytes, scratch.bytes());
     std::array<Box, bounds_threads> partial;
     const LoopTeam team{bounds_threads};
     for (std::int32_t shape = 0; shape < shapes; ++shape) bounds_block(team, build, shape, partial.data());
@@ -66,5 +66,19 @@ void build_bvh(BvhBuild build, void* memory, std::size_t memory_bytes, Stream) {
 void first_hits(const FirstHits& batch, Stream) { for_each_row(first_hit, batch, batch.ray_rows.rows); }
 
 void closest_points(const ClosestPoints& batch, Stream) { for_each_row(closest_point, batch, batch.query_rows.rows); }
+
+void voxelize(const Voxelize& batch, Stream) { for_each_row(mark_cell, batch, batch.point_rows.rows); }
+
+void dilate(const Dilate& round, std::int32_t cells, Stream) { for_each_row(dilate_cell, round, cells); }
+
+void trilinear_sample(const Trilinear& batch, Stream) { for_each_row(interpolate, batch, batch.point_rows.rows); }
+
+void walk_voxels(const VoxelWalks& batch, Stream) { for_each_row(walk_ray, batch, batch.ray_rows.rows); }
+
+void distance_transform(const Transforms& batch, void* scratch, std::size_t scratch_bytes, Stream) {
+    transform_by(batch, scratch, scratch_bytes, [&]<class Pass>(const Pass& pass) {
+        for_each_row(run_pass<Pass>, pass, batch.cells());
+    });
+}
 
 }  // namespace nepa3d::cuda

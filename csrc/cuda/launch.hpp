@@ -10,8 +10,10 @@
 
 #include "bvh_build.cuh"
 #include "closest_points.cuh"
+#include "distance_transform.cuh"
 #include "first_hits.cuh"
 #include "nearest.cuh"
+#include "voxel.cuh"
 
 namespace nepa3d::cuda {
 
@@ -43,5 +45,12 @@ std::size_t bvh_scratch_bytes(std::int32_t faces, std::int32_t shapes);
 void build_bvh(BvhBuild build, void* scratch, std::size_t scratch_bytes, Stream stream);
 void first_hits(const FirstHits& batch, Stream stream);
 void closest_points(const ClosestPoints& batch, Stream stream);
+
+void voxelize(const Voxelize& batch, Stream stream);
+void dilate(const Dilate& round, std::int32_t cells, Stream stream);
+void trilinear_sample(const Trilinear& batch, Stream stream);
+void walk_voxels(const VoxelWalks& batch, Stream stream);
+/// Needs transform_scratch_bytes.
+void distance_transform(const Transforms& batch, void* scratch, std::size_t scratch_bytes, Stream stream);
 
 }  // namespace nepa3d::cuda

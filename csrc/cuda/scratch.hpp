@@ -8,6 +8,12 @@
 
 namespace nepa3d::cuda {
 
+inline void require_bytes(std::size_t given, std::size_t needed) {
+    if (given < needed)
+        throw std::invalid_argument("scratch must have at least " + std::to_string(needed) + " bytes, got " +
+                                    std::to_string(given));
+}
+
 /// With no memory it only counts the bytes. Each array begins at a multiple of 256 bytes.
 class Scratch {
 public:
@@ -20,11 +26,6 @@ public:
         return memory_ ? reinterpret_cast<T*>(memory_ + begin) : nullptr;
     }
     std::size_t bytes() const { return bytes_; }
-    void require(std::size_t given) const {
-        if (given < bytes_)
-            throw std::invalid_argument("scratch must have at least " + std::to_string(bytes_) + " bytes, got " +
-                                        std::to_string(given));
-    }
 
 private:
     char* memory_;

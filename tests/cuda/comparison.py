@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nepa3d import ops
-from nepa3d.ops import cuda
+from nepa3d.ops import cuda, cuda_grids
 from tests.cuda.meshes import MESHES, Mesh, joined, parts, points, rays
 from tests.ops.test_geometry import cloud
 
@@ -45,3 +45,38 @@ def compare_meshes(device: str, meshes: list[Mesh] | None = None, count: int = 4
     for *found, mesh, each in zip(*nearest, meshes, asked, strict=True):
         for part, expected in zip(found, ops.closest_point(*mesh, each), strict=True):
             require_same_bits(part, expected)
+
+
+def compare_grids(device: str, side: int = 17) -> None:
+    """Filling, dilation, distances, interpolation and ray walks in grids of several shapes, one of them empty."""
+    clouds = [cloud(60, 1), np.round(4 * cloud(9, 2)) / 4, cloud(0, 3), np.float32([[-1, 1, 3], [-5, 0, 0]])]
+    occupied = cuda_grids.voxelize(*joined(clouds, device), side, 1)
+    for grid, points_of_shape in zip(occupied.cpu().numpy(), clouds, strict=True):
+        require_same_bits(grid, ops.voxelize(points_of_shape, side, 1))
+
+    cells = occupied.cpu().numpy()
+    for spacing in (2 / side, (1.0, 0.7, 1.3)):
+        distance = cuda_grids.distance_transform(occupied, spacing)
+        for found, grid in zip(distance.cpu().numpy(), cells, strict=True):
+            require_same_bits(found, ops.distance_transform(grid, spacing))
+    slabs = occupied[:, :5, :9]
+    for found, grid in zip(cuda_grids.distance_transform(slabs).cpu().numpy(), cells[:, :5, :9], strict=True):
+        require_same_bits(found, ops.distance_transform(grid))
+
+    asked = [1.2 * cloud(50 + i, 5 + i) for i in range(4)]
+    field = distance.nan_to_num(posinf=2)
+    values = parts(cuda_grids.trilinear_sample(field, *joined(asked, device)), asked)
+    for found, grid, places in zip(values, field.cpu().numpy(), asked, strict=True):
+        require_same_bits(found, ops.trilinear_sample(grid, places))
+
+    origins = [np.concatenate([2 * cloud(80, i), np.round(4 * cloud(80, i)) / 4]) for i in range(4)]
+    directions = [np.concatenate([cloud(80, 9 + i), np.round(2 * cloud(80, 9 + i))]) for i in range(4)]
+    for max_steps in (0, 5):
+        hits = cuda_grids.voxel_first_hit(
+            occupied, joined(origins, device)[0], joined(directions, device)[0], joined(origins, device)[1], max_steps
+        )
+        walks = zip(parts(hits.hit, origins), parts(hits.t, origins), cells, origins, directions, strict=True)
+        for hit, t, grid, origin, direction in walks:
+            expected = ops.voxel_first_hit(grid, origin, direction, max_steps)
+            require_same_bits(hit, expected.hit)
+            require_same_bits(t, expected.t)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nepa3d import ops
-from tests.cuda.comparison import compare_meshes, compare_nearest, require_same_bits
+from tests.cuda.comparison import compare_grids, compare_meshes, compare_nearest, require_same_bits
 from tests.cuda.meshes import MESHES, points, rays
 from tests.ops.test_geometry import cloud, icosphere, soup
 
@@ -27,6 +27,11 @@ def test_nearest_points_have_the_cores_bits() -> None:
 
 def test_mesh_queries_have_the_cores_bits() -> None:
     compare_meshes("cuda", count=2000)
+
+
+@pytest.mark.parametrize("side", [17, 64])
+def test_grids_have_the_cores_bits(side: int) -> None:
+    compare_grids("cuda", side)
 
 
 def test_large_and_many_meshes_have_the_cores_bits() -> None:

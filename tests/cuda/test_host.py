@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from nepa3d import ops
-from nepa3d.ops import cuda
-from tests.cuda.comparison import compare_meshes, compare_nearest, require_same_bits
+from nepa3d.ops import cuda, cuda_grids, cuda_tensors
+from tests.cuda.comparison import compare_grids, compare_meshes, compare_nearest, require_same_bits
 from tests.cuda.meshes import MESHES, joined, parts, points, rays
 from tests.ops.test_geometry import cloud, icosphere
 
@@ -22,6 +22,10 @@ def test_nearest_points_have_the_cores_bits() -> None:
 
 def test_mesh_queries_have_the_cores_bits() -> None:
     compare_meshes("cpu")
+
+
+def test_grids_have_the_cores_bits() -> None:
+    compare_grids("cpu")
 
 
 @pytest.mark.parametrize("name", ["box", "repeated", "repeated, turned", "sphere", "needles"])
@@ -86,6 +90,23 @@ def test_bad_input_names_the_argument(change: dict[str, torch.Tensor], message: 
         cuda.nearest_distance(**(given | change))
 
 
+def test_bad_grids_name_the_argument() -> None:
+    points, offsets = joined([cloud(3), cloud(2)])
+    cells = torch.zeros(2, 4, 4, 4, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="grid must be at least 1, got 0"):
+        cuda_grids.voxelize(points, offsets, 0)
+    with pytest.raises(ValueError, match=r"occupancy must have shape \(B, G0, G1, G2\), none 0, got \(4, 4\)"):
+        cuda_grids.distance_transform(cells[0, 0])
+    with pytest.raises(ValueError, match="spacing must be positive, one or three numbers, got"):
+        cuda_grids.distance_transform(cells, (1.0, 0.0, 1.0))
+    with pytest.raises(ValueError, match="grid must be float32, got uint8"):
+        cuda_grids.trilinear_sample(cells, points, offsets)
+    with pytest.raises(ValueError, match=r"occupancy must have shape \(B, G, G, G\), got \(2, 4, 4, 3\)"):
+        cuda_grids.voxel_first_hit(cells[..., :3], points, points, offsets)
+    with pytest.raises(ValueError, match="occupancy must have a grid for each of 2 shapes, got 1"):
+        cuda_grids.voxel_first_hit(cells[:1], points, points, offsets)
+
+
 @pytest.mark.parametrize("index", [-1, 12])
 def test_a_face_must_index_vertices_of_its_shape(index: int) -> None:
     vertices, faces = icosphere(0)
@@ -95,17 +116,28 @@ def test_a_face_must_index_vertices_of_its_shape(index: int) -> None:
         cuda.build_meshes(*joined([vertices, vertices]), *joined([wrong, faces]))
 
 
-@pytest.mark.parametrize("operator", ["nearest", "build_bvh", "first_hits", "closest_points"])
+@pytest.mark.parametrize(
+    "operator",
+    [
+        *("nearest", "build_bvh", "first_hits", "closest_points"),
+        *("voxelize", "distance_transform", "trilinear_sample", "walk_voxels"),
+    ],
+)
 def test_the_operators_keep_pytorchs_rules(operator: str) -> None:
     vertices, vertex_offsets = joined([icosphere(0)[0]] * 2)
     faces, face_offsets = joined([icosphere(0)[1].astype(np.int32)] * 2)
     queries, offsets = joined([cloud(5), cloud(3)])
     meshes = cuda.build_meshes(vertices, vertex_offsets, faces, face_offsets)
+    cells = cuda_grids.voxelize(queries, offsets, 4)
     arguments = {
         "nearest": (vertices, vertex_offsets, queries, offsets),
         "build_bvh": (vertices, vertex_offsets, faces, face_offsets),
         "first_hits": (*meshes, queries, queries, offsets),
         "closest_points": (*meshes, queries, offsets),
+        "voxelize": (queries, offsets, 4, 1),
+        "distance_transform": (cells, [1.0, 1.0, 1.0]),
+        "trilinear_sample": (cells.float(), queries, offsets),
+        "walk_voxels": (cells, queries, queries, offsets, 0),
     }[operator]
     checks = ("test_schema", "test_faketensor")
     torch.library.opcheck(getattr(torch.ops.nepa3d, operator).default, arguments, test_utils=checks)
@@ -114,9 +146,9 @@ def test_the_operators_keep_pytorchs_rules(operator: str) -> None:
 def test_without_the_module_tensors_on_a_gpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nepa3d._cuda", None)
     with pytest.raises(ValueError, match=r"built without its CUDA module.*got tensors on cuda:0"):
-        cuda.module_for(torch.device("cuda", 0))
+        cuda_tensors.module_for(torch.device("cuda", 0))
     with pytest.raises(ValueError, match="must be on a CUDA device or the CPU, got meta"):
-        cuda.module_for(torch.device("meta"))
+        cuda_tensors.module_for(torch.device("meta"))
 
 
 def test_importing_the_package_loads_neither_module() -> None:

@@ -34,7 +34,7 @@ NEEDED = ("numpy", "torch", "triton")
 
 @dataclass(frozen=True)
 class Config:
-    """Show what is there: compilers, driver and GPU, which compiled modules work, which optional packages are installed.
+    """Show compilers, driver and GPU, which compiled modules work, and which optional packages are installed.
 
     Example: nepa3d doctor --json
     """

@@ -10,38 +10,23 @@ functions run one after the other: that is for tests, ``nepa3d.ops`` is much fas
 
 The functions are operators of PyTorch (``torch.ops.nepa3d``), so that ``torch.compile`` keeps them whole; they have no
 gradients. Coordinates must be finite, which is not checked here but by ``nepa3d.ops``, since the CPU would have to wait
-for the GPU's answer; with others the answers mean nothing. ``RuntimeError`` names the call that CUDA refused.
+for the GPU's answer; with others the answers mean nothing. On a GPU the values of offsets are not checked either.
+``RuntimeError`` names the call that CUDA refused. ``nepa3d.ops.cuda_grids`` has the occupancy grids.
 """
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from nepa3d.ops import cuda_tensors as tensors
 from nepa3d.ops.results import ClosestPoints, NearestPoints, RayHits
 
-_MOST_ROWS = 2**31 - 2**16  # rows are counted in int32, blocks of them from below
 _NODE_FLOATS = 16
 _TRIANGLE_FLOATS = 12
-
-
-def module_for(device: torch.device) -> ModuleType:
-    """The compiled module that serves tensors on ``device``; ``ValueError`` if this build has none."""
-    if device.type == "cpu":
-        return importlib.import_module("nepa3d._cuda_host")
-    if device.type != "cuda":
-        raise ValueError(f"tensors must be on a CUDA device or the CPU, got {device}")
-    try:
-        return importlib.import_module("nepa3d._cuda")
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            "tensors must be on the CPU: nepa3d was built without its CUDA module (`nepa3d doctor` shows what is "
-            "there, `make cuda` builds it), got tensors on " + f"{device}"
-        ) from error
 
 
 class MeshBatch(NamedTuple):
@@ -74,9 +59,11 @@ def build_meshes(vertices: Tensor, vertex_offsets: Tensor, faces: Tensor, face_o
     Bounding volume hierarchies along each shape's Morton curve (Apetrei, 2014), of 112 bytes a face. ``ValueError`` if
     a face indexes no vertex of its shape, for which the CPU waits once.
     """
-    _require_rows(faces, "faces", "F", (torch.int32, torch.int64))
-    _require_offsets(face_offsets, "face_offsets", faces)
-    _require_offsets(vertex_offsets, "vertex_offsets", vertices)
+    tensors.require_rows(faces, "faces", "F", (torch.int32, torch.int64))
+    tensors.require_offsets(face_offsets, "face_offsets", faces)
+    tensors.require_offsets(vertex_offsets, "vertex_offsets", vertices)
+    tensors.require_same_batch(vertex_offsets=vertex_offsets, face_offsets=face_offsets)
+    tensors.require_one_device(vertices=vertices, vertex_offsets=vertex_offsets, faces=faces, face_offsets=face_offsets)
     sizes = vertex_offsets.diff().repeat_interleave(face_offsets.diff(), output_size=len(faces))
     if bool(((faces < 0) | (faces >= sizes[:, None])).any()):
         raise ValueError("faces must index the vertices of their shape, counted from its first; some do not")
@@ -86,23 +73,23 @@ def build_meshes(vertices: Tensor, vertex_offsets: Tensor, faces: Tensor, face_o
 @torch.library.custom_op("nepa3d::nearest", mutates_args=())
 def nearest(points: Tensor, point_offsets: Tensor, queries: Tensor, query_offsets: Tensor) -> tuple[Tensor, Tensor]:
     """The operator behind ``nearest_distance``."""
-    _require_points(points, "points", "N")
-    _require_points(queries, "queries", "M")
-    _require_offsets(point_offsets, "point_offsets", points)
-    _require_offsets(query_offsets, "query_offsets", queries)
-    _require_same_batch(point_offsets=point_offsets, query_offsets=query_offsets)
-    _require_one_device(points=points, point_offsets=point_offsets, queries=queries, query_offsets=query_offsets)
-    points, point_offsets, queries, query_offsets = _contiguous(points, point_offsets, queries, query_offsets)
+    tensors.require_points(points, "points", "N")
+    tensors.require_points(queries, "queries", "M")
+    tensors.require_offsets(point_offsets, "point_offsets", points)
+    tensors.require_offsets(query_offsets, "query_offsets", queries)
+    tensors.require_same_batch(point_offsets=point_offsets, query_offsets=query_offsets)
+    tensors.require_one_device(points=points, point_offsets=point_offsets, queries=queries, query_offsets=query_offsets)
+    points, point_offsets, queries, query_offsets = tensors.contiguous(points, point_offsets, queries, query_offsets)
     distance, index = _nearest_like(points, point_offsets, queries, query_offsets)
-    module = module_for(points.device)
+    module = tensors.module_for(points.device)
     module.nearest(
         points.data_ptr(),
-        _ragged(module, point_offsets, points),
+        tensors.ragged(module, point_offsets, points),
         queries.data_ptr(),
-        _ragged(module, query_offsets, queries),
+        tensors.ragged(module, query_offsets, queries),
         distance.data_ptr(),
         index.data_ptr(),
-        *_place(points),
+        *tensors.place(points),
     )
     return distance, index
 
@@ -119,22 +106,22 @@ def build_bvh(
     vertices: Tensor, vertex_offsets: Tensor, faces: Tensor, face_offsets: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The operator behind ``build_meshes``, which must have checked the indices; ``faces`` are int32."""
-    _require_points(vertices, "vertices", "V")
-    _require_rows(faces, "faces", "F", (torch.int32,))
-    _require_offsets(vertex_offsets, "vertex_offsets", vertices)
-    _require_offsets(face_offsets, "face_offsets", faces)
-    _require_same_batch(vertex_offsets=vertex_offsets, face_offsets=face_offsets)
-    _require_one_device(vertices=vertices, vertex_offsets=vertex_offsets, faces=faces, face_offsets=face_offsets)
-    vertices, vertex_offsets, faces, face_offsets = _contiguous(vertices, vertex_offsets, faces, face_offsets)
+    tensors.require_points(vertices, "vertices", "V")
+    tensors.require_rows(faces, "faces", "F", (torch.int32,))
+    tensors.require_offsets(vertex_offsets, "vertex_offsets", vertices)
+    tensors.require_offsets(face_offsets, "face_offsets", faces)
+    tensors.require_same_batch(vertex_offsets=vertex_offsets, face_offsets=face_offsets)
+    tensors.require_one_device(vertices=vertices, vertex_offsets=vertex_offsets, faces=faces, face_offsets=face_offsets)
+    vertices, vertex_offsets, faces, face_offsets = tensors.contiguous(vertices, vertex_offsets, faces, face_offsets)
     nodes, triangles, roots = _build_bvh_like(vertices, vertex_offsets, faces, face_offsets)
-    module, (device, stream) = module_for(vertices.device), _place(vertices)
+    module, (device, stream) = tensors.module_for(vertices.device), tensors.place(vertices)
     scratch_bytes = module.bvh_scratch_bytes(len(faces), len(roots), device)
     scratch = vertices.new_empty(scratch_bytes, dtype=torch.uint8)
     module.build_bvh(
         vertices.data_ptr(),
-        _ragged(module, vertex_offsets, vertices),
+        tensors.ragged(module, vertex_offsets, vertices),
         faces.data_ptr(),
-        _ragged(module, face_offsets, faces),
+        tensors.ragged(module, face_offsets, faces),
         _bvh(module, nodes, triangles, roots),
         scratch.data_ptr(),
         scratch_bytes,
@@ -158,24 +145,24 @@ def first_hits(
     nodes: Tensor, triangles: Tensor, roots: Tensor, origins: Tensor, directions: Tensor, offsets: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The operator behind ``MeshBatch.cast_rays``."""
-    _require_points(origins, "origins", "R")
-    _require_points(directions, "directions", "R")
-    _require_same_length(origins=origins, directions=directions)
-    _require_offsets(offsets, "offsets", origins)
-    _require_same_batch(meshes=roots.new_empty(len(roots) + 1), offsets=offsets)
-    _require_one_device(meshes=nodes, origins=origins, directions=directions, offsets=offsets)
-    origins, directions, offsets = _contiguous(origins, directions, offsets)
+    tensors.require_points(origins, "origins", "R")
+    tensors.require_points(directions, "directions", "R")
+    tensors.require_same_length(origins=origins, directions=directions)
+    tensors.require_offsets(offsets, "offsets", origins)
+    tensors.require_same_batch(meshes=roots.new_empty(len(roots) + 1), offsets=offsets)
+    tensors.require_one_device(meshes=nodes, origins=origins, directions=directions, offsets=offsets)
+    origins, directions, offsets = tensors.contiguous(origins, directions, offsets)
     t, face, barycentric = _first_hits_like(nodes, triangles, roots, origins, directions, offsets)
-    module = module_for(origins.device)
+    module = tensors.module_for(origins.device)
     module.first_hits(
         _bvh(module, nodes, triangles, roots),
         origins.data_ptr(),
         directions.data_ptr(),
-        _ragged(module, offsets, origins),
+        tensors.ragged(module, offsets, origins),
         t.data_ptr(),
         face.data_ptr(),
         barycentric.data_ptr(),
-        *_place(origins),
+        *tensors.place(origins),
     )
     return t, face, barycentric
 
@@ -193,21 +180,21 @@ def closest_points(
     nodes: Tensor, triangles: Tensor, roots: Tensor, queries: Tensor, offsets: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The operator behind ``MeshBatch.closest_point``."""
-    _require_points(queries, "queries", "M")
-    _require_offsets(offsets, "offsets", queries)
-    _require_same_batch(meshes=roots.new_empty(len(roots) + 1), offsets=offsets)
-    _require_one_device(meshes=nodes, queries=queries, offsets=offsets)
-    queries, offsets = _contiguous(queries, offsets)
+    tensors.require_points(queries, "queries", "M")
+    tensors.require_offsets(offsets, "offsets", queries)
+    tensors.require_same_batch(meshes=roots.new_empty(len(roots) + 1), offsets=offsets)
+    tensors.require_one_device(meshes=nodes, queries=queries, offsets=offsets)
+    queries, offsets = tensors.contiguous(queries, offsets)
     distance, face, point = _closest_points_like(nodes, triangles, roots, queries, offsets)
-    module = module_for(queries.device)
+    module = tensors.module_for(queries.device)
     module.closest_points(
         _bvh(module, nodes, triangles, roots),
         queries.data_ptr(),
-        _ragged(module, offsets, queries),
+        tensors.ragged(module, offsets, queries),
         distance.data_ptr(),
         face.data_ptr(),
         point.data_ptr(),
-        *_place(queries),
+        *tensors.place(queries),
     )
     return distance, face, point
 
@@ -220,69 +207,5 @@ def _closest_points_like(
     return queries.new_empty(count), queries.new_empty(count, dtype=torch.int64), queries.new_empty((count, 3))
 
 
-def _require_rows(rows: Tensor, name: str, letter: str, dtypes: tuple[torch.dtype, ...]) -> None:
-    if rows.ndim != 2 or rows.shape[1] != 3:
-        raise ValueError(f"{name} must have shape ({letter}, 3), got {tuple(rows.shape)}")
-    if rows.dtype not in dtypes:
-        expected = " or ".join(f"{dtype}".removeprefix("torch.") for dtype in dtypes)
-        raise ValueError(f"{name} must be {expected}, got {rows.dtype}".replace("torch.", ""))
-    if len(rows) > _MOST_ROWS:
-        raise ValueError(f"{name} must have at most {_MOST_ROWS} rows, got {len(rows)}")
-
-
-def _require_points(points: Tensor, name: str, letter: str) -> None:
-    _require_rows(points, name, letter, (torch.float32,))
-
-
-def _require_offsets(offsets: Tensor, name: str, rows: Tensor) -> None:
-    """Shape and dtype; the values are the caller's word, except on the CPU."""
-    if offsets.ndim != 1 or len(offsets) < 2:
-        raise ValueError(f"{name} must have shape (B + 1,) with B at least 1, got {tuple(offsets.shape)}")
-    if offsets.dtype != torch.int32:
-        raise ValueError(f"{name} must be int32, got {offsets.dtype}".replace("torch.", ""))
-    if offsets.device.type == "cpu" and (
-        offsets[0] != 0 or offsets[-1] != len(rows) or bool((offsets.diff() < 0).any())
-    ):
-        raise ValueError(f"{name} must rise from 0 to the number of rows, {len(rows)}, got {offsets.tolist()}")
-
-
-def _require_same_batch(**offsets: Tensor) -> None:
-    (name, first), (other_name, other) = offsets.items()
-    if len(first) != len(other):
-        raise ValueError(
-            f"{name} and {other_name} must be of the same number of shapes, got {len(first) - 1} and {len(other) - 1}"
-        )
-
-
-def _require_same_length(**rows: Tensor) -> None:
-    (name, first), (other_name, other) = rows.items()
-    if len(first) != len(other):
-        raise ValueError(f"{name} and {other_name} must have the same length, got {len(first)} and {len(other)}")
-
-
-def _require_one_device(**tensors: Tensor) -> None:
-    (name, first), *others = tensors.items()
-    for other_name, other in others:
-        if other.device != first.device:
-            raise ValueError(
-                f"{name} and {other_name} must be on the same device, got {first.device} and {other.device}"
-            )
-
-
-def _contiguous(*tensors: Tensor) -> tuple[Tensor, ...]:
-    return tuple(tensor.contiguous() for tensor in tensors)
-
-
-def _ragged(module: ModuleType, offsets: Tensor, rows: Tensor) -> object:
-    return module.Ragged(offsets.data_ptr(), len(offsets) - 1, len(rows))
-
-
 def _bvh(module: ModuleType, nodes: Tensor, triangles: Tensor, roots: Tensor) -> object:
     return module.Bvh(nodes.data_ptr(), triangles.data_ptr(), roots.data_ptr())
-
-
-def _place(tensor: Tensor) -> tuple[int, int]:
-    """Its device, and the stream to launch on."""
-    if tensor.device.type == "cpu":
-        return 0, 0
-    return tensor.device.index, torch.cuda.current_stream(tensor.device).cuda_stream
