@@ -25,7 +25,10 @@ if(NOT NEPA3D_CUDA MATCHES "^(AUTO|ON)$")
 endif()
 
 set(nvcc $ENV{CUDACXX})
-if(NOT nvcc)
+if(CMAKE_VERSION VERSION_LESS 3.22)
+  set(nvcc)
+  set(reason "that takes CMake 3.22 or newer, this is ${CMAKE_VERSION}")
+elseif(NOT nvcc)
   find_program(NEPA3D_NVCC nvcc
     PATHS /usr/local/cuda/bin ${CMAKE_SOURCE_DIR}/build/cuda_wheels/nvidia/cu13/bin)
   mark_as_advanced(NEPA3D_NVCC)
@@ -41,7 +44,9 @@ if(nvcc)
   check_language(CUDA)
 endif()
 if(NOT CMAKE_CUDA_COMPILER)
-  if(nvcc)
+  if(reason)
+    # said above
+  elseif(nvcc)
     set(reason "${nvcc} cannot compile with this C++ compiler")
   else()
     set(reason "there is no nvcc on the path, and CUDACXX is not set")
@@ -63,7 +68,7 @@ if(NOT chosen_architectures)
 endif()
 message(STATUS "nepa3d._cuda: built with ${CMAKE_CUDA_COMPILER} ${CMAKE_CUDA_COMPILER_VERSION} for ${chosen_architectures}")
 
-pybind11_add_module(_cuda
+pybind11_add_module(_cuda NO_EXTRAS # nvcc does not know the flags of link-time optimization
   csrc/cuda/bindings.cpp
   csrc/cuda/bvh_build.cu
   csrc/cuda/closest_points.cu
@@ -74,7 +79,7 @@ pybind11_add_module(_cuda
   csrc/cuda/voxel.cu)
 set_target_properties(_cuda PROPERTIES
   CUDA_ARCHITECTURES "${chosen_architectures}" CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_RUNTIME_LIBRARY Static
-  CUDA_VISIBILITY_PRESET hidden INTERPROCEDURAL_OPTIMIZATION OFF)
+  CUDA_VISIBILITY_PRESET hidden)
 target_compile_options(_cuda PRIVATE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wconversion -Wno-sign-conversion -ffp-contract=off>
   $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr -fmad=false -prec-div=true -prec-sqrt=true -ftz=false -Xptxas=-v>) # the core's bits

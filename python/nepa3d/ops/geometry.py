@@ -21,8 +21,6 @@ shapes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -40,9 +38,6 @@ from nepa3d.ops.results import (
     SurfaceSamples,
     VoxelHits,
 )
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 instruction_set = _core.instruction_set
 
@@ -126,7 +121,7 @@ def _on_gpu(*arrays: object) -> bool:
     return any(getattr(array, "is_cuda", False) for array in arrays)
 
 
-def nearest_distance(points: ArrayLike | Tensor, queries: ArrayLike | Tensor, *, threads: int = 1) -> NearestPoints:
+def nearest_distance(points: ArrayLike, queries: ArrayLike, *, threads: int = 1) -> NearestPoints:
     """Distance (M,) from each query (M, 3) to the nearest of ``points`` (N, 3), and its index (M,).
 
     Exact, by a kd-tree built for the call (``KdTree`` keeps one). Of equally near points the lowest index. Points wider
@@ -140,12 +135,7 @@ def nearest_distance(points: ArrayLike | Tensor, queries: ArrayLike | Tensor, *,
 
 
 def cast_rays(
-    vertices: ArrayLike | Tensor,
-    faces: ArrayLike | Tensor,
-    origins: ArrayLike | Tensor,
-    directions: ArrayLike | Tensor,
-    *,
-    threads: int = 1,
+    vertices: ArrayLike, faces: ArrayLike, origins: ArrayLike, directions: ArrayLike, *, threads: int = 1
 ) -> RayHits:
     """First hits of rays (R, 3) on a mesh: t (R,), face (R,), barycentric weights (R, 3).
 
@@ -160,9 +150,7 @@ def cast_rays(
     return TriangleBvh(vertices, faces, threads=threads).cast_rays(origins, directions, threads=threads)
 
 
-def closest_point(
-    vertices: ArrayLike | Tensor, faces: ArrayLike | Tensor, queries: ArrayLike | Tensor, *, threads: int = 1
-) -> ClosestPoints:
+def closest_point(vertices: ArrayLike, faces: ArrayLike, queries: ArrayLike, *, threads: int = 1) -> ClosestPoints:
     """Nearest point of a mesh to each query (M, 3): distance (M,), face (M,), point (M, 3).
 
     Exact and unsigned. Builds a BVH for the call (``TriangleBvh`` keeps one). With vertices wider than float32, all
