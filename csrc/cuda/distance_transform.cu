@@ -1,5 +1,4 @@
 #include "distance_transform.cuh"
-
 #include "launch.hpp"
 #include "runtime.cuh"
 

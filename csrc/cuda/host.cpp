@@ -76,9 +76,8 @@ void trilinear_sample(const Trilinear& batch, Stream) { for_each_row(interpolate
 void walk_voxels(const VoxelWalks& batch, Stream) { for_each_row(walk_ray, batch, batch.ray_rows.rows); }
 
 void distance_transform(const Transforms& batch, void* scratch, std::size_t scratch_bytes, Stream) {
-    transform_by(batch, scratch, scratch_bytes, [&]<class Pass>(const Pass& pass) {
-        for_each_row(run_pass<Pass>, pass, batch.cells());
-    });
+    transform_by(batch, scratch, scratch_bytes,
+                 [&]<class Pass>(const Pass& pass) { for_each_row(run_pass<Pass>, pass, batch.cells()); });
 }
 
 }  // namespace nepa3d::cuda

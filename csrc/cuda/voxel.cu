@@ -1,7 +1,6 @@
-#include "voxel.cuh"
-
 #include "launch.hpp"
 #include "runtime.cuh"
+#include "voxel.cuh"
 
 namespace nepa3d::cuda {
 
