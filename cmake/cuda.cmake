@@ -12,8 +12,7 @@ target_compile_options(_cuda_host PRIVATE -Wall -Wextra -Wconversion -Wno-sign-c
   $<$<BOOL:${NEPA3D_SANITIZE}>:-fsanitize=address,undefined;-fno-sanitize-recover=undefined;-O1;-g1>)
 target_link_options(_cuda_host PRIVATE $<$<BOOL:${NEPA3D_SANITIZE}>:-fsanitize=address,undefined>)
 target_include_directories(_cuda_host PRIVATE csrc)
-target_compile_definitions(_cuda_host PRIVATE NEPA3D_ISA=one_lane NEPA3D_CUDA_MODULE=_cuda_host
-  NEPA3D_CUDA_DOC="The operations of nepa3d._cuda on the CPU, one thread after the other: for tests of what a GPU computes.")
+target_compile_definitions(_cuda_host PRIVATE NEPA3D_ISA=one_lane NEPA3D_CUDA_MODULE=_cuda_host)
 install(TARGETS _cuda_host LIBRARY DESTINATION nepa3d)
 
 if(NEPA3D_CUDA STREQUAL "OFF")
@@ -85,6 +84,5 @@ target_compile_options(_cuda PRIVATE
   $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr -fmad=false -prec-div=true -prec-sqrt=true -ftz=false -Xptxas=-v>) # the core's bits
 target_include_directories(_cuda PRIVATE csrc)
 target_link_directories(_cuda PRIVATE ${toolkit}/lib)
-target_compile_definitions(_cuda PRIVATE NEPA3D_ISA=one_lane NEPA3D_CUDA_MODULE=_cuda
-  NEPA3D_CUDA_DOC="The geometry on a GPU; use it through nepa3d.ops.")
+target_compile_definitions(_cuda PRIVATE NEPA3D_ISA=one_lane NEPA3D_CUDA_MODULE=_cuda)
 install(TARGETS _cuda LIBRARY DESTINATION nepa3d)

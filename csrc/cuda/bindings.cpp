@@ -162,6 +162,6 @@ void bind(py::module_& module) {
 }  // namespace nepa3d::cuda
 
 PYBIND11_MODULE(NEPA3D_CUDA_MODULE, module) {
-    module.doc() = NEPA3D_CUDA_DOC;
+    module.doc() = "The geometry over batches of shapes; use it through nepa3d.ops.cuda.";
     nepa3d::cuda::bind(module);
 }

@@ -36,10 +36,11 @@ struct Query {
         Vector<Float> corner[3];
         for (int i = 0; i < 3; ++i) corner[i] = from_query(leaf.corner[i][0], leaf.corner[i][1], leaf.corner[i][2]);
         const Closest<Float> closest(corner[0], corner[1], corner[2]);
+        unsigned doubtful = bits(closest.doubtful()), near = bits(closest.squared <= all(best)) | doubtful;
+        if (near == 0) return;
         const Float to_own_box = squared_to_box(corner[0], corner[1], corner[2]);
-        const Mask reachable = to_own_box <= all(best);
-        unsigned doubtful = bits(reachable & closest.doubtful());
-        unsigned near = bits(reachable & (closest.squared <= all(best))) | doubtful;
+        const unsigned reachable = bits(to_own_box <= all(best));
+        doubtful &= reachable, near &= reachable;
         if (near == 0) return;
         alignas(64) float squared[lanes], x[lanes], y[lanes], z[lanes], box[lanes];
         store(squared, closest.squared), store(box, to_own_box);

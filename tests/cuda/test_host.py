@@ -79,7 +79,6 @@ def test_shapes_may_be_empty() -> None:
         ({"query_offsets": torch.tensor([0, 3, 2, 4], dtype=torch.int32)}, "query_offsets must rise"),
         ({"query_offsets": torch.tensor([0, 1, 4], dtype=torch.int32)}, "number of shapes, got 1 and 2"),
         ({"query_offsets": torch.tensor(4, dtype=torch.int32)}, r"query_offsets must have shape \(B \+ 1,\)"),
-        ({"queries": torch.zeros(4, 3, device="meta")}, "points and queries must be on the same device"),
     ],
 )
 def test_bad_input_names_the_argument(change: dict[str, torch.Tensor], message: str) -> None:
