@@ -9,7 +9,7 @@ set_property(CACHE NEPA3D_CUDA PROPERTY STRINGS AUTO ON OFF)
 pybind11_add_module(_cuda_host csrc/cuda/bindings.cpp csrc/cuda/host.cpp)
 target_compile_options(_cuda_host PRIVATE -Wall -Wextra -Wconversion -Wno-sign-conversion -ffp-contract=off
   $<$<BOOL:${NEPA3D_WERROR}>:-Werror>
-  $<$<BOOL:${NEPA3D_SANITIZE}>:-fsanitize=address,undefined;-fno-sanitize-recover=undefined;-O1;-g1>)
+  "$<$<BOOL:${NEPA3D_SANITIZE}>:-fsanitize=address,undefined;-fno-sanitize-recover=undefined;-O1;-g1>")
 target_link_options(_cuda_host PRIVATE $<$<BOOL:${NEPA3D_SANITIZE}>:-fsanitize=address,undefined>)
 target_include_directories(_cuda_host PRIVATE csrc)
 target_compile_definitions(_cuda_host PRIVATE NEPA3D_ISA=one_lane NEPA3D_CUDA_MODULE=_cuda_host)
