@@ -14,6 +14,9 @@ namespace nepa3d {
 /// A bounding volume hierarchy over a mesh: sixteen children a node, up to sixteen triangles a leaf, split by the
 /// binned surface area heuristic (Wald: On fast Construction of SAH-based Bounding Volume Hierarchies, 2007). Built in
 /// O(F log F). Vertices must be finite; faces may be degenerate, overlap and have any winding.
+///
+/// Answers are those of comparing with every face, whatever the tree: a hit counts no earlier than the ray enters the
+/// face's box, a face is no nearer than its box, and boxes around others are entered no later and are no farther.
 class TriangleBvh {
 public:
     /// Throws std::invalid_argument on no faces, more than 2^31 - 1 of them, or a vertex index out of range.
