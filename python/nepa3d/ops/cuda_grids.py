@@ -43,7 +43,7 @@ def _voxelize_like(points: Tensor, offsets: Tensor, grid: int, dilate: int = 0) 
 def distance_transform(occupancy: Tensor, spacing: float | tuple[float, float, float] = 1.0) -> Tensor:
     """Distance (B, G0, G1, G2) in grids of ``occupancy`` (B, G0, G1, G2); see ``nepa3d.ops.distance_transform``."""
     along = [float(spacing)] * 3 if isinstance(spacing, (int, float)) else [float(step) for step in spacing]
-    return transform(occupancy, along)  # type: ignore[no-any-return]
+    return transform(occupancy, along)
 
 
 @torch.library.custom_op("nepa3d::distance_transform", mutates_args=())
