@@ -20,7 +20,7 @@ struct SampleSettings {
     bool qa, eos;
     double drop_ray_prob;  ///< in training, of leaving out all rays of a sample
     bool force_missing_ray;
-    double uniform_prob;     ///< in training, of asking a sample's points in the uniform part of the pool only
+    double uniform_prob;  ///< in training, of asking a sample's points in the uniform part of the pool only
     bool uniform_questions;  ///< ask them there always
     std::optional<VoxelGrid> voxel;  ///< of a view of voxels
 

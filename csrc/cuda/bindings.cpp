@@ -46,7 +46,7 @@ void bind_grids(py::module_& module) {
         },
         unlocked, py::arg("from"), py::arg("to"), py::arg("side"), py::arg("cells"), py::arg("device"),
         py::arg("stream"));
-    py::class_<Transforms>(module, "Transforms", "Grids to transform, and where to.")
+    py::class_<Transforms>(module, "Transforms", py::module_local(), "Grids to transform, and where to.")
         .def(py::init([](Address occupancy, std::int32_t grids, std::array<std::int32_t, 3> shape,
                          std::array<double, 3> spacing, Address distance) {
                  return Transforms{at<const std::uint8_t>(occupancy), grids, shape, spacing, at<float>(distance)};
@@ -84,9 +84,9 @@ void bind_grids(py::module_& module) {
 }
 
 void bind(py::module_& module) {
-    py::class_<Ragged>(module, "Ragged", "Where the rows of each shape begin.")
+    py::class_<Ragged>(module, "Ragged", py::module_local(), "Where the rows of each shape begin.")
         .def(py::init(&ragged), py::arg("offsets"), py::arg("shapes"), py::arg("rows"));
-    py::class_<Bvh>(module, "Bvh", "The trees of a batch of meshes.")
+    py::class_<Bvh>(module, "Bvh", py::module_local(), "The trees of a batch of meshes.")
         .def(py::init(&bvh), py::arg("nodes"), py::arg("triangles"), py::arg("roots"));
     module.attr("NODE_BYTES") = sizeof(Node);
     module.attr("TRIANGLE_BYTES") = sizeof(Triangle);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 
@@ -155,3 +156,14 @@ def test_importing_the_package_loads_neither_module() -> None:
         "import sys, nepa3d, nepa3d.ops; print([name for name in sys.modules if '_cuda' in name and 'nepa3d' in name])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("nepa3d._cuda") is None, reason="needs the CUDA module: make cuda")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_both_modules_load_together_and_a_missing_driver_is_named() -> None:
+    modules = [importlib.import_module(f"nepa3d.{name}") for name in ("_cuda_host", "_cuda")]
+    offsets = torch.tensor([0, 1], dtype=torch.int32)
+    for module in modules:
+        cuda_tensors.ragged(module, offsets, torch.zeros(1, 3))
+    with pytest.raises(RuntimeError, match=r"cudaGetDeviceCount: .*error 35"):
+        modules[1].devices()
