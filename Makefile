@@ -3,6 +3,7 @@
 # make bench  the kernels beside other libraries, answers compared first: a table, JSON, a picture (QUICK=1: a small run;
 #              CORPUS=DIR: meshes that are there already, such as demo/full/corpus)
 # make cuda   the geometry on a GPU: builds nepa3d._cuda, with a compiler from NVIDIA's wheels where there is no nvcc
+# make gpu-check  on a machine with a GPU: its tests and benchmarks, part by part within 12 minutes; goes on where it ended
 # make docs   the documentation as a site: build/site/index.html
 # Every target creates the environment first, logs each step and can be run again. The other targets are for developers.
 
@@ -26,7 +27,7 @@ define install_extra
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement $(VENV)/$(1).txt
 endef
 
-.PHONY: help env demo test bench cuda docs lint stubs sanitize fuzz clean
+.PHONY: help env demo test bench cuda gpu-check docs lint stubs sanitize fuzz clean
 
 help:
 	@sed -n 's/^# make/make/p; s/^#      /     /p' Makefile
@@ -72,6 +73,10 @@ cuda: env
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --force-reinstall \
 		-Ccmake.define.NEPA3D_CUDA=ON .
 	@$(BIN)/python -m nepa3d doctor
+
+gpu-check: cuda
+	@echo "== what a GPU has to show"
+	@$(BIN)/python -m benchmarks gpu_check
 
 $(VENV)/.docs: $(VENV)/.installed
 	@echo "== install the documentation's tools"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import attention, attention_cpu, evaluation, recipe, run, scaling, shapes, training
+from benchmarks import attention, attention_cpu, evaluation, gpu_check, recipe, run, scaling, shapes, training
 
 COMMANDS = {
     "attention": attention.main,
     "attention_cpu": attention_cpu.main,
     "evaluation": evaluation.main,
+    "gpu_check": gpu_check.main,
     "recipe": recipe.main,
     "scaling": scaling.main,
     "shapes": shapes.main,
