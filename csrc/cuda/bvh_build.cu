@@ -27,24 +27,13 @@ std::size_t sort_faces(const BvhBuild& build, std::int32_t faces, std::int32_t s
     return bytes;
 }
 
-/// Gives `build` its scratch memory and returns what is left of it for the sort.
-void* lay_out(BvhBuild& build, Scratch& scratch, std::int32_t faces, std::int32_t shapes, std::size_t sort_bytes) {
-    const auto count = static_cast<std::size_t>(faces);
-    build.bounds = scratch.take<Box>(static_cast<std::size_t>(shapes));
-    build.codes = scratch.take<std::uint64_t>(count);
-    build.sorted = scratch.take<std::uint64_t>(count);
-    build.places = scratch.take<std::int32_t>(count);
-    build.order = scratch.take<std::int32_t>(count);
-    build.ends = scratch.take<std::int32_t>(count);
-    return scratch.take<char>(sort_bytes);
-}
-
 }  // namespace
 
 std::size_t bvh_scratch_bytes(std::int32_t faces, std::int32_t shapes) {
     BvhBuild build{};
     Scratch scratch(nullptr);
-    lay_out(build, scratch, faces, shapes, sort_faces(build, faces, shapes, nullptr, 0, nullptr));
+    build.lay_out(scratch, faces, shapes);
+    scratch.take<char>(sort_faces(build, faces, shapes, nullptr, 0, nullptr));
     return scratch.bytes();
 }
 
@@ -53,7 +42,8 @@ void build_bvh(BvhBuild build, void* memory, std::size_t memory_bytes, Stream st
     const auto on = static_cast<cudaStream_t>(stream);
     const std::size_t sort_bytes = sort_faces(build, faces, shapes, nullptr, 0, on);
     Scratch scratch(memory);
-    void* const sort_memory = lay_out(build, scratch, faces, shapes, sort_bytes);
+    build.lay_out(scratch, faces, shapes);
+    void* const sort_memory = scratch.take<char>(sort_bytes);
     require_bytes(memory_bytes, scratch.bytes());
     bounds_kernel<<<static_cast<unsigned>(shapes), bounds_threads, 0, on>>>(build);
     check(cudaGetLastError(), "build_bvh: bounds");

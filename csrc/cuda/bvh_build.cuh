@@ -5,6 +5,7 @@
 #include "bvh.cuh"
 #include "portable.cuh"
 #include "ragged.cuh"
+#include "scratch.hpp"
 #include "simd/scalar.hpp"
 #include "team.cuh"
 #include "vec3.hpp"
@@ -38,11 +39,21 @@ struct BvhBuild {
     Ragged face_rows;
     Bvh bvh;
 
-    // Scratch, see bvh_scratch.
+    // Scratch, see lay_out.
     Box* bounds;                     ///< (shapes,)
     std::uint64_t *codes, *sorted;   ///< (faces,): shape << 32 | Morton code
     std::int32_t *places, *order;    ///< (faces,): what is sorted by them
     std::int32_t* ends;              ///< (faces,): -1, then the other end of the first child to reach a node
+
+    void lay_out(Scratch& scratch, std::int32_t all_faces, std::int32_t shapes) {
+        const auto count = static_cast<std::size_t>(all_faces);
+        bounds = scratch.take<Box>(static_cast<std::size_t>(shapes));
+        codes = scratch.take<std::uint64_t>(count);
+        sorted = scratch.take<std::uint64_t>(count);
+        places = scratch.take<std::int32_t>(count);
+        order = scratch.take<std::int32_t>(count);
+        ends = scratch.take<std::int32_t>(count);
+    }
 };
 
 constexpr int bounds_threads = 256;

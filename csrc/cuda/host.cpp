@@ -15,16 +15,6 @@ void for_each_row(const Function& function, const Batch& batch, std::int32_t row
     for (std::int32_t row = 0; row < rows; ++row) function(batch, row);
 }
 
-void lay_out(BvhBuild& build, Scratch& scratch, std::int32_t faces, std::int32_t shapes) {
-    const auto count = static_cast<std::size_t>(faces);
-    build.bounds = scratch.take<Box>(static_cast<std::size_t>(shapes));
-    build.codes = scratch.take<std::uint64_t>(count);
-    build.sorted = scratch.take<std::uint64_t>(count);
-    build.places = scratch.take<std::int32_t>(count);
-    build.order = scratch.take<std::int32_t>(count);
-    build.ends = scratch.take<std::int32_t>(count);
-}
-
 }  // namespace
 
 OnDevice::OnDevice(int) {}
@@ -43,14 +33,14 @@ void nearest(const NearestBatch& batch, Stream) {
 std::size_t bvh_scratch_bytes(std::int32_t faces, std::int32_t shapes) {
     BvhBuild build{};
     Scratch scratch(nullptr);
-    lay_out(build, scratch, faces, shapes);
+    build.lay_out(scratch, faces, shapes);
     return scratch.bytes();
 }
 
 void build_bvh(BvhBuild build, void* memory, std::size_t memory_bytes, Stream) {
     const std::int32_t faces = build.face_rows.rows, shapes = build.face_rows.shapes;
     Scratch scratch(memory);
-    lay_out(build, scratch, faces, shapes);
+    build.lay_out(scratch, faces, shapes);
     require_bytes(memory_bytes, scratch.bytes());
     std::array<Box, bounds_threads> partial;
     const LoopTeam team{bounds_threads};
