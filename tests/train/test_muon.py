@@ -108,7 +108,7 @@ def test_a_parameter_without_gradient_stays_and_a_vector_is_refused() -> None:
 def test_it_moves_the_matrices_of_the_layers_and_nothing_else() -> None:
     args = {"d_model": 32, "layers": 2, "heads": 2, "n_point": 8, "n_ray": 0, "qa_tokens": 0, "add_eos": 1}
     model = model_for({**args, "objective": "query", "kernel_attention": 1, "answer_keys": 1, "answer_head": 1})
-    optimizer = optimizer_of(model, LearningRateFlags(optimizer="muon"))
+    optimizer = optimizer_of(model, LearningRateFlags(), "muon")
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     moved = [group for group in optimizer.param_groups if group["orthogonal"]]
     assert len(moved) == 1 and moved[0]["rate"] == 1.0

@@ -8,11 +8,15 @@ from typing import Literal
 
 from nepa3d.cli.spellings import Switch
 
+Optimizer = Literal["adamw", "muon"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepFlags:
     """How a batch becomes one update of the weights."""
 
+    optimizer: Optimizer = "adamw"
+    """AdamW, or Muon for the matrices of the Transformer's layers and AdamW for the rest, at the same learning rate."""
     accumulate: int = 1
     """Number of micro-batches per batch, to use less memory; the gradients are the same."""
     skip_missing_rays: Switch = False

@@ -23,7 +23,7 @@ from nepa3d.samples.flag_groups import VoxelFlags
 from nepa3d.train.augment import AugmentFlags
 from nepa3d.train.corpus import Corpus, CorpusFlags, SampleFlags, open_corpus
 from nepa3d.train.distributed import ProcessGroup, process_group
-from nepa3d.train.flag_groups import QueryFlags, StepFlags
+from nepa3d.train.flag_groups import Optimizer, QueryFlags, StepFlags
 from nepa3d.train.loop import Loop, LoopFlags, OutputFlags, Run, first_batch, stop_on_request, train
 from nepa3d.train.loss_log import Curves, keep_steps
 from nepa3d.train.muon import Muon
@@ -125,7 +125,7 @@ def start(config: Config, process_group: ProcessGroup, parts: int, total_steps: 
     args = flags.spellings(config)
     torch.manual_seed(config.seed)
     model = model_for(args).to(process_group.device).train()
-    optimizer = optimizer_of(model, config.learning_rate)
+    optimizer = optimizer_of(model, config.learning_rate, config.step.optimizer)
     on_gpu = process_group.device.type == "cuda"
     amp = config.step.amp if config.step.amp != "auto" else "fp16" if on_gpu else "none"
     trainer = Trainer(
@@ -158,7 +158,7 @@ def start(config: Config, process_group: ProcessGroup, parts: int, total_steps: 
     return run
 
 
-def optimizer_of(model: QueryNepa, rate: LearningRateFlags) -> torch.optim.AdamW:
+def optimizer_of(model: QueryNepa, rate: LearningRateFlags, kind: Optimizer = "adamw") -> torch.optim.AdamW:
     """AdamW, or Muon for the matrices of the Transformer's layers, over all parameters.
 
     Those of attention kernels, a few numbers a head that are no weights of features, have ``KERNEL_RATE`` times the
@@ -166,17 +166,13 @@ def optimizer_of(model: QueryNepa, rate: LearningRateFlags) -> torch.optim.AdamW
     """
     named = list(model.named_parameters())
     kernels = {name for name, _ in named if ".kernel." in name}
-    matrices = {
-        name
-        for name, p in named
-        if rate.optimizer == "muon" and name.startswith("backbone.enc.layers.") and p.ndim == 2
-    }
+    matrices = {name for name, p in named if kind == "muon" and name.startswith("backbone.enc.layers.") and p.ndim == 2}
     matrices -= kernels
     groups: list[dict[str, Any]] = [{"params": [p for name, p in named if name not in kernels | matrices], "rate": 1.0}]
     if kernels:
         groups.append({"params": [p for name, p in named if name in kernels], "rate": KERNEL_RATE, "weight_decay": 0.0})
     betas = 0.9, rate.beta2
-    if rate.optimizer == "adamw":
+    if kind == "adamw":
         return torch.optim.AdamW(groups, lr=rate.lr, weight_decay=WEIGHT_DECAY, betas=betas)
     groups.append({"params": [p for name, p in named if name in matrices], "rate": 1.0, "orthogonal": True})
     return Muon(groups, lr=rate.lr, weight_decay=WEIGHT_DECAY, betas=betas)

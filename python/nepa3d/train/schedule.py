@@ -16,8 +16,6 @@ class LearningRateFlags:
 
     lr: float = 3e-4
     """Learning rate."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """AdamW, or Muon for the matrices of the Transformer's layers and AdamW for the rest, at the same rate."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate after the warm-up: constant, or cosine decay to 0."""
     warmup_frac: float = 0.0
