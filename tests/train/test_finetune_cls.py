@@ -253,10 +253,11 @@ class TestOptions:
         assert len(angle[:, 1].remainder(2 * torch.pi).round(decimals=3).unique()) > 0.8 * len(still)
         assert torch.equal(tested[0], tested[1])
 
-    def test_answers_may_be_off_in_training(self, golden: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("change", [{"answer_shift": 0.05}, {"answer_noise": 0.05}, {"clutter": 1.0}], ids=str)
+    def test_answers_may_be_others_in_training(self, golden: Path, tmp_path: Path, change: dict[str, float]) -> None:
         weights_of = []
-        for shift in (0.0, 0.05):
-            made = start(self.config(tmp_path, answer_shift=shift, epochs=1))
+        for given in ({}, change):
+            made = start(self.config(tmp_path, **given, epochs=1))
             finetune_loop.train_epoch(made)
             weights_of.append({name: value.clone() for name, value in made.model.state_dict().items()})
         assert not same(*weights_of)

@@ -20,7 +20,7 @@ from nepa3d.models.checkpoint import write_tensors
 from nepa3d.models.classifier import Classifier, Readout
 from nepa3d.probes.scores import Scores, score
 from nepa3d.samples.labelled import Sets, View, evaluation_batches, training_batches
-from nepa3d.train.augment import AugmentFlags, placed, unsettled
+from nepa3d.train.augment import AugmentFlags, cluttered, placed, unsettled
 from nepa3d.train.schedule import LearningRateFlags, Schedule
 
 KEEP_EVERY = 60.0  # seconds between two savings of the state to go on from
@@ -187,6 +187,7 @@ def train_epoch(run: Run) -> float:
     schedule = Schedule(run.training, None, seed, run.steps * run.epochs)
     batches = training_batches(run.sets, run.train_view, seed, run.epoch, drop_ray_prob=drop_ray_prob)
     for number, (features, types, labels) in enumerate(batches):
+        features = cluttered(features, types[0], run.augmentation, (seed, run.epoch), count)
         features = placed(features, run.augmentation, (seed, run.epoch), count)
         features = unsettled(features, types[0], run.augmentation, (seed, run.epoch), count)
         features, types, labels = (t.to(run.device, non_blocking=True) for t in (features, types, labels))
