@@ -70,7 +70,7 @@ def test_a_wrong_attention_is_refused() -> None:
 def small_recipe(tmp_path: Path) -> Path:
     """The recipe with few questions."""
     content = yaml.safe_load(find_config("nepa3d/configs/query.yaml").read_text())
-    content["flags"] |= {"n_point": 12, "context_min": 4, "context_max": 6, "blind": 4}
+    content["flags"] |= {"uniform_prob": 0.0, "n_point": 12, "context_min": 4, "context_max": 6, "blind": 4}
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(content))
     return path

@@ -114,7 +114,7 @@ def _ask_nvidia(fields: str) -> str | None:
 
 
 def _output(command: list[str]) -> str:
-    finished = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=60)
+    finished = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=60)
     return finished.stdout if finished.returncode == 0 else ""
 
 
