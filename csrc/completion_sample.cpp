@@ -98,7 +98,7 @@ void read_completion(const std::string& path, const std::string& context_path, c
         std::optional<Array> own;
         if (other) own = shape.pools.vectors("pt_xyz_pool", 'P');
         const Array& asked = own ? *own : context_pool;
-        const std::size_t pool = questions_of(asked, s.uniform_questions);
+        const std::size_t pool = other ? questions_of(asked, s.uniform_questions) : shown_points;
         Rows rows = s.source == QuerySource::pool_disjoint ? drawn_beside(draws, pool, context_rows, s.n_query)
                                                            : drawn(draws, pool, s.n_query, "n_query");
         queries = pool_points(shape, s, asked, std::move(rows));
