@@ -65,13 +65,17 @@ bench: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks $(if $(CORPUS),--corpus $(CORPUS)) $(if $(QUICK),--quick)
 
 # CMake looks for these wheels, too (cmake/cuda.cmake): once they are there, every build has the module.
-cuda: env
-	@echo "== CUDA module"
+$(VENV)/.cuda: $(VENV)/.installed
+	@echo "== build the CUDA module"
 	@command -v nvcc >/dev/null || test -x $(CUDA_WHEELS)/nvidia/cu13/bin/nvcc \
 		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(CUDA_WHEELS) "nvidia-cuda-nvcc==13.*" \
 			"nvidia-nvvm==13.*" "nvidia-cuda-crt==13.*" "nvidia-cuda-runtime==13.*" "nvidia-cuda-cccl==13.*"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --force-reinstall \
 		-Ccmake.define.NEPA3D_CUDA=ON .
+	@touch $@
+
+cuda: $(VENV)/.cuda
+	@echo "== CUDA module"
 	@$(BIN)/python -m nepa3d doctor
 
 gpu-check: cuda
