@@ -182,6 +182,8 @@ def test_a_mix_takes_folders_of_meshes(folder: Path, tmp_path: Path) -> None:
         ({"source": "files"}, "source must be caches or meshes, got 'files'"),
         ({"source": "caches"}, "must give cache_root"),
         ({"cache_root": "here"}, "cache_root is of source caches, and the source is meshes"),
+        ({"source": ["meshes"]}, "source must be caches or meshes, got"),
+        ({"layout": ["folder"]}, "layout must be one of folder, shapenet"),
         ({"layout": "heap"}, "layout must be one of folder, shapenet"),
         ({"pools": {"pt_pool": 9}}, "pools: unknown key 'pt_pool', known are"),
         ({"pools": {"pc_points": 0}}, "pools: pc_points must be at least 1"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -189,15 +189,19 @@ def _is_count(least: int) -> Callable[[Any], bool]:
     return lambda value: type(value) is int and value >= least
 
 
+def _is_one_of(names: Collection[str]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and value in names
+
+
 # of each source, the keys that it alone has, the one that it needs first
 _OF_SOURCE = {"caches": ("cache_root",), "meshes": ("mesh_root", "layout", "test_ratio", "split_seed", "pools")}
 # of each key of a component, what it must be and the test of that
 _VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "name": ("text", _is_text),
-    "source": (" or ".join(_OF_SOURCE), lambda value: value in _OF_SOURCE),
+    "source": (" or ".join(_OF_SOURCE), _is_one_of(_OF_SOURCE)),
     "cache_root": ("text", _is_text),
     "mesh_root": ("text", _is_text),
-    "layout": (f"one of {', '.join(LAYOUTS)}", lambda value: value in LAYOUTS),
+    "layout": (f"one of {', '.join(LAYOUTS)}", _is_one_of(LAYOUTS)),
     "test_ratio": ("a number in [0, 1]", lambda value: _is_number(value) and 0 <= value <= 1),
     "split_seed": ("a count of at least 0", _is_count(0)),
     "pools": ("a mapping", lambda value: isinstance(value, dict)),

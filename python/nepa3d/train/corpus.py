@@ -240,8 +240,14 @@ def _part(component: Component, settings: SampleSettings, store: MeshStore) -> P
     settings = _settings(component, settings)
     if component.source == "caches":
         paths = open_shapes(component.cache_root, component.split)
-        part = Part(component.name, paths, component.backend, settings, component.weight)
-        return replace(part, objects=lambda: objects_of(component.cache_root, component.split, paths))
+        return Part(
+            component.name,
+            paths,
+            component.backend,
+            settings,
+            component.weight,
+            objects=lambda: objects_of(component.cache_root, component.split, paths),
+        )
     meshes = meshes_below(Path(component.mesh_root), component.layout)
     splits = divided(meshes, component.layout, component.test_ratio, component.split_seed)
     if not splits.get(component.split):
