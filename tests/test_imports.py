@@ -11,7 +11,7 @@ import nepa3d
 PACKAGE = Path(nepa3d.__file__).parent
 ORDER = (
     *("ops", "execution", "cli", "shapes", "corpora", "samples", "models", "probes", "train", "report"),
-    *("data", "analysis", "experiments"),
+    *("inference", "data", "analysis", "experiments"),
 )
 NAMES_OF_THE_DOCUMENT = {"backends", "token"}  # a module each, which leads to where the code is
 TOP = {"nepa3d", "nepa3d.__main__"}  # the face and the command line may import everything
