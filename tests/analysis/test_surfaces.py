@@ -149,7 +149,7 @@ WRONG = {
     "context_backend": ("scan", "context_backend must be one of "),
     "head_train_backend": ("scan", "head_train_backend must be one of "),
     "head_train_max_shapes": ("-1", "head_train_max_shapes: expected at least 0 (0: all shapes), got -1"),
-    "ckpt": ("none.pt", "ckpt: expected a checkpoint file, there is none at 'none.pt'"),
+    "ckpt": ("none.pt", "none.pt: expected a checkpoint, a folder"),
     "out_root": ("mae_v1.pt", "out_root: mae_v1.pt/scores.json cannot be written, it lies below "),
 }
 

@@ -173,7 +173,7 @@ def test_what_is_loaded(golden: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         nepa3d.load(tmp_path / "run", device="cpu").embed(box()), nepa3d.load(CKPT, device="cpu").embed(box())
     )
-    with pytest.raises(ValueError, match="neither a checkpoint nor a folder"):
+    with pytest.raises(ValueError, match=r"expected a checkpoint, a folder with config\.json or last\.pt"):
         nepa3d.load(tmp_path / "nowhere")
     nepa3d.load(CKPT, device="cpu").save(tmp_path / "saved")
     weights = tmp_path / "saved" / "model.safetensors"

@@ -24,10 +24,12 @@ from nepa3d.execution.files import read_json, write_text
 from nepa3d.experiments.job_flags import JobFlags
 from nepa3d.experiments.jobs import Job
 from nepa3d.models.embedding import Precision
+from nepa3d.models.stored import built_in
 from nepa3d.probes.classifiers import SETTINGS
 from nepa3d.probes.completion_tables import CONTROLS as OF_COMPLETION
 from nepa3d.probes.completion_tables import COPY, UNTRAINED
 from nepa3d.probes.intervals import cell
+from nepa3d.probes.result import name_of
 from nepa3d.probes.retrieval_tables import CONTROLS as OF_RETRIEVAL
 from nepa3d.probes.scan_retrieval import CONTROLS as OF_SCANS
 from nepa3d.report.tables import collect
@@ -115,7 +117,7 @@ class Config:
 
     def name_of(self, checkpoint: Path) -> str:
         """What a checkpoint is known by, in tables and files: its folder, and a precision that is not the usual one."""
-        folder = checkpoint.parent.name
+        folder = name_of(f"{checkpoint}")
         return folder if self.precision == "float32" else f"{folder}_{self.precision}"
 
     @property
@@ -135,7 +137,7 @@ class Config:
 
 def plan(config: Config) -> list[Job]:
     """The jobs, checkpoint by checkpoint. ``ValueError`` naming the checkpoints that are not there."""
-    missing = [f"{path}" for path in config.ckpts if not path.exists()]
+    missing = [f"{path}" for path in config.ckpts if not path.exists() and f"{path}" not in built_in()]
     if missing:
         raise ValueError(f"ckpts: there is no {', '.join(missing)}")
     return [job for path in config.ckpts for job in _jobs(config, path)]

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -18,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from nepa3d.corpora.shape_list import list_shapes
-from nepa3d.models.checkpoint import Checkpoint, build_model, load_checkpoint
+from nepa3d.models.checkpoint import Checkpoint, build_model
 from nepa3d.models.query_nepa import QueryNepa
+from nepa3d.models.stored import read_model
 from nepa3d.models.token_features import ANSWERS, QUESTIONS
 from nepa3d.samples.schema import N_TYPES_QA, TokenType, sequence_length
 
@@ -71,10 +71,8 @@ class ProbeRequest:
 
 def open_probe(request: ProbeRequest) -> Probe:
     """Load a checkpoint for probing. A missing file, or a request it cannot serve, raises ``ValueError``."""
-    if not Path(request.ckpt).is_file():
-        raise ValueError(f"ckpt: expected a checkpoint file, there is none at {request.ckpt!r}")
     device = pick_device(request.device)
-    probe = probe_of(load_checkpoint(request.ckpt, device=device), device, request.precision)
+    probe = probe_of(read_model(request.ckpt, device).checkpoint, device, request.precision)
     probe = replace(
         probe,
         qa=probe.qa if request.qa_tokens is None else request.qa_tokens,

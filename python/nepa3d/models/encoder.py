@@ -5,7 +5,6 @@ Letters: N shapes, M points, D model width.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -15,15 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 
-from nepa3d import __version__
 from nepa3d.corpora.procedural import FAMILIES, procedural_shape
-from nepa3d.execution.files import atomic_open, write_json
 from nepa3d.execution.progress_bar import progress_bar
-from nepa3d.models.checkpoint import Checkpoint, load_checkpoint
 from nepa3d.models.distances import distances_at, own_weights
 from nepa3d.models.embedding import (
     Pooling,
@@ -36,6 +29,7 @@ from nepa3d.models.embedding import (
     question_states,
 )
 from nepa3d.models.ridge import RidgeSums, predict
+from nepa3d.models.stored import read_model, save_model
 from nepa3d.models.vectors import normalize
 from nepa3d.samples.completion import CompletionSample, QuerySource, SequenceSettings, sample_of_cache
 from nepa3d.samples.dataset import Sample, SampleSettings, sample_of_answers
@@ -51,31 +45,21 @@ if TYPE_CHECKING:
 
 ShapeLike: TypeAlias = "Shape | str | os.PathLike[str]"
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
-FORMAT = 1  # of a folder that save writes
-HEAD = "distance_head"  # the tensor of the head among the weights
 BUILT_IN = 64  # procedural shapes that a head is fitted on where none are given
 BUILT_IN_POOLS = PoolSettings(pt_pool=4000, ray_pool=0, no_pc_rays=True)
 GRID = 32  # cells a side where a surface is asked for
 
 
 def load(source: str | os.PathLike[str], *, device: str = "auto", precision: Precision = "float32") -> Encoder:
-    """The encoder of a checkpoint (``.pt``), of a folder that ``Encoder.save`` wrote or that holds a ``last.pt``, or of
-    a repository of the Hugging Face hub (``hf://user/name``, with huggingface_hub installed).
+    """The encoder of a checkpoint (``.pt``), of a folder that ``Encoder.save`` wrote or that holds a ``last.pt``, of a
+    model that comes with the package (``furniture-small``), or of a repository of the Hugging Face hub
+    (``hf://user/name``, with huggingface_hub installed).
 
     ``device`` "auto" is a GPU where there is one. ``precision`` "bf16" computes products in bfloat16. Raises
     ``ValueError`` naming the file and the fault; no code in a file is run.
     """
-    name = os.fspath(source)
-    folder = _downloaded(name) if name.startswith("hf://") else Path(name)
     on = pick_device(device)
-    if folder.is_dir() and (folder / CONFIG).is_file():
-        checkpoint, head = _read_folder(folder, on)
-    else:
-        file = folder / "last.pt" if folder.is_dir() else folder
-        if not file.is_file():
-            raise ValueError(f"{name}: neither a checkpoint nor a folder with {CONFIG} or last.pt")
-        checkpoint, head = load_checkpoint(file, device=on), None
+    checkpoint, head = read_model(source, on)
     return Encoder(probe_of(checkpoint, on, precision), checkpoint.args, head)
 
 
@@ -222,15 +206,9 @@ class Encoder:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``model.safetensors`` (the weights, and the distance head if there is one) and ``config.json`` (what
         the model was trained with) into ``folder``, for ``load``. Each file is written whole or not at all."""
-        folder = Path(folder)
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.probe.model.state_dict().items()}
-        if self._head is not None:
-            tensors[HEAD] = torch.from_numpy(self._head)
-        with atomic_open(folder / WEIGHTS) as file:
-            file.write(save_tensors(tensors, {"format": "pt"}))
         tokens = {"qa_tokens": int(self.probe.qa), "add_eos": int(self.probe.eos)}
         args = self.args | tokens | {"n_point": self.probe.n_point, "n_ray": self.probe.n_ray}
-        write_json(folder / CONFIG, {"format": FORMAT, "nepa3d": __version__, "args": args})
+        save_model(Path(folder), self.probe.model.state_dict(), args, self._head)
 
     def sequence(self, view: str, n_context: int | None = None, query_source: QuerySource = "pool") -> SequenceSettings:
         """The settings of a completion sequence: a context seen as ``view``, half of what the model takes unless
@@ -301,36 +279,6 @@ def _procedural(count: int) -> list[Shape]:
         Shape.from_mesh(tuple(procedural_shape(name, index, 0)), key=f"{name}/{index}", settings=BUILT_IN_POOLS)
         for name, index in names
     ]
-
-
-def _read_folder(folder: Path, device: str) -> tuple[Checkpoint, NDArray[np.float64] | None]:
-    """What ``Encoder.save`` wrote."""
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if not isinstance(config, dict) or config.get("format") != FORMAT or not isinstance(config.get("args"), dict):
-            raise ValueError(f"expected an object with format {FORMAT} and args")
-    except ValueError as error:
-        raise ValueError(f"{folder / CONFIG}: {error}") from error
-    weights = folder / WEIGHTS
-    if not weights.is_file():
-        raise ValueError(f"{weights}: there is no such file")
-    try:
-        tensors = load_tensors(weights.read_bytes())
-    except SafetensorError as error:
-        raise ValueError(f"{weights}: {error}") from error
-    head = tensors.pop(HEAD, None)
-    model = {name: tensor.to(device) for name, tensor in tensors.items()}
-    checkpoint = Checkpoint(model=model, opt={}, scaler=None, args=config["args"], epoch=0, step=0, path=str(weights))
-    return checkpoint, None if head is None else head.numpy().astype(np.float64)
-
-
-def _downloaded(name: str) -> Path:
-    """The folder of a repository ``hf://user/name``, fetched if it is not there."""
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise ValueError(f"{name}: huggingface_hub is not installed: pip install 'nepa3d[hub]'") from error
-    return Path(snapshot_download(name.removeprefix("hf://"), allow_patterns=[WEIGHTS, CONFIG]))
 
 
 def _require_positive(**values: int) -> None:

@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from nepa3d.execution.progress_bar import progress_bar
-from nepa3d.models.checkpoint import Checkpoint, fresh_model, load_checkpoint
+from nepa3d.models.checkpoint import Checkpoint, fresh_model
 from nepa3d.models.embedding import Pooling, Probe, Representation, pooled_states, sample_length
 from nepa3d.models.encoder import Encoder, ShapeLike, as_shape, draw_samples, is_cache, shape_name
+from nepa3d.models.stored import read_model
 from nepa3d.models.vectors import normalize
 from nepa3d.probes.result import Json
 from nepa3d.probes.told import Told, told_points
@@ -193,7 +194,7 @@ def centred(vectors: Array) -> Array:
 
 def untrained(probe: Probe, seed: int) -> Probe:
     """The probe with new weights of the same sizes, a function of ``seed``."""
-    return _with_new_weights(probe, load_checkpoint(probe.ckpt), seed)
+    return _with_new_weights(probe, read_model(probe.ckpt).checkpoint, seed)
 
 
 def untrained_encoder(encoder: Encoder, seed: int) -> Encoder:

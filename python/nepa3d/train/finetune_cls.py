@@ -16,9 +16,10 @@ from nepa3d import cli
 from nepa3d.cli import flags
 from nepa3d.cli.spellings import OptionalCount, OptionalSwitch
 from nepa3d.execution.files import remove_temporaries, write_json
-from nepa3d.models.checkpoint import ModelFlags, build_model, load_checkpoint, model_for, read_tensors, write_tensors
+from nepa3d.models.checkpoint import ModelFlags, build_model, model_for, read_tensors, write_tensors
 from nepa3d.models.classifier import Classifier
 from nepa3d.models.query_nepa import ArchitectureFlags, QueryNepa
+from nepa3d.models.stored import read_model
 from nepa3d.probes.scores import Scores, draw_confusion
 from nepa3d.samples.dataset import SampleSettings
 from nepa3d.samples.flag_groups import VoxelFlags
@@ -137,7 +138,7 @@ def open_backbone(config: Config) -> tuple[QueryNepa, Config]:
         config = _filled(config, {"n_point": 512, "n_ray": 512, "add_eos": True, "qa_tokens": False})
         torch.manual_seed(config.training.seed)
         return model_for(flags.spellings(config)), config
-    checkpoint = load_checkpoint(config.ckpt)
+    checkpoint = read_model(config.ckpt).checkpoint
     backbone = build_model(checkpoint)
     qa = bool(checkpoint.args.get("qa_tokens", backbone.type_emb.num_embeddings == N_TYPES_QA))
     known = {"qa_tokens": qa, **{name: checkpoint.args.get(name) for name in ("add_eos", "n_point", "n_ray")}}
