@@ -160,7 +160,8 @@ def test_scratch_needs_no_checkpoint(golden: Path, tmp_path: Path) -> None:
         (["--val_ratio", "1"], "val_ratio must lie in"),
         (["--mc_eval_k_test", "0"], "mc_eval_k_test must be at least 1"),
         (["--cache_root", "nowhere"], "nowhere"),
-        (["--ckpt", "nowhere.pt"], "there is no such checkpoint"),
+        (["--ckpt", "nowhere.pt"], "nowhere.pt: expected a checkpoint"),
+        (["--d_model", "16", "--heads", "2"], "d_model, heads: a checkpoint has its own size, leave them out"),
     ],
 )
 def test_requests_that_make_no_sense(
@@ -178,6 +179,12 @@ class TestOptions:
     def config(folder: Path, **given: Any) -> Config:
         common = {"cache_root": "cache", "save_dir": f"{folder}", "num_workers": 0, "val_ratio": 0, "batch": 8}
         return build(Config, common | {"ckpt": "nepa_v1.pt", "lr": 1e-3, "epochs": 2} | given)
+
+    def test_rays_are_not_dropped_for_attention_that_follows_types(self, golden: Path, tmp_path: Path) -> None:
+        sizes = {"d_model": 16, "layers": 1, "heads": 2, "n_point": 8, "n_ray": 4}
+        config = self.config(tmp_path, ckpt="", answer_keys=1, drop_ray_prob_train=0.5, **sizes)
+        with pytest.raises(ValueError, match=r"drop_ray_prob_train must be 0 .* attention follows .* got 0\.5"):
+            start(config)
 
     def test_without_them_it_is_the_documents_protocol(self, golden: Path, tmp_path: Path) -> None:
         config = self.config(tmp_path)

@@ -119,14 +119,28 @@ class Config:
     architecture: FreshArchitectureFlags = field(default_factory=FreshArchitectureFlags)
 
     def __post_init__(self) -> None:
-        if self.ckpt and self.architecture != FreshArchitectureFlags():
-            given, default = vars(self.architecture), vars(FreshArchitectureFlags())
-            names = ", ".join(name for name in given if given[name] != default[name])
-            raise ValueError(f"{names}: a checkpoint has its own parts, leave them out")
+        if self.ckpt:
+            _require_left_out(self.architecture, FreshArchitectureFlags(), "parts")
+            _require_left_out(self.model, FreshModelFlags(), "size")
 
     def sample_settings(self) -> SampleSettings:
         """How shapes become sequences, once it is known for the model."""
         return self.samples.settings(self.voxel.settings())
+
+
+def _require_left_out(given: FreshModelFlags | FreshArchitectureFlags, default: object, what: str) -> None:
+    names = ", ".join(name for name, value in vars(given).items() if value != vars(default)[name])
+    if names:
+        raise ValueError(f"{names}: a checkpoint has its own {what}, leave them out")
+
+
+def _checked(backbone: QueryNepa, config: Config, name: str) -> QueryNepa:
+    if config.training.drop_ray_prob_train > 0 and backbone.mask_follows_types:
+        raise ValueError(
+            f"drop_ray_prob_train must be 0 with {name}: attention follows the tokens' types, which must be the same "
+            f"in all sequences of a batch, got {config.training.drop_ray_prob_train}"
+        )
+    return backbone
 
 
 def open_backbone(config: Config) -> tuple[QueryNepa, Config]:
@@ -137,7 +151,7 @@ def open_backbone(config: Config) -> tuple[QueryNepa, Config]:
     if not config.ckpt:
         config = _filled(config, {"n_point": 512, "n_ray": 512, "add_eos": True, "qa_tokens": False})
         torch.manual_seed(config.training.seed)
-        return model_for(flags.spellings(config)), config
+        return _checked(model_for(flags.spellings(config)), config, "these parts"), config
     checkpoint = read_model(config.ckpt).checkpoint
     backbone = build_model(checkpoint)
     qa = bool(checkpoint.args.get("qa_tokens", backbone.type_emb.num_embeddings == N_TYPES_QA))
@@ -156,7 +170,7 @@ def open_backbone(config: Config) -> tuple[QueryNepa, Config]:
             f"n_point {settings.n_point}, n_ray {settings.n_ray} and add_eos {settings.eos:d} make {settings.length} "
             f"tokens, {config.ckpt} has {backbone.max_len}"
         )
-    return backbone, config
+    return _checked(backbone, config, config.ckpt), config
 
 
 def _filled(config: Config, known: Mapping[str, Any]) -> Config:
