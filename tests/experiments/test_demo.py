@@ -79,6 +79,20 @@ def test_only_the_recipe_is_trained_on_scans(tmp_path: Path) -> None:
     assert list(documents) == ["mix_seed", "replacement", "datasets"] and len(documents["datasets"]) == 3
 
 
+def test_the_packages_model_is_probed_and_fine_tuned_but_not_trained(tmp_path: Path) -> None:
+    without, with_it = (jobs_of(Demo(tmp_path, FULL, workers=1, shipped=shipped)) for shipped in (False, True))
+    added = [with_it[name] for name in with_it if name not in without]
+    assert {name.split("_")[0].split()[0] for name in (job.name for job in added)} == {
+        *("ucpr", "cpac", "surfaces", "scans", "probe", "fine-tune")
+    }
+    for job in added:
+        given = flags.values(job.config)
+        assert given["ckpt"] == demo.SHIPPED
+        assert given.get("n_ray", 0) == 0
+    same = [name for name in without if without[name].config != with_it[name].config]
+    assert not same
+
+
 def test_the_tables_have_every_probe_of_results(tmp_path: Path) -> None:
     some = Demo(tmp_path, QUICK, workers=1)
     names = ["cpac_nepa_x", "scans_nepa", "ucpr_nepa_x", "probe_cls_nepa"]

@@ -42,6 +42,7 @@ from nepa3d.data.import_sweethome3d import fetch_furniture, find_furniture
 from nepa3d.execution.files import read_json, write_json, write_text
 from nepa3d.experiments.jobs import Finished, Job, run_jobs
 from nepa3d.models.checkpoint import ModelFlags as SizeFlags
+from nepa3d.models.stored import built_in
 from nepa3d.probes.distance_head import OWN
 from nepa3d.report import page, picture
 from nepa3d.shapes.query_pools import PoolSettings
@@ -149,6 +150,7 @@ DOCUMENTS = {
 }
 RECIPE, RECIPE_FILE = "query", "nepa3d/configs/query.yaml"
 MODELS = (*DOCUMENTS, RECIPE)
+SHIPPED = "furniture-small"  # the package's model, trained on the training part of the full corpus
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,12 @@ class Demo:
     root: Path
     scale: Scale
     workers: int
+    shipped: bool = False  # show the package's own model, too: only where it was trained on none of the test shapes
+
+    @property
+    def probed(self) -> tuple[str, ...]:
+        """The names of the models that are compared."""
+        return (*MODELS, SHIPPED) if self.shipped else MODELS
 
     @property
     def results(self) -> Path:
@@ -168,7 +176,9 @@ class Demo:
         return self.root / "runs"
 
     def checkpoint(self, name: str) -> Path:
-        """The last one of a model."""
+        """The last one of a model; of the package's, its name."""
+        if name == SHIPPED:
+            return Path(name)
         epochs = self.scale.recipe.epochs if name == RECIPE else self.scale.epochs
         return self.runs / name / f"ckpt_ep{epochs - 1:03d}.pt"
 
@@ -183,7 +193,7 @@ class Demo:
 
     def rays(self, name: str) -> int:
         """Rays of a sample that the probes show to a model."""
-        return 0 if name == RECIPE else self.scale.tokens
+        return self.scale.tokens if name in DOCUMENTS else 0
 
 
 def find_source(download: Path) -> tuple[str, Path | None]:
@@ -280,7 +290,7 @@ def probe_jobs(demo: Demo) -> Iterator[Job]:
     scans, for each model."""
     unpaired, points = f"{demo.root / 'unpaired'}", demo.scale.tokens
     controls = ControlFlags(random_init=True)
-    for name in MODELS:
+    for name in demo.probed:
         ckpt = f"{demo.checkpoint(name)}"
         model = SampleModelFlags(ckpt=ckpt, n_point=points, n_ray=demo.rays(name))
         completed = CompletionFlags(n_context=points, n_query=points)
@@ -300,7 +310,7 @@ def probe_jobs(demo: Demo) -> Iterator[Job]:
             cache_root=unpaired, model=SequenceModelFlags(ckpt=ckpt), completion=completed, controls=controls
         )
         completions = {"nontrans": common, "grid": replace(common, query_source="grid")}
-        if name == RECIPE:
+        if name not in DOCUMENTS:
             completions["own"] = replace(common, completion=replace(completed, head_train_split=OWN))
         for kind, completion in completions.items():
             out = demo.results / f"cpac_{name}_pc2udf_{kind}.json"
@@ -338,10 +348,9 @@ def finetune_jobs(demo: Demo) -> Iterator[Job]:
         evaluation=EvaluationFlags(mc_eval_k_test=4),
     )
     scratch = replace(common, samples=ClassSampleFlags(n_point=tokens, n_ray=tokens), model=FreshModelFlags(**model))
-    models = {name: replace(common, ckpt=f"{demo.checkpoint(name)}") for name in DOCUMENTS} | {"scratch": scratch}
-    models[RECIPE] = replace(
-        common, ckpt=f"{demo.checkpoint(RECIPE)}", samples=ClassSampleFlags(n_point=tokens, n_ray=demo.rays(RECIPE))
-    )
+    models = {name: replace(common, ckpt=f"{demo.checkpoint(name)}") for name in demo.probed} | {"scratch": scratch}
+    without_rays = ClassSampleFlags(n_point=tokens, n_ray=0)
+    models |= {name: replace(models[name], samples=without_rays) for name in demo.probed if name not in DOCUMENTS}
     for name, config in models.items():
         for shots in (5, 0):
             folder = demo.runs / f"scan_{name}_k{shots}_s0"
@@ -387,7 +396,9 @@ def run(config: Config) -> int:
     print(f"corpus: {said}")
     # procedural shapes in a folder of their own, should the package be found another time
     root = config.root if furniture is not None else config.root / "procedural"
-    demo = Demo(root, QUICK if config.quick else FULL, config.workers)
+    # a small corpus is divided otherwise, so that its test shapes may be among those that the package's model has seen
+    shipped = furniture is not None and not config.quick and SHIPPED in built_in()
+    demo = Demo(root, QUICK if config.quick else FULL, config.workers, shipped)
     write_mixes(demo)
     jobs = [corpus_job(demo, furniture), *data_jobs(demo), *scan_jobs(demo), *pretrain_jobs(demo)]
     finished = run_jobs([*jobs, *probe_jobs(demo), *finetune_jobs(demo)], [None], stop_at_failure=True)

@@ -15,6 +15,7 @@ from nepa3d import cli
 from nepa3d.corpora.shape_list import list_shapes
 from nepa3d.execution.files import atomic_open
 from nepa3d.probes.drawings import Bar, BarChart
+from nepa3d.probes.result import name_of
 from nepa3d.probes.table import PROBES, read_result
 from nepa3d.report import panels
 from nepa3d.shapes.cache import ShapeCache
@@ -227,7 +228,7 @@ def _label(row: Bar) -> str:
 
 def _color(row: Bar, colors: dict[str, str]) -> str:
     """The colour of the run a result's checkpoint lies in, so that curves and bars agree."""
-    return colors.get(Path(row.ckpt).parent.name, panels.OTHER)
+    return colors.get(name_of(row.ckpt), panels.OTHER)
 
 
 if __name__ == "__main__":
