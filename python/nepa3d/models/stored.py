@@ -21,6 +21,7 @@ from nepa3d.models.checkpoint import Checkpoint, load_checkpoint
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FORMAT = 1  # of a folder that save_model writes
 HEAD = "distance_head"  # the tensor of the head among the weights
+PLACES = ("save_dir", "cache_root", "mesh_root", "mix_config", "resume")  # flags that tell of the disk it was made on
 PRETRAINED = Path(__file__).parent / "pretrained"  # a folder for each model that comes with the package
 
 
@@ -63,13 +64,14 @@ def read_model(source: str | os.PathLike[str], device: str | torch.device = "cpu
 def save_model(
     folder: Path, weights: dict[str, torch.Tensor], args: dict[str, Any], head: NDArray[np.float64] | None
 ) -> None:
-    """Write ``model.safetensors`` and ``config.json``, each whole or not at all."""
+    """Write ``model.safetensors`` and ``config.json``, each whole or not at all; without the paths of the training."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
     if head is not None:
         tensors[HEAD] = torch.from_numpy(head)
     with atomic_open(folder / WEIGHTS) as file:
         file.write(save_tensors(tensors, {"format": "pt"}))
-    write_json(folder / CONFIG, {"format": FORMAT, "nepa3d": __version__, "args": args})
+    kept = {name: value for name, value in args.items() if name not in PLACES}
+    write_json(folder / CONFIG, {"format": FORMAT, "nepa3d": __version__, "args": kept})
 
 
 def _read_folder(folder: Path, device: str | torch.device, name: str) -> StoredModel:
