@@ -4,6 +4,7 @@
 #              CORPUS=DIR: meshes that are there already, such as demo/full/corpus)
 # make cuda   the geometry on a GPU: builds nepa3d._cuda, with a compiler from NVIDIA's wheels where there is no nvcc
 # make gpu-check  on a machine with a GPU: its tests and benchmarks, part by part within 12 minutes; goes on where it ended
+# make wheels  the wheels and the sdist: dist/, checked where there is no compiler, for each CPython on the path
 # make docs   the documentation as a site: build/site/index.html
 # Every target creates the environment first, logs each step and can be run again. The other targets are for developers.
 
@@ -27,7 +28,7 @@ define install_extra
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement $(VENV)/$(1).txt
 endef
 
-.PHONY: help env demo test bench cuda gpu-check docs lint stubs sanitize fuzz clean
+.PHONY: help env demo test bench cuda gpu-check wheels docs lint stubs sanitize fuzz clean
 
 help:
 	@sed -n 's/^# make/make/p; s/^#      /     /p' Makefile
@@ -81,6 +82,18 @@ cuda: $(VENV)/.cuda
 gpu-check: cuda
 	@echo "== what a GPU has to show"
 	@$(BIN)/python -m benchmarks gpu_check
+
+$(VENV)/.wheels: $(VENV)/.installed
+	@echo "== install the tools that build wheels"
+	$(call install_extra,wheels)
+	@touch $@
+
+# Without PyTorch, whose wheel for GPUs takes gigabytes where the index has no other; .github/workflows/wheels.yml has one.
+wheels: $(VENV)/.wheels
+	@echo "== wheels: dist"
+	@$(BIN)/python tests/packaging/build_wheels.py dist
+	@$(BIN)/python tests/packaging/check_wheel.py content dist/*.whl
+	@$(BIN)/python tests/packaging/check_wheel.py install --without-torch --constraint constraints.txt dist/*.whl
 
 $(VENV)/.docs: $(VENV)/.installed
 	@echo "== install the documentation's tools"
