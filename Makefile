@@ -110,6 +110,7 @@ lint: env
 	@$(BIN)/ruff check python tests benchmarks examples
 	@$(BIN)/mypy
 	@find csrc tests/fuzz -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format --dry-run --Werror
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(MAKE) --no-print-directory stubs-current
 	@! nm -C build/*/CMakeFiles/nepa3d_avx*.dir/csrc/simd/*.o 2>/dev/null | grep -E ' [VWu] ' | grep -v ' nepa3d::avx\| void nepa3d::avx' \
 		|| { echo "these would be shared with code for plain processors, see csrc/simd/lanes.hpp"; exit 1; }
