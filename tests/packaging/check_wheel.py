@@ -24,6 +24,7 @@ from typing import Any
 
 PACKAGE = Path(__file__).resolve().parents[2] / "python" / "nepa3d"
 MODULES = ("_core", "_cuda_host")  # not _cuda: it would add megabytes that serve one version of CUDA
+ARCHITECTURE = "x86_64-linux-gnu"
 LARGEST = 20 * 2**20  # bytes
 NAME = re.compile(r"nepa3d-[^-]+-cp3(?P<minor>\d+)-cp3(?P=minor)-(?P<platforms>[\w.]+)\.whl")
 COMPILERS = ("cc", "c++", "gcc", "g++", "clang", "clang++", "nvcc")
@@ -50,23 +51,27 @@ print(json.dumps({
 
 
 def content_faults(wheel: Path, expected: Iterable[str]) -> list[str]:
-    """What is wrong with the name, the size and the files of a wheel; ``expected`` are the package's files apart from
+    """What is wrong with the name and the files of a wheel; ``expected`` are the package's files apart from
     its compiled modules, relative to its folder.
     """
     named = NAME.fullmatch(wheel.name)
     if named is None:
         return ["its name is not that of a wheel of nepa3d for one version of CPython"]
     faults = [f"{tag} is no manylinux tag" for tag in named["platforms"].split(".") if not tag.startswith("manylinux")]
-    if wheel.stat().st_size > LARGEST:
-        faults.append(f"{wheel.stat().st_size / 2**20:.1f} MiB are more than {LARGEST / 2**20:.0f}")
     with zipfile.ZipFile(wheel) as archive:
         files = {name for name in archive.namelist() if ".dist-info/" not in name}
         licensed = any(name.endswith(".dist-info/licenses/LICENSE") for name in archive.namelist())
-    compiled = {f"nepa3d/{module}.cpython-3{named['minor']}-x86_64-linux-gnu.so" for module in MODULES}
+    compiled = {f"nepa3d/{module}.cpython-3{named['minor']}-{ARCHITECTURE}.so" for module in MODULES}
     wanted = {f"nepa3d/{name}" for name in expected} | compiled
     faults += [f"{name} is missing" for name in sorted(wanted - files)]
     faults += [f"{name} does not belong into it" for name in sorted(files - wanted)]
     return faults if licensed else [*faults, "the licence is missing"]
+
+
+def size_faults(wheel: Path) -> list[str]:
+    """Whether a wheel is larger than the limit."""
+    size = wheel.stat().st_size / 2**20
+    return [f"{size:.1f} MiB are more than {LARGEST / 2**20:.0f}"] if wheel.stat().st_size > LARGEST else []
 
 
 def policy_faults(wheel: Path, shown: dict[str, Any]) -> list[str]:
@@ -87,7 +92,7 @@ def content(wheel: Path) -> list[str]:
     """The faults of a wheel's content, and of what it needs of the system."""
     audit = [sys.executable, "-m", "auditwheel", "show", "--json", str(wheel)]
     shown = json.loads(subprocess.run(audit, check=True, capture_output=True, encoding="utf-8").stdout)
-    faults = content_faults(wheel, package_files()) + policy_faults(wheel, shown)
+    faults = size_faults(wheel) + content_faults(wheel, package_files()) + policy_faults(wheel, shown)
     print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.2f} MB, {shown['overall_tag']}, {len(faults)} faults")
     return faults
 
