@@ -59,7 +59,7 @@ def content_faults(wheel: Path, expected: Iterable[str]) -> list[str]:
         return ["its name is not that of a wheel of nepa3d for one version of CPython"]
     faults = [f"{tag} is no manylinux tag" for tag in named["platforms"].split(".") if not tag.startswith("manylinux")]
     with zipfile.ZipFile(wheel) as archive:
-        files = {name for name in archive.namelist() if ".dist-info/" not in name}
+        files = {name for name in archive.namelist() if ".dist-info/" not in name and not name.endswith("/")}
         licensed = any(name.endswith(".dist-info/licenses/LICENSE") for name in archive.namelist())
     compiled = {f"nepa3d/{module}.cpython-3{named['minor']}-{ARCHITECTURE}.so" for module in MODULES}
     wanted = {f"nepa3d/{name}" for name in expected} | compiled

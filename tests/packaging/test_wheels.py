@@ -25,8 +25,9 @@ Requires-Dist: open3d>=0.18; extra == 'viz'
 
 
 def wheel(folder: Path, files: list[str], name: str = NAME) -> Path:
-    """A wheel of empty files."""
+    """A wheel of empty files, with entries for folders, as auditwheel writes them."""
     with zipfile.ZipFile(folder / name, "w") as archive:
+        archive.writestr("nepa3d/", "")
         for file in files:
             archive.writestr(file, "")
         archive.writestr("nepa3d-0.1.0.dist-info/METADATA", METADATA)
