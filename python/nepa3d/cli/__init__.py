@@ -34,7 +34,7 @@ EXIT_INTERRUPTED = 130
 EXIT_PIPE = 128 + signal.SIGPIPE
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
-OUTPUT_FILES = ("out_json", "out_md", "out_png", "out_html", "list_file")  # flags that name a file to write
+OUTPUT_FILES = ("out_json", "out_md", "out_png", "out_html", "list_file", "picture")  # flags that name a file to write
 
 CONFIG_HELP = "--config FILE reads the flags that a run saved beside its output; -H explains each flag."
 

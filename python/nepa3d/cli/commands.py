@@ -33,6 +33,8 @@ COMMANDS = {
     "probe-cls": ("nepa3d.analysis.classification_probes", "evaluate classifiers on frozen features"),
     "evaluate": ("nepa3d.experiments.evaluate", "run all probes and controls for several checkpoints"),
     "surfaces": ("nepa3d.analysis.surfaces", "write completed shapes as meshes, with scores"),
+    "index": ("nepa3d.inference.build_index", "embed the shapes of a folder into an index"),
+    "search": ("nepa3d.inference.search", "find the shapes of an index that are like a file"),
     "compare": ("nepa3d.analysis.compare", "compare two results shape by shape"),
     "view": ("nepa3d.report.view", "show one cached shape as a table and a picture"),
     "report": ("nepa3d.report.page", "write the report of an experiment as one HTML page"),

@@ -1,0 +1,158 @@
+"""Files of shapes as a user has them: meshes, point clouds and caches in a folder, each read as one shape.
+
+Letters: N points.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nepa3d import ops
+from nepa3d.corpora.folder import shape_key
+from nepa3d.corpora.layouts import LAYOUTS, require_layout
+from nepa3d.shapes.mesh import READERS, prepare_mesh, read_mesh
+from nepa3d.shapes.query_pools import PoolSettings, build_pools, random_stream
+from nepa3d.shapes.scans import normalize_scan, scan_pools
+from nepa3d.shapes.shape import Shape
+from nepa3d.shapes.views import require_backend, view_row
+
+CACHE = "npz"
+ENDINGS = (*READERS, CACHE)
+CLOUD_VIEW = "pointcloud_noray"  # what is seen of a file without faces
+LEAST_POINTS = 4096  # point queries a shape is asked at; draws are taken from these
+BLOCK = 1 << 20  # bytes read at a time
+
+
+class ShapeFile(NamedTuple):
+    """One file below a folder."""
+
+    path: str
+    """Below the folder, with "/" between its parts."""
+    key: str
+    """ "class/id", as ``nepa3d.corpora.folder`` has it."""
+    size: int
+    """Bytes."""
+    mtime_ns: int
+    """When it was last changed, in ns since 1970."""
+
+    @property
+    def class_name(self) -> str:
+        """The first part of the key."""
+        return self.key.split("/")[0]
+
+
+class ReadShape(NamedTuple):
+    """A shape, and the view under which its file shows what was asked for."""
+
+    shape: Shape
+    view: str
+
+
+def shape_files(root: Path, layout: str = "folder") -> list[ShapeFile]:
+    """The shapes below ``root``, sorted by path: meshes of every format, clouds (PLY without faces) and caches (.npz).
+
+    Hidden files and folders, and a cache's ``_meta``, are left out. A layout other than "folder" is one of
+    ``nepa3d.corpora.layouts`` and finds meshes only. ``ValueError`` if ``root`` is no folder or holds no shape,
+    ``OSError`` naming a folder that cannot be read.
+    """
+    require_layout(layout)
+    if not root.is_dir():
+        raise ValueError(f"folder: {root} is not a folder")
+    if layout == "folder":
+        keyed = {path: shape_key(path, root) for path in _walk(root)}
+    else:
+        keyed = {mesh.path: mesh.key for mesh in LAYOUTS[layout](root)}
+    if not keyed:
+        raise ValueError(f"folder: no shape below {root}, expected files that end in {', '.join(sorted(ENDINGS))}")
+    found = []
+    for path in sorted(keyed):
+        status = path.stat()
+        found.append(ShapeFile(path.relative_to(root).as_posix(), keyed[path], status.st_size, status.st_mtime_ns))
+    return found
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def pools_for(view: str, n_point: int, n_ray: int) -> PoolSettings:
+    """The queries and answers that embeddings of ``view`` take, and no others: a default cache has five times as many.
+
+    Distances are measured as in a cache of default settings.
+    """
+    row = view_row(view)
+    rays = n_ray > 0 and bool(row.rays) and not row.voxels
+    keys = {stored.key for stored in row.distances[:1]}
+    default = PoolSettings()
+    return replace(
+        default,
+        pt_pool=max(LEAST_POINTS, 2 * n_point),
+        ray_pool=max(default.ray_pool, n_ray) if rays or (row.voxels and n_ray > 0) else 0,
+        no_udf="pt_dist_udf_pool" not in keys,
+        no_pc_rays=not rays or row.rays[0] != "pc_pool",
+    )
+
+
+def read_shape(path: Path, view: str, name: str, *, n_point: int, n_ray: int) -> ReadShape:
+    """The shape of a mesh, a cloud or a cache, named ``name``, on which all random draws from it depend.
+
+    A cloud is a PLY file without faces; it has neither triangles nor a grid, and is seen as ``pointcloud_noray``
+    whatever ``view`` is, unless that is ``voxel``. ``ValueError`` naming the file and the fault, or ``OSError``.
+    """
+    require_backend(view, "view")
+    kind = _ending(path)
+    if kind == CACHE:
+        cache = Shape.from_cache(path)
+        return ReadShape(Shape({key: cache[key] for key in cache}, name), view)
+    pools = pools_for(view, n_point, n_ray)
+    vertices, faces, _ = read_mesh(path)
+    if kind == "ply" and len(faces) == 0 and len(vertices):
+        arrays = scan_pools(normalize_scan(vertices, os.fspath(path)), pools, 0, name)
+        return ReadShape(Shape(arrays, name), view if view == "voxel" else CLOUD_VIEW)
+    return ReadShape(Shape(build_pools(prepare_mesh(vertices, faces, path), pools, 0, name), name), view)
+
+
+def drawn_points(path: Path, count: int = 6000) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Points (N, 3) of a shape to draw, in the unit sphere, and their normals (N, 3), zeros where there are none."""
+    kind = _ending(path)
+    if kind == CACHE:
+        cache = Shape.from_cache(path)
+        return cache["pc_xyz"], cache["pc_n"]
+    vertices, faces, _ = read_mesh(path)
+    rng = random_stream(0, path.name, "drawing")
+    if kind == "ply" and len(faces) == 0 and len(vertices):
+        points = normalize_scan(vertices, os.fspath(path))
+        points = points[rng.permutation(len(points))[:count]]
+        return points, np.zeros_like(points)
+    mesh = prepare_mesh(vertices, faces, path)
+    samples = ops.sample_surface(mesh.vertices, mesh.faces, rng.random((count, 3), np.float32))
+    return samples.point, samples.normal
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for folder, folders, names in os.walk(root, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "_meta"]
+        for name in names:
+            path = Path(folder, name)
+            if _ending(path) in ENDINGS and not name.startswith("."):
+                yield path
+
+
+def _ending(path: Path) -> str:
+    return path.suffix.lower().removeprefix(".")
