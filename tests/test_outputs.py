@@ -32,6 +32,7 @@ WRITERS = {  # the flag that names a file, and flags of a run that would work
     "view": ("out_png", "cache/test/kitchen"),
     "report": ("out_html", "."),
     "verify": ("list_file", "cache"),
+    "search": ("out_json", "shapes.lance", "query.obj"),
     "near-duplicates": ("list_file", *PROBE[:1], "cache"),
 }
 

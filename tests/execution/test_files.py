@@ -94,3 +94,8 @@ def test_stored_arrays_are_mapped(tmp_path: Path) -> None:
             (tmp_path / f"{name}.npz").write_bytes(content)
         with pytest.raises(ValueError, match=name):
             files.map_npz(tmp_path / f"{name}.npz")
+
+
+def test_a_hash_is_of_the_content(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert files.content_hash(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

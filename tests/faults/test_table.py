@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
-ROW = re.compile(r"^\| ([MSCRTE]\d\d) \|.*\| (\S+)::(\w+) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| ([MSCRTEN]\d\d) \|.*\| (\S+)::(\w+) \|$", re.MULTILINE)
 
 
 def rows() -> list[tuple[str, str, str]]:
@@ -26,6 +26,6 @@ def test_rows_are_many_and_each_there_once() -> None:
 def test_every_test_of_a_fault_has_its_row() -> None:
     known = {row for row, _, _ in rows()}
     for file in (TESTS / "faults").glob("test_*_faults.py"):
-        named = set(re.findall(r'"""([MCRTE]\d\d)', file.read_text(encoding="utf-8")))
+        named = set(re.findall(r'"""([MCRTEN]\d\d)', file.read_text(encoding="utf-8")))
         named |= set(re.findall(r'f?"([M]\d\d)-', file.read_text(encoding="utf-8"))) - {"M00"}
         assert named <= known, file

@@ -25,10 +25,7 @@ def mesh_test_split(keys: Sequence[str], test_ratio: float, split_seed: int) -> 
         raise ValueError(f"test_ratio must lie in [0, 1], got {test_ratio}")
 
     def rank(key: str) -> tuple[int, str]:
-        digest = hashlib.md5(
-            f"{key}:{split_seed}".encode("utf-8", "surrogateescape"), usedforsecurity=False
-        ).hexdigest()
-        return int(digest[:8], 16), key
+        return _number(key, split_seed), key
 
     groups: dict[str, list[str]] = {}
     for key in keys:
@@ -38,6 +35,17 @@ def mesh_test_split(keys: Sequence[str], test_ratio: float, split_seed: int) -> 
         count = max(round(test_ratio * len(group)), 1 if len(group) >= 10 else 0)
         test += sorted(group, key=rank)[:count]
     return sorted(test)
+
+
+def stable_test_split(keys: Sequence[str], test_ratio: float, split_seed: int) -> list[str]:
+    """The test part of shapes "class/id", sorted, where each is decided by its own key and the seed alone.
+
+    Those with md5("<class>/<id>:<split_seed>") in the lowest ``test_ratio`` of all values: adding a shape moves no
+    other, and a class has that share on average only.
+    """
+    if not 0 <= test_ratio <= 1:
+        raise ValueError(f"test_ratio must lie in [0, 1], got {test_ratio}")
+    return sorted(key for key in keys if _number(key, split_seed) < test_ratio * 2**32)
 
 
 def grouped_test_split(classes: Sequence[str], groups: Sequence[str], test_ratio: float, split_seed: int) -> list[bool]:
@@ -102,6 +110,12 @@ def k_shot(paths: Sequence[str], k: int, seed: int) -> list[str]:
     if k < 1:
         raise ValueError(f"fewshot_k must be at least 1, got {k}")
     return _drawn_by_class(paths, lambda n: min(n, k), seed)
+
+
+def _number(key: str, split_seed: int) -> int:
+    """32 bits that follow from a key and the seed."""
+    digest = hashlib.md5(f"{key}:{split_seed}".encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
+    return int(digest[:8], 16)
 
 
 def _drawn_by_class(paths: Sequence[str], count: Callable[[int], int], seed: int) -> list[str]:

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nepa3d.inference.shape_files import ReadShape, content_hash, read_shape
+from nepa3d.execution.files import content_hash
+from nepa3d.inference.shape_files import ReadShape, read_shape
 from nepa3d.models.encoder import Encoder
 from nepa3d.shapes.shape import Shape
 from nepa3d.shapes.views import require_backend

@@ -5,7 +5,6 @@ Letters: N points.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,7 +27,6 @@ CACHE = "npz"
 ENDINGS = (*READERS, CACHE)
 CLOUD_VIEW = "pointcloud_noray"  # what is seen of a file without faces
 LEAST_POINTS = 4096  # point queries a shape is asked at; draws are taken from these
-BLOCK = 1 << 20  # bytes read at a time
 
 
 class ShapeFile(NamedTuple):
@@ -74,18 +72,13 @@ def shape_files(root: Path, layout: str = "folder") -> list[ShapeFile]:
         raise ValueError(f"folder: no shape below {root}, expected files that end in {', '.join(sorted(ENDINGS))}")
     found = []
     for path in sorted(keyed):
-        status = path.stat()
-        found.append(ShapeFile(path.relative_to(root).as_posix(), keyed[path], status.st_size, status.st_mtime_ns))
+        try:
+            status = path.stat()
+            size, mtime_ns = status.st_size, status.st_mtime_ns
+        except FileNotFoundError:  # a link to nothing, or gone since: whoever reads it will say so
+            size, mtime_ns = -1, -1
+        found.append(ShapeFile(path.relative_to(root).as_posix(), keyed[path], size, mtime_ns))
     return found
-
-
-def content_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def pools_for(view: str, n_point: int, n_ray: int) -> PoolSettings:

@@ -103,6 +103,11 @@ class ShapeTable:
         """D."""
         return int(self._table.schema.field(VECTOR).type.list_size)
 
+    @property
+    def version(self) -> int:
+        """Counts the changes of the table."""
+        return int(self._table.version)
+
     def __len__(self) -> int:
         return int(self._table.count_rows())
 

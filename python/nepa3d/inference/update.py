@@ -13,9 +13,10 @@ from typing import TypeVar
 
 import numpy as np
 
+from nepa3d.execution.files import content_hash
 from nepa3d.execution.progress_bar import Progress
 from nepa3d.inference.embedder import Embedder, Float
-from nepa3d.inference.shape_files import ReadShape, ShapeFile, content_hash
+from nepa3d.inference.shape_files import ReadShape, ShapeFile
 from nepa3d.inference.table import Row, ShapeTable
 
 Item = TypeVar("Item")
