@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import attention, attention_cpu, evaluation, gpu_check, recipe, run, scaling, shapes, training
+from benchmarks import attention, attention_cpu, evaluation, gpu_check, recipe, run, scaling, search, shapes, training
 
 COMMANDS = {
     "attention": attention.main,
@@ -13,6 +13,7 @@ COMMANDS = {
     "gpu_check": gpu_check.main,
     "recipe": recipe.main,
     "scaling": scaling.main,
+    "search": search.main,
     "shapes": shapes.main,
     "training": training.main,
 }

@@ -16,7 +16,7 @@ from nepa3d.ops import instruction_set
 
 PACKAGES = (
     *("numpy", "scipy", "pykdtree", "open3d", "point-cloud-utils", "libigl"),
-    *("trimesh", "embreex", "edt", "numba", "triton"),
+    *("trimesh", "embreex", "edt", "numba", "triton", "lancedb"),
 )
 
 

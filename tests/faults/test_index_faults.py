@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -24,18 +23,26 @@ from tests.conftest import GOLDEN
 from tests.data.corpus import TETRAHEDRON
 
 CKPT = GOLDEN / "nepa_v1.pt"
-SLOW = """
-import time
-from pathlib import Path
+UPDATE = """
+import os, signal, sys
 from nepa3d.inference.embedder import Embedder
 from nepa3d.inference.index import ShapeIndex
-vectors = Embedder.vectors
-def slow(self, shapes):
-    time.sleep(0.2)
-    return vectors(self, shapes)
-Embedder.vectors = slow
+from nepa3d.inference.table import ShapeTable
+method, at, what = {{"vectors": Embedder, "put": ShapeTable}}[{name!r}], {at}, signal.Signals[{what!r}]
+original, calls = getattr(method, {name!r}), []
+def counted(*arguments):
+    calls.append(1)
+    if len(calls) == at:
+        os.kill(os.getpid(), what)
+    return original(*arguments)
+setattr(method, {name!r}, counted)
 ShapeIndex.open({index!r}).update(batch=1, workers=1)
 """
+
+
+def update_until(index: ShapeIndex, name: str, at: int, what: str) -> subprocess.Popen[bytes]:
+    """A process that updates shape by shape, and sends itself a signal when it begins to embed or write one."""
+    return subprocess.Popen([sys.executable, "-c", UPDATE.format(index=f"{index.path}", name=name, at=at, what=what)])
 
 
 def put(path: Path, size: float) -> Path:
@@ -106,22 +113,15 @@ def test_a_kill_while_indexing_loses_nothing_that_was_embedded(tmp_path: Path) -
     """N03: the table can be read after each kill, and the next update does the rest."""
     shapes = make(tmp_path, 6)
     index = empty_index(tmp_path, shapes)
-    script = SLOW.format(index=f"{index.path}")
-    seen = 0
-    for _ in range(2):
-        process = subprocess.Popen([sys.executable, "-c", script])
-        while process.poll() is None and len(ShapeIndex.open(index.path)) <= seen:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert process.returncode == -signal.SIGKILL
+    for name, expected in (("vectors", 2), ("put", 3)):  # the second finds 2 shapes there, and writes 1
+        process = update_until(index, name, 3 if name == "vectors" else 2, "SIGKILL")
+        assert process.wait() == -signal.SIGKILL
         entries = ShapeIndex.open(index.path).entries()
-        assert seen < len(entries.paths) < 6
-        assert np.isfinite(entries.vectors).all()
-        seen = len(entries.paths)
+        assert len(entries.paths) == expected
+        np.testing.assert_allclose(np.linalg.norm(entries.vectors, axis=1), 1, atol=1e-6)
     before = dict(zip(entries.paths, entries.vectors, strict=True))
     done = ShapeIndex.open(index.path).update()
-    assert (len(done.added), done.unchanged) == (6 - seen, seen)
+    assert (len(done.added), done.unchanged) == (3, 3)
     after = ShapeIndex.open(index.path).entries()
     assert len(after.paths) == len(set(after.paths)) == 6
     for path, vector in before.items():
@@ -132,10 +132,8 @@ def test_the_second_of_two_writers_is_refused(tmp_path: Path, capsys: pytest.Cap
     """N04: while an update runs; a search meanwhile sees what is written."""
     shapes = make(tmp_path, 4)
     index = empty_index(tmp_path, shapes)
-    process = subprocess.Popen([sys.executable, "-c", SLOW.format(index=f"{index.path}")])
-    while process.poll() is None and not len(ShapeIndex.open(index.path)):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGSTOP)  # in the midst of it
+    process = update_until(index, "vectors", 3, "SIGSTOP")  # in the midst of it
+    assert os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1])
     try:
         assert build_index.main([f"{shapes}", "--out", f"{index.path}"]) == cli.EXIT_USAGE
         told = capsys.readouterr().err

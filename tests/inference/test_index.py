@@ -145,7 +145,7 @@ def test_a_file_that_changes_class_has_another_id(index: ShapeIndex, shapes: Pat
 
 def test_a_folder_that_has_moved(index: ShapeIndex, shapes: Path, tmp_path: Path) -> None:
     shapes.rename(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match="folder: .* is not a folder"):
+    with pytest.raises(ValueError, match=r"folder: .* is not a folder"):
         index.update()
     with pytest.raises(ValueError, match=r"folder: .*shapes\.lance is of .*/shapes, got .*elsewhere; .* --moved"):
         index.update(tmp_path / "elsewhere")

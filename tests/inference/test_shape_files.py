@@ -46,7 +46,7 @@ def test_files_of_another_layout(tmp_path: Path) -> None:
 
 
 def test_what_is_no_folder_of_shapes(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="folder: .*none is not a folder"):
+    with pytest.raises(ValueError, match=r"folder: .*none is not a folder"):
         shape_files(tmp_path / "none")
     with pytest.raises(ValueError, match=r"folder: no shape below .* glb, npz, obj"):
         shape_files(tmp_path)
