@@ -5,15 +5,80 @@ Letters: M points, C context points.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from nepa3d.models.embedding import Probe, question_states
+from nepa3d.models.interpolation import clipped_spline
 from nepa3d.models.ridge import predict
 from nepa3d.samples.completion import SequenceSettings, assemble
 from nepa3d.samples.ordering import order_points
 from nepa3d.shapes.answers import without_rays
 from nepa3d.shapes.views import ShapeAnswers
+
+
+TOGETHER = 1024  # questions of a sequence where they do not see one another: the context is then worked through less often
+SPLINE_BLOCK = 8192  # points at which a spline is read at a time
+
+
+@dataclass(frozen=True)
+class Told:
+    """A model that was told of one shape, to be asked for distances at any points of [-1, 1]^3 (M, 3)."""
+
+    probe: Probe
+    weights: NDArray[np.float64]
+    """(D + 1,) of the head that reads distances."""
+    answers: ShapeAnswers
+    rows: NDArray[np.int64]
+    """(C,) of the answers' points: the context."""
+    settings: SequenceSettings
+    batch: int
+    """Sequences a forward pass."""
+
+    @property
+    def context(self) -> NDArray[np.float32]:
+        """(C, 4) the points of the context and the distances told there."""
+        return np.column_stack([self.answers.point_xyz[self.rows], self.answers.point_distance[self.rows]])
+
+    def distances(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Predicted distances (M,)."""
+        return self._read(points, self.weights)
+
+    def scales(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scales (M,) of the Laplace distributions that the model predicts around its distances: the mean absolute
+        error that it expects. ``ValueError`` where it predicts no distances."""
+        architecture = self.probe.model.architecture
+        own_weights(self.probe, own_view(self.probe))
+        view, count = own_view(self.probe), self.probe.model.heads
+        row = count + (architecture.answer_views.index(view) if architecture.answer_views else 0)
+        head = self.probe.model.answer_head
+        weights = torch.cat([head.weight[row], head.bias[row, None]]).detach().double().cpu().numpy()
+        return np.exp(self._read(points, weights))
+
+    def spline(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Distances (M,) that the clipped thin-plate spline of the context has, without a model."""
+        told = torch.from_numpy(self.context)[None]
+        blocks = [
+            clipped_spline(told[..., :3], told[..., 3], torch.from_numpy(block)[None])[0][0]
+            for block in np.split(points, range(SPLINE_BLOCK, len(points), SPLINE_BLOCK))
+        ]
+        found: NDArray[np.float32] = torch.cat(blocks).numpy().astype(np.float32)
+        return found
+
+    def _read(self, points: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float32]:
+        if len(points) == 0:
+            return np.empty(0, np.float32)
+        return distances_at(points, self.answers, self.rows, self.probe, weights, self.settings, self.batch)[0]
+
+
+def own_view(probe: Probe) -> str:
+    """The view whose distances a model's own prediction is read of: the mesh's, else the first that it has; "" of a
+    model that makes one prediction for all."""
+    views = probe.model.architecture.answer_views
+    return "mesh" if "mesh" in views else "".join(views[:1])
 
 
 def own_weights(probe: Probe, view: str) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nepa3d.corpora.procedural import FAMILIES, procedural_shape
 from nepa3d.execution.progress_bar import progress_bar
-from nepa3d.models.distances import distances_at, own_weights
+from nepa3d.models.distances import TOGETHER, Told, own_view, own_weights
 from nepa3d.models.embedding import (
     Pooling,
     Precision,
@@ -172,14 +173,30 @@ class Encoder:
         points = np.ascontiguousarray(queries, np.float32)
         if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
             raise ValueError(f"queries must be finite and have shape (M, 3), got {points.shape}")
+        return self.told(shape, view=view, n_context=n_context, seed=seed, batch=batch).distances(points)
+
+    def told(
+        self,
+        shape: ShapeLike,
+        *,
+        view: str = "pointcloud_noray",
+        n_context: int | None = None,
+        seed: int = 0,
+        batch: int = 16,
+    ) -> Told:
+        """The model told of a shape, as ``complete`` tells it, to be asked as often as one likes."""
         settings = self.sequence(view, n_context)
+        if self.asks_alone:
+            settings = replace(settings, n_query=max(settings.n_query, TOGETHER))
         own = as_shape(shape)
         context = own.view(view)
         rows = draw_rows(len(context.point_xyz), settings.n_context, evaluation_rng(own.name, seed))
-        if len(points) == 0:
-            return np.empty(0, np.float32)
-        predicted, _ = distances_at(points, context, rows, self.probe, self.distance_head(), settings, batch)
-        return predicted
+        return Told(self.probe, self.distance_head(), context, rows, settings, batch)
+
+    @property
+    def asks_alone(self) -> bool:
+        """Whether a predicted distance does not depend on where else distances are asked in the same call."""
+        return self.probe.model.architecture.answer_keys and self.probe.model.max_len is None
 
     def surface(
         self, shape: ShapeLike, *, resolution: int = GRID, level: float | None = None, **context: Any
@@ -232,8 +249,7 @@ class Encoder:
         model's own prediction, of the mesh's distance if it makes that; of a model that makes none, a head fitted
         on the built-in corpus."""
         if self._head is None and self.probe.model.architecture.answer_head:
-            views = self.probe.model.architecture.answer_views
-            self._head = own_weights(self.probe, "mesh" if "mesh" in views else "".join(views[:1]))
+            self._head = own_weights(self.probe, own_view(self.probe))
         if self._head is None:
             self.fit_distance_head()
         assert self._head is not None

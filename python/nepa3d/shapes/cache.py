@@ -50,8 +50,9 @@ KEYS: dict[str, Field] = {
     "df_grid": Field((1,), "iu"),  # the grids' settings: side
     "df_dilate": Field((1,), "iu"),  # and rounds of dilation
 }
-# arrays of further views (nepa3d.shapes.view_table), by the prefix of their keys
+# arrays of further views (nepa3d.shapes.view_table), by the prefix of their keys, and what few shapes have
 _FURTHER: dict[str, Field] = {
+    "pc_rgb": Field(("N", 3)),  # colours from 0 to 1; no view tells them
     "pt_dist_": Field(("P",)),
     "ray_hit_": Field(("R",), "fbiu"),
     "ray_t_": Field(("R",)),

@@ -2,13 +2,61 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import trimesh
+
+
+COARSEST = 32  # cells a side at least of a grid that is asked whole
+
+Ask = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+class AskedField(NamedTuple):
+    """A field (G, G, G) over the cells of [-1, 1]^3, and at how many points it was asked for."""
+
+    values: NDArray[np.float32]
+    asked: int
+
+
+def field_near(ask: Ask, resolution: int, level: float, slope: float = math.inf) -> AskedField:
+    """The field that ``ask`` gives at points (M, 3), of which ``level_set`` at ``level`` needs only the cells near that
+    surface.
+
+    The grid is refined from one of at least 32 cells a side by halving cells, as often as ``resolution`` is even: only
+    those whose value lies so close to ``level`` that a field whose slope is at most ``slope`` could take it inside or
+    in the cells beside. For such a field the surface is that of the whole grid; the other cells hold the value of the
+    coarse cell around them, on the same side of ``level``. An infinite slope asks for every cell. (As in Occupancy
+    Networks' multiresolution extraction, Mescheder et al., arXiv 1812.03828.)
+    """
+    sides = [resolution]
+    while math.isfinite(slope) and sides[0] % 2 == 0 and sides[0] // 2 >= COARSEST:
+        sides.insert(0, sides[0] // 2)
+    cells = np.stack(np.indices(3 * (sides[0],)), -1).reshape(-1, 3)
+    values, asked = ask(_centres(cells, sides[0])).reshape(3 * (sides[0],)), len(cells)
+    for side in sides[1:]:
+        reach = slope * math.sqrt(3) * (2 / side + 2 / resolution)  # half a coarse cell's diagonal, a fine one's
+        parents = np.argwhere(np.abs(values - level) <= reach)
+        cells = (2 * parents[:, None] + _CHILDREN).reshape(-1, 3)
+        for axis in range(3):
+            values = values.repeat(2, axis)
+        values[tuple(cells.T)] = ask(_centres(cells, side))
+        asked += len(cells)
+    return AskedField(values, asked)
+
+
+_CHILDREN = np.stack(np.indices((2, 2, 2)), -1).reshape(-1, 3)
+
+
+def _centres(cells: NDArray[np.int64], side: int) -> NDArray[np.float32]:
+    """Centres (M, 3) of cells (M, 3) of a grid over [-1, 1]^3, as ``nepa3d.samples.completion.cell_centres``."""
+    return ((cells + 0.5) * (2.0 / side) - 1.0).astype(np.float32)
 
 
 def level_set(field: NDArray[np.float32], level: float) -> trimesh.Trimesh | None:

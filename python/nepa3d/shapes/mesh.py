@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from nepa3d import ops
 from nepa3d.execution.errors import BadInputError
 from nepa3d.shapes.glb import parse_glb
+from nepa3d.shapes.placement import Placement
 from nepa3d.shapes.reading import OutOfRangeError, TooLargeError, UnsupportedError
 from nepa3d.shapes.vrml import parse_vrml
 
@@ -53,13 +54,14 @@ MeshFile = ops.RepairedMesh
 
 @dataclass(frozen=True)
 class Mesh:
-    """Triangles in the unit sphere: ``vertices`` (V, 3) float32, ``faces`` (F, 3) int64, what cleaning dropped, and
-    what was wrong in the file but could be read."""
+    """Triangles in the unit sphere: ``vertices`` (V, 3) float32, ``faces`` (F, 3) int64, what cleaning dropped, what
+    was wrong in the file but could be read, and where the mesh lay."""
 
     vertices: NDArray[np.float32]
     faces: NDArray[np.int64]
     dropped: dict[str, int]
     file_repaired: str = ""
+    placement: Placement | None = None
 
     @property
     def repaired(self) -> str:
@@ -145,7 +147,8 @@ def prepare_mesh(
     if len(triangles) == 0:
         reason = Reason.ALL_DEGENERATE if dropped["degenerate_faces"] else Reason.NONFINITE_VERTICES
         raise BadShapeError(name, reason, "no face has an area and finite corners")
-    return Mesh(normalize(kept), triangles, dropped, repaired)
+    normalized, placement = _placed(kept)
+    return Mesh(normalized, triangles, dropped, repaired, placement)
 
 
 def normalize(vertices: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -153,11 +156,19 @@ def normalize(vertices: NDArray[np.float64]) -> NDArray[np.float32]:
 
     The vertices must be finite and not all in one place.
     """
+    return _placed(vertices)[0]
+
+
+def _placed(vertices: NDArray[np.float64]) -> tuple[NDArray[np.float32], Placement]:
+    """``normalize``, and where the vertices lay."""
     low, high = vertices.min(0), vertices.max(0)
-    centred = vertices - (low / 2 + high / 2)
-    centred /= np.abs(centred).max()  # first, so that no square over- or underflows
+    centre = low / 2 + high / 2
+    centred = vertices - centre
+    reach = np.abs(centred).max()
+    centred /= reach  # first, so that no square over- or underflows
     x, y, z = (centred**2).T  # np.linalg.norm takes ten times as long for rows of three
-    return (centred / np.sqrt((x + y + z).max())).astype(np.float32)
+    radius = np.sqrt((x + y + z).max())
+    return (centred / radius).astype(np.float32), Placement(centre, float(reach * radius))
 
 
 def as_utf8(content: bytes) -> bytes:

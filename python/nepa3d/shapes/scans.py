@@ -7,18 +7,26 @@ from numpy.typing import NDArray
 
 from nepa3d import ops
 from nepa3d.shapes.mesh import BadShapeError, Reason
+from nepa3d.shapes.placement import Placement
 from nepa3d.shapes.query_pools import PoolSettings, point_queries, random_stream
 
 
 def normalize_scan(points: NDArray[np.floating], name: str) -> NDArray[np.float32]:
     """A cloud (N, 3) centred on its mean and divided by its largest norm. ``BadShapeError`` with ``name``."""
+    return placement_of_scan(points, name).normalized(points)
+
+
+def placement_of_scan(points: NDArray[np.floating], name: str) -> Placement:
+    """The mean of a cloud (N, 3) and its largest distance from there. ``BadShapeError`` with ``name`` on points that
+    are not finite or all in one place."""
     if not np.isfinite(points).all():
-        raise BadShapeError(name, Reason.NONFINITE_VERTICES, f"{int((~np.isfinite(points)).any(1).sum())} points")
-    centred = points.astype(np.float64) - points.mean(0, dtype=np.float64)
-    radius = np.sqrt((centred**2).sum(1).max())
+        bad = int((~np.isfinite(points)).any(1).sum())
+        raise BadShapeError(name, Reason.NONFINITE_VERTICES, f"{bad} points")
+    centre = points.mean(0, dtype=np.float64)
+    radius = np.sqrt(((points.astype(np.float64) - centre) ** 2).sum(1).max())
     if not radius > np.abs(points).max() * np.finfo(np.float32).eps:
         raise BadShapeError(name, Reason.ZERO_EXTENT, "all points are in one place")
-    return (centred / radius).astype(np.float32)
+    return Placement(centre, float(radius))
 
 
 def scan_pools(points: NDArray[np.float32], settings: PoolSettings, seed: int, key: str) -> dict[str, NDArray]:

@@ -5,20 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nepa3d.execution.files import write_npz
 from nepa3d.shapes.cache import POOLS, CacheError, ShapeArrays, ShapeCache
+from nepa3d.shapes.interop import cloud_arrays, mesh_arrays, open3d_cloud, trimesh_cloud, unit_colors
 from nepa3d.shapes.mesh import load_mesh, prepare_mesh
+from nepa3d.shapes.placement import Placement
 from nepa3d.shapes.query_pools import PoolSettings, build_pools
-from nepa3d.shapes.scans import normalize_scan, scan_pools
+from nepa3d.shapes.scans import placement_of_scan, scan_pools
 from nepa3d.shapes.views import ShapeAnswers, VoxelSettings
 from nepa3d.shapes.views import view as view_of
 
+if TYPE_CHECKING:
+    import trimesh
+
 MeshLike: TypeAlias = "str | os.PathLike[str] | tuple[ArrayLike, ArrayLike] | Any"
+
+CloudLike: TypeAlias = "ArrayLike | Any"
 
 MESH_POOLS = PoolSettings()
 CLOUD_POOLS = PoolSettings(pt_pool=2000, ray_pool=1000)
@@ -38,9 +45,13 @@ class Shape(ShapeArrays):
     ```
     """
 
-    def __init__(self, arrays: Mapping[str, NDArray[Any]], name: str) -> None:
+    def __init__(
+        self, arrays: Mapping[str, NDArray[Any]], name: str, placement: Placement | None = None
+    ) -> None:
         self._arrays = dict(arrays)
         self.path = name  # what faults of this shape name, as for a cache file
+        self.placement = placement
+        """Where the input lay; None of a shape that was read from a cache file, which does not hold it."""
 
     @property
     def name(self) -> str:
@@ -51,8 +62,8 @@ class Shape(ShapeArrays):
     def from_mesh(
         cls, mesh: MeshLike, *, key: str | None = None, settings: PoolSettings = MESH_POOLS, seed: int = 0
     ) -> Shape:
-        """A mesh: a file (OBJ, OFF, PLY, STL, GLB), ``(vertices, faces)`` of shapes (V, 3) and (F, 3), or an object
-        with such attributes, as a ``trimesh.Trimesh`` is.
+        """A mesh: a file (OBJ, OFF, PLY, STL, GLB), ``(vertices, faces)`` of shapes (V, 3) and (F, 3), a
+        ``trimesh.Trimesh``, or an ``open3d.geometry.TriangleMesh`` or that of ``open3d.t``.
 
         The arrays are those of the cache file that ``nepa3d.data.preprocess_shapenet`` writes for the same mesh,
         ``key`` ("class/id"; left out: the file's stem, or "mesh"), ``settings`` and ``seed``. Raises ``ValueError``
@@ -63,36 +74,45 @@ class Shape(ShapeArrays):
             prepared = load_mesh(mesh)
         else:
             key = "mesh" if key is None else key
-            vertices, faces = mesh if isinstance(mesh, tuple) else (mesh.vertices, mesh.faces)
-            prepared = prepare_mesh(np.asarray(vertices), np.asarray(faces), key)
-        return cls(build_pools(prepared, settings, seed, key), key)
+            prepared = prepare_mesh(*mesh_arrays(mesh), key)
+        return cls(build_pools(prepared, settings, seed, key), key, prepared.placement)
 
     @classmethod
     def from_cloud(
         cls,
-        xyz: ArrayLike,
+        xyz: CloudLike,
         normals: ArrayLike | None = None,
         *,
+        colors: ArrayLike | None = None,
         key: str = "cloud",
         settings: PoolSettings = CLOUD_POOLS,
         seed: int = 0,
     ) -> Shape:
         """A point cloud ``xyz`` (N, 3), centred on its mean and divided by its largest norm, with unit ``normals``
-        (N, 3) if they are known.
+        (N, 3) and ``colors`` (N, 3) from 0 to 1 (of whole numbers: from 0 to 255) if they are known.
 
-        The arrays are those of the cache file that ``nepa3d.data.preprocess_scanobjectnn`` writes for the same scan:
-        distances to its points, no rays and no grid. Raises ``ValueError`` on points that are not finite or all in one
-        place.
+        A ``trimesh.PointCloud``, an ``open3d.geometry.PointCloud`` or that of ``open3d.t`` brings its own normals and
+        colours; trimesh has a place for normals only as ``metadata["normals"]``. The arrays are those of the cache file
+        that ``nepa3d.data.preprocess_scanobjectnn`` writes for the same scan: distances to its points, no rays and no
+        grid; colours are kept as ``pc_rgb``, which no view tells a model. Raises ``ValueError`` on points that are not
+        finite or all in one place.
         """
-        points = np.asarray(xyz)
+        points, own_normals, own_colors = cloud_arrays(xyz)
         if points.ndim != 2 or points.shape[1] != 3 or len(points) == 0:
             raise ValueError(f"xyz must have shape (N, 3) with N at least 1, got {points.shape}")
-        arrays = scan_pools(normalize_scan(points, key), settings, seed, key)
-        if normals is not None:
-            arrays["pc_n"] = np.asarray(normals, np.float32)
+        placement = placement_of_scan(points, key)
+        arrays = scan_pools(placement.normalized(points), settings, seed, key)
+        known = own_normals if normals is None else normals
+        if known is not None:
+            arrays["pc_n"] = np.asarray(known, np.float32)
             if arrays["pc_n"].shape != points.shape or not np.isfinite(arrays["pc_n"]).all():
                 raise ValueError(f"normals must be finite and have the shape of xyz, {points.shape}")
-        return cls(arrays, key)
+        rgb = own_colors if colors is None else unit_colors(colors)
+        if rgb is not None:
+            if rgb.shape != points.shape:
+                raise ValueError(f"colors must be as many as the points, {len(points)}, got {len(rgb)}")
+            arrays["pc_rgb"] = rgb
+        return cls(arrays, key, placement)
 
     @classmethod
     def from_cache(cls, path: str | os.PathLike[str]) -> Shape:
@@ -103,6 +123,31 @@ class Shape(ShapeArrays):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the cache file of the shape: to a temporary name, synced and renamed."""
         write_npz(Path(path), self._arrays)
+
+    def to_trimesh(self, *, placed: bool = False) -> trimesh.PointCloud:
+        """The cloud ``pc_xyz`` as a ``trimesh.PointCloud`` with its colours, and with its normals as
+        ``metadata["normals"]``, where the shape has them.
+
+        A shape made of a mesh gives the samples of its surface: the triangles themselves are not kept. ``placed`` puts
+        the points in the frame and units of the input; ``ValueError`` if the shape came from a cache file, which does
+        not hold them.
+        """
+        return trimesh_cloud(*self._cloud(placed))
+
+    def to_open3d(self, *, placed: bool = False) -> Any:
+        """``to_trimesh`` as an ``open3d.geometry.PointCloud``. ``ValueError`` if Open3D cannot be imported
+        (``nepa3d[viz]``)."""
+        return open3d_cloud(*self._cloud(placed))
+
+    def _cloud(self, placed: bool) -> tuple[NDArray[np.floating], NDArray[np.float32] | None, NDArray | None]:
+        xyz, normals = self["pc_xyz"], self._arrays.get("pc_n")
+        if placed and self.placement is None:
+            raise ValueError(f"placed: {self.path} was read from a cache file, which does not say where the input lay")
+        return (
+            self.placement.restored(xyz) if placed and self.placement else xyz,
+            normals if normals is not None and normals.any() else None,
+            self._arrays.get("pc_rgb"),
+        )
 
     def view(self, name: str, voxel: VoxelSettings = _VOXEL) -> ShapeAnswers:
         """The queries with the answers that the view ``name`` of ``nepa3d.shapes.views.BACKENDS`` exposes."""
