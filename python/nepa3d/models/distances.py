@@ -19,8 +19,9 @@ from nepa3d.samples.ordering import order_points
 from nepa3d.shapes.answers import without_rays
 from nepa3d.shapes.views import ShapeAnswers
 
-
-TOGETHER = 1024  # questions of a sequence where they do not see one another: the context is then worked through less often
+TOGETHER = (
+    1024  # questions of a sequence where they do not see one another: the context is then worked through less often
+)
 SPLINE_BLOCK = 8192  # points at which a spline is read at a time
 
 

@@ -227,6 +227,15 @@ class Encoder:
         args = self.args | tokens | {"n_point": self.probe.n_point, "n_ray": self.probe.n_ray}
         save_model(Path(folder), self.probe.model.state_dict(), args, self._head)
 
+    def export_onnx(
+        self, path: str | os.PathLike[str], *, pooling: Pooling = "eos", representation: Representation = "h"
+    ) -> None:
+        """Write the model as ONNX, see ``nepa3d.models.onnx_model.export_onnx``: features (N, T, 15) and types (N, T)
+        to embeddings (N, D), with N and T free. Needs onnx and onnxscript (``nepa3d[onnx]``)."""
+        from nepa3d.models.onnx_model import export_onnx
+
+        export_onnx(self.probe, path, pooling, representation)
+
     def sequence(self, view: str, n_context: int | None = None, query_source: QuerySource = "pool") -> SequenceSettings:
         """The settings of a completion sequence: a context seen as ``view``, half of what the model takes unless
         ``n_context`` is given, and as many queries as it takes beside it."""

@@ -189,16 +189,24 @@ class QueryNepa(nn.Module):
         length = len(types)
         if not self.mask_follows_types:
             return remaining_edges(length, dropped, device=types.device)
-        answers, closing = is_any(types, ANSWERS), (types == TokenType.EOS)[:, None]
-        edges = torch.ones(length, length, dtype=torch.bool, device=types.device).tril()
-        if dropped is not None:
-            edges &= dual_mask(length, dropped, device=types.device) | closing
-        if self.architecture.prefix_attention:
-            edges |= answers[:, None] & edges.mT  # to a later answer, where that one's edge to this is kept
-            edges |= closing & answers
-        if self.architecture.answer_keys:
-            edges &= answers | (types == TokenType.BOS) | torch.eye(length, dtype=torch.bool, device=types.device)
+        edges = self.edges(types, dropped)
         return pack_edges(edges) if edges.is_cuda else key_edges(edges)
+
+    def edges(self, types: Tensor, dropped: DualMask | None = None) -> Tensor:
+        """The edges (..., T, T) of attention in sequences of types (..., T), True where a token may attend another,
+        less those that ``dropped`` drops; see ``mask``. Of a model whose mask follows the types."""
+        length, device = types.shape[-1], types.device
+        answers, closing = is_any(types, ANSWERS), (types == TokenType.EOS)[..., None]
+        edges = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+        if dropped is not None:
+            edges = edges & (dual_mask(length, dropped, device=device) | closing)
+        if self.architecture.prefix_attention:
+            edges = edges | answers[..., None] & edges.mT  # to a later answer, where that one's edge to this is kept
+            edges = edges | closing & answers[..., None, :]
+        if self.architecture.answer_keys:
+            seen = (answers | (types == TokenType.BOS))[..., None, :]
+            edges = edges & (seen | torch.eye(length, dtype=torch.bool, device=device))
+        return edges.expand(*types.shape, length)
 
     def states(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +14,10 @@ import tyro
 from tabulate import tabulate
 
 from nepa3d import cli
-from nepa3d.report import picture
+from nepa3d.report import panels, picture
 from nepa3d.shapes.cache import ShapeCache
+from nepa3d.shapes.interop import open3d, open3d_cloud
+from nepa3d.shapes.shape import Shape
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Config:
     """Where to write the picture; empty: <id>.png in the working directory."""
     up: Literal["y", "z"] = "y"
     """Axis of the mesh that points up."""
+    window: bool = False
+    """Also show the cloud, and the queries coloured by distance, in a window of Open3D (nepa3d[viz])."""
 
 
 def contents(path: Path) -> list[tuple[str, str, str, str, str]]:
@@ -44,7 +50,9 @@ def contents(path: Path) -> list[tuple[str, str, str, str, str]]:
 
 
 def command(config: Config) -> None:
-    """Print the table, write the picture."""
+    """Print the table, write the picture, show the window where it is asked for."""
+    if config.window:
+        require_window()
     path = config.cache.absolute()
     print(tabulate(contents(path), ("array", "shape", "type", "least", "greatest"), disable_numparse=True))
     split = path.parent.parent
@@ -57,6 +65,40 @@ def command(config: Config) -> None:
         title=path.stem,
     )
     print(f"wrote {picture.picture(drawn)}")
+    if config.window:
+        show(Shape.from_cache(path), path.stem)
+
+
+def require_window() -> None:
+    """``ValueError`` if there is no display, or Open3D cannot be imported."""
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise ValueError(
+            "window: there is no display (DISPLAY and WAYLAND_DISPLAY are not set); the picture needs none"
+        )
+    try:
+        open3d()
+    except ValueError as error:
+        raise ValueError(f"window: {error}") from error
+
+
+def show(shape: Shape, title: str) -> None:
+    """Show the cloud of a shape, and its point queries coloured by distance, until the window is closed.
+    ``ValueError`` if no window can be opened."""
+    from matplotlib import colormaps
+
+    cloud = shape.to_open3d()
+    if not cloud.has_colors():
+        cloud.paint_uniform_color(panels.SURFACE)
+    distance = shape["pt_dist_pool"]
+    colors = colormaps[panels.DISTANCE_MAP](panels.distance_norm(float(distance.max()))(distance))[:, :3]
+    queries = open3d_cloud(shape["pt_xyz_pool"], None, colors.astype(np.float32))
+    viewer = open3d().visualization.Visualizer()
+    if not viewer.create_window(title, 1024, 768):
+        raise ValueError("window: Open3D could open none on this display, for which it needs OpenGL 3.3")
+    for geometry in (cloud, queries):
+        viewer.add_geometry(geometry)
+    viewer.run()
+    viewer.destroy_window()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

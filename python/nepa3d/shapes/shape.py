@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nepa3d.execution.errors import BadInputError
 from nepa3d.execution.files import write_npz
 from nepa3d.shapes.cache import POOLS, CacheError, ShapeArrays, ShapeCache
 from nepa3d.shapes.interop import cloud_arrays, mesh_arrays, open3d_cloud, trimesh_cloud, unit_colors
 from nepa3d.shapes.mesh import load_mesh, prepare_mesh
 from nepa3d.shapes.placement import Placement
-from nepa3d.shapes.query_pools import PoolSettings, build_pools
+from nepa3d.shapes.query_pools import PoolSettings, build_pools, random_stream
+from nepa3d.shapes.scan_files import CloudFile, read_cloud
 from nepa3d.shapes.scans import placement_of_scan, scan_pools
 from nepa3d.shapes.views import ShapeAnswers, VoxelSettings
 from nepa3d.shapes.views import view as view_of
@@ -29,6 +32,7 @@ CloudLike: TypeAlias = "ArrayLike | Any"
 
 MESH_POOLS = PoolSettings()
 CLOUD_POOLS = PoolSettings(pt_pool=2000, ray_pool=1000)
+SCAN_POINTS = 200_000  # of a scan, unless more are asked for
 _VOXEL = VoxelSettings()
 
 
@@ -46,12 +50,18 @@ class Shape(ShapeArrays):
     """
 
     def __init__(
-        self, arrays: Mapping[str, NDArray[Any]], name: str, placement: Placement | None = None
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        name: str,
+        placement: Placement | None = None,
+        points_read: int | None = None,
     ) -> None:
         self._arrays = dict(arrays)
         self.path = name  # what faults of this shape name, as for a cache file
         self.placement = placement
         """Where the input lay; None of a shape that was read from a cache file, which does not hold it."""
+        self.points_read = points_read
+        """Points of the file of a scan, of which ``pc_xyz`` may hold some; None of any other shape."""
 
     @property
     def name(self) -> str:
@@ -113,6 +123,42 @@ class Shape(ShapeArrays):
                 raise ValueError(f"colors must be as many as the points, {len(points)}, got {len(rgb)}")
             arrays["pc_rgb"] = rgb
         return cls(arrays, key, placement)
+
+    @classmethod
+    def from_scan(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        max_points: int = SCAN_POINTS,
+        key: str | None = None,
+        settings: PoolSettings = CLOUD_POOLS,
+        seed: int = 0,
+    ) -> Shape:
+        """A file of a point cloud, see ``nepa3d.shapes.scan_files.read_cloud``, or of a mesh.
+
+        Of a cloud with more than ``max_points`` points (0: no limit) that many are taken at random, which depends on
+        ``key`` (left out: the file's stem) and ``seed`` alone. Raises ``ValueError`` naming the file and the fault.
+        """
+        if max_points < 0:
+            raise ValueError(f"max_points must be at least 0 (0: all), got {max_points}")
+        key = Path(path).stem if key is None else key
+        cloud = read_cloud(path)
+        if cloud is None:
+            rayless = replace(settings, ray_pool=0, no_pc_rays=True)
+            return cls.from_mesh(path, key=key, settings=rayless, seed=seed)
+        try:
+            placement_of_scan(cloud.xyz, os.fspath(path))  # of all, so that no fault hides among the others
+            count = len(cloud.xyz)
+            if max_points and count > max_points:
+                rows = np.sort(random_stream(seed, key, "thin").choice(count, max_points, replace=False))
+                cloud = CloudFile(*(None if array is None else array[rows] for array in cloud))
+            shape = cls.from_cloud(cloud.xyz, cloud.normals, colors=cloud.colors, key=key, settings=settings, seed=seed)
+            shape.points_read = count
+            return shape
+        except BadInputError:
+            raise
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)}: {error}") from error
 
     @classmethod
     def from_cache(cls, path: str | os.PathLike[str]) -> Shape:
