@@ -83,11 +83,16 @@ def test_refusals(meshes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     (tmp_path / "bad" / "class").mkdir(parents=True)
     shutil.copy(meshes / "ball" / "damaged.obj", tmp_path / "bad" / "class")
     for flags, message in (
-        ([f"{meshes}", "--out", f"{tmp_path / 'z.csv'}"], "out must end in .npz or .parquet, got 'z.csv'"),
         ([f"{tmp_path / 'none'}", "--out", f"{tmp_path / 'z.npz'}"], "is not a folder"),
         ([f"{tmp_path / 'bad'}", "--out", f"{tmp_path / 'z.npz'}"], "none of 1 files could be read"),
-        ([f"{meshes}", "--out", f"{tmp_path / 'z.npz'}", "--view", "sdf"], "view must be one of"),
     ):
         assert command.main([*flags, *model]) == cli.EXIT_USAGE
+        assert message in capsys.readouterr().err
+    for flags, message in (
+        ([f"{meshes}", "--out", f"{tmp_path / 'z.csv'}"], "out must end in .npz or .parquet, got 'z.csv'"),
+        ([f"{meshes}", "--out", f"{tmp_path / 'z.npz'}", "--view", "sdf"], "view must be one of"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            command.main([*flags, *model])
         assert message in capsys.readouterr().err
     assert not (tmp_path / "z.npz").exists()

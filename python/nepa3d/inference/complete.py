@@ -74,7 +74,8 @@ class Config:
     grid: GridFlags = field(default_factory=GridFlags)
     told: ContextFlags = field(default_factory=ContextFlags)
     spline: bool = False
-    """Also write the surface of a thin-plate spline of the same context, which needs no model: <out>.spline.<ending>."""
+    """Also write the surface of a thin-plate spline of the same context, which needs no model, as
+    <out>.spline.<ending>."""
     uncertainty: bool = False
     """Colour the vertices by the error that the model expects there, of models trained with answer_loss laplace."""
     batch: int = 16

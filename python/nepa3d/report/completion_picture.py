@@ -26,7 +26,7 @@ def draw(
     scan: NDArray[np.float32],
     meshes: Mapping[str, trimesh.Trimesh | None],
     *,
-    title: str = "",
+    title: str = "scan",
     up: Literal["y", "z"] = "y",
     error: NDArray[np.floating] | None = None,
     unit: float = 1.0,
@@ -44,7 +44,7 @@ def draw(
     axes = figure.subplots(1, 1 + len(meshes), squeeze=False)[0]
     shown = scan[:: -(-len(scan) // SHOWN)]
     panels.cloud(axes[0], shown, panels.depth_shades(shown, up), up, size=panels.point_size(len(shown)) * 0.8)
-    axes[0].set_title(f"scan, {len(scan)} points" + (f" ({len(shown)} shown)" if len(shown) < len(scan) else ""))
+    axes[0].set_title(f"{title}: {len(scan)} points" + (f" ({len(shown)} shown)" if len(shown) < len(scan) else ""))
     for number, (panel, (name, mesh)) in enumerate(zip(axes[1:], meshes.items(), strict=True)):
         panel.set_title(name)
         if mesh is None:
@@ -66,7 +66,6 @@ def draw(
     for panel in axes:
         panel.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH), aspect="equal")
         panel.set_axis_off()
-    figure.suptitle(title)
     with atomic_open(path) as file:
         figure.savefig(file, format="png", dpi=110)
 

@@ -58,9 +58,9 @@ def cloud_arrays(cloud: Any) -> CloudArrays:
         colors = unit_colors(np.asarray(cloud.colors)) if cloud.has_colors() else None
         return CloudArrays(np.asarray(cloud.points), normals, colors)
     if hasattr(cloud, "vertices") and hasattr(cloud, "colors"):
-        normals = cloud.metadata.get(NORMALS)
-        colors = unit_colors(np.asarray(cloud.colors)) if cloud.visual.defined else None
-        return CloudArrays(np.asarray(cloud.vertices), None if normals is None else np.asarray(normals), colors)
+        xyz, normals, rgba = np.asarray(cloud.vertices), cloud.metadata.get(NORMALS), np.asarray(cloud.colors)
+        colors = unit_colors(rgba) if rgba.ndim == 2 and len(rgba) == len(xyz) else None  # else there are none
+        return CloudArrays(xyz, None if normals is None else np.asarray(normals), colors)
     return CloudArrays(np.asarray(cloud), None, None)
 
 
