@@ -13,11 +13,11 @@ namespace {
 
 /// What `read` gives; a fault names the file of the context.
 template <class Read>
-auto of_context(const std::string& path, bool own, const Read& read) {
+auto of_context(const NpzPlace& place, bool own, const Read& read) {
     try {
         return read();
     } catch (const FileFault& fault) {
-        throw FileFault((own ? "" : "context " + path + ": ") + fault.what());
+        throw FileFault((own ? "" : "context " + place.name + ": ") + fault.what());
     }
 }
 
@@ -76,20 +76,20 @@ AnsweredPoints pool_points(OpenShape& shape, const CompletionSettings& s, const 
 
 }  // namespace
 
-void read_completion(const std::string& path, const std::string& context_path, const CompletionSettings& s,
+void read_completion(const NpzPlace& place, const NpzPlace& context_place, const CompletionSettings& s,
                      EvaluationDraws draws, CompletionRoom room) {
-    const bool own_context = context_path == path;
+    const bool own_context = context_place.name == place.name;
     const std::optional<VoxelGrid> context_grid = s.with_context ? s.voxel : std::nullopt;
-    OpenShape shape(path, own_context ? context_grid : std::nullopt);
+    OpenShape shape(place, own_context ? context_grid : std::nullopt);
     std::optional<OpenShape> other;
     const auto open_pool = [&] {
-        if (!own_context) other.emplace(context_path, context_grid);
+        if (!own_context) other.emplace(context_place, context_grid);
         return (other ? *other : shape).pools.vectors("pt_xyz_pool", 'P');
     };
-    const Array context_pool = of_context(context_path, own_context, open_pool);
+    const Array context_pool = of_context(context_place, own_context, open_pool);
     OpenShape& shown = other ? *other : shape;
     const std::size_t shown_points =
-        of_context(context_path, own_context, [&] { return questions_of(context_pool, s.uniform_questions); });
+        of_context(context_place, own_context, [&] { return questions_of(context_pool, s.uniform_questions); });
     const Rows context_rows = drawn(draws, shown_points, s.n_context, "n_context");
     AnsweredPoints queries;
     if (s.source == QuerySource::grid) {
@@ -108,7 +108,7 @@ void read_completion(const std::string& path, const std::string& context_path, c
     std::size_t first = 1;
     if (s.with_context) {
         const AnsweredPoints context = of_context(
-            context_path, own_context, [&] { return answered_points(shown, s.view, context_pool, context_rows); });
+            context_place, own_context, [&] { return answered_points(shown, s.view, context_pool, context_rows); });
         put_points(context, s.qa, room.tokens.queries(first, s.n_context, s.qa));
         first += s.n_context * stride_of(s.qa);
         std::vector<Nearest> nearest(s.n_query);

@@ -38,9 +38,9 @@ struct CompletionRoom {
 };
 
 /// Reads one sample: BOS, context, queries, optional EOS; both along the Morton curve, the answers of the queries
-/// blank. The queries are of the cache file `path`, the context of `context_path`. Draws first the context's rows, then
+/// blank. The queries are of the cache file at `place`, the context of the one at `context_place`. Draws first the context's rows, then
 /// the queries'. Throws FileFault on a file that cannot be used; distances in `target` may still not be finite.
-void read_completion(const std::string& path, const std::string& context_path, const CompletionSettings& settings,
+void read_completion(const NpzPlace& place, const NpzPlace& context_place, const CompletionSettings& settings,
                      EvaluationDraws draws, CompletionRoom room);
 
 }  // namespace nepa3d

@@ -216,14 +216,17 @@ std::vector<float> Array::floats(std::size_t columns) const {
     return values;
 }
 
-Npz::Npz(const std::string& path) : file_(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
-    if (file_ < 0) throw FileFault(errno == ENOENT ? "there is no such file" : std::generic_category().message(errno));
+Npz::Npz(const NpzPlace& place) : file_(open(place.file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
+    const std::string shard = place.part ? "its shard " + place.file + ": " : "";
+    if (file_ < 0)
+        throw FileFault(shard + (errno == ENOENT ? "there is no such file" : std::generic_category().message(errno)));
     try {
-        struct stat status{};
-        if (fstat(file_, &status) != 0) throw FileFault(std::generic_category().message(errno));
-        if (!S_ISREG(status.st_mode)) throw FileFault("not a file");
-        if (status.st_size == 0) throw FileFault("the file has 0 bytes");
-        size_ = static_cast<std::size_t>(status.st_size);
+        try {
+            take_size(place);
+        } catch (const FileFault& fault) {
+            throw FileFault(shard + fault.what());
+        }
+        if (size_ == 0) throw FileFault("the file has 0 bytes");
         read_directory();
     } catch (...) {
         close(file_);
@@ -233,11 +236,24 @@ Npz::Npz(const std::string& path) : file_(open(path.c_str(), O_RDONLY | O_CLOEXE
 
 Npz::~Npz() { close(file_); }
 
+void Npz::take_size(const NpzPlace& place) {
+    struct stat status{};
+    if (fstat(file_, &status) != 0) throw FileFault(std::generic_category().message(errno));
+    if (!S_ISREG(status.st_mode)) throw FileFault("not a file");
+    const auto whole = static_cast<std::uint64_t>(status.st_size);
+    const NpzPlace::Part part = place.part.value_or(NpzPlace::Part{0, whole});
+    if (part.offset > whole || part.size > whole - part.offset)
+        throw FileFault("it has " + std::to_string(whole) + " bytes and ends before the shape does");
+    begin_ = part.offset;
+    size_ = static_cast<std::size_t>(part.size);
+}
+
 Bytes Npz::read(std::size_t offset, std::size_t size) const {
     if (offset > size_ || size > size_ - offset) throw FileFault("it is longer than the file");
     Bytes bytes(size);
     for (std::size_t done = 0; done < size;) {
-        const ssize_t count = pread(file_, bytes.data.get() + done, size - done, static_cast<off_t>(offset + done));
+        const ssize_t count =
+            pread(file_, bytes.data.get() + done, size - done, static_cast<off_t>(begin_ + offset + done));
         if (count < 0 && errno == EINTR) continue;
         if (count < 0) throw FileFault(std::generic_category().message(errno));
         if (count == 0) throw FileFault("the file has become shorter");

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -16,6 +17,21 @@ namespace nepa3d {
 /// What is wrong with a file; whoever opened it knows its name.
 class FileFault : public std::runtime_error {
     using std::runtime_error::runtime_error;
+};
+
+/// Where an `.npz` lies: it is a whole file, or a part of a shard (python/nepa3d/shapes/packed.py).
+struct NpzPlace {
+    struct Part {
+        std::uint64_t offset, size;
+    };
+
+    std::string name;  ///< path of the shape, which tells it from others and stands in messages
+    std::string file;
+    std::optional<Part> part;  ///< none: the whole file
+
+    NpzPlace(std::string path) : name(path), file(std::move(path)) {}  // NOLINT: a path is a place
+    NpzPlace(std::string path, std::string shard, Part bytes)
+        : name(std::move(path)), file(std::move(shard)), part(bytes) {}
 };
 
 /// What an array's header says.
@@ -68,8 +84,9 @@ private:
 /// other, and a file that shrinks or a disk that fails is an error instead of a signal.
 class Npz {
 public:
-    /// Reads the table of members. Throws FileFault if there is no such file, or it is no zip, or names a member twice.
-    explicit Npz(const std::string& path);
+    /// Reads the table of members. Throws FileFault if there is no such file, or it is no zip, or names a member twice;
+    /// of a shard also where it ends before its part does.
+    explicit Npz(const NpzPlace& place);
     ~Npz();
     Npz(const Npz&) = delete;
     Npz& operator=(const Npz&) = delete;
@@ -86,13 +103,15 @@ private:
         std::uint16_t method;
     };
 
+    void take_size(const NpzPlace& place);
     void read_directory();
     Bytes read(std::size_t offset, std::size_t size) const;
     Bytes read_member(const Member& member) const;
     const Member* find(std::string_view name) const;
 
     int file_;
-    std::size_t size_;
+    std::uint64_t begin_ = 0;  ///< in the file
+    std::size_t size_ = 0;
     Bytes tail_{0};  ///< the directory, to the file's end
     std::vector<Member> members_;
 };

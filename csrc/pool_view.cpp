@@ -127,7 +127,7 @@ void VoxelView::cast(Points origins, Points directions, std::vector<float>& hit,
     }
 }
 
-OpenShape::OpenShape(const std::string& path, const std::optional<VoxelGrid>& grid) : file(path), pools(file) {
+OpenShape::OpenShape(const NpzPlace& place, const std::optional<VoxelGrid>& grid) : file(place), pools(file) {
     if (grid) voxel.emplace(pools, *grid);
 }
 

@@ -67,7 +67,7 @@ private:
 
 /// A file, its pools and, where a grid is asked for, its voxels.
 struct OpenShape {
-    OpenShape(const std::string& path, const std::optional<VoxelGrid>& grid);
+    OpenShape(const NpzPlace& place, const std::optional<VoxelGrid>& grid);
 
     Npz file;
     Pools pools;

@@ -50,9 +50,9 @@ void add_rays(OpenShape& shape, const SampleSettings& s, Draws& draws, Tokens to
 }
 
 template <class Draws>
-void read(const std::string& path, const SampleSettings& s, Draws& draws, bool rays_missing, bool uniform,
+void read(const NpzPlace& place, const SampleSettings& s, Draws& draws, bool rays_missing, bool uniform,
           Tokens tokens) {
-    OpenShape shape(path, s.voxel);
+    OpenShape shape(place, s.voxel);
     clear_tokens(tokens, s.eos);
     if (s.n_point > 0) {
         const Array xyz_pool = shape.pools.vectors("pt_xyz_pool", 'P');
@@ -92,14 +92,14 @@ void put_points(const AnsweredPoints& points, bool qa, Tokens tokens) {
     }
 }
 
-void read_sample(const std::string& path, const SampleSettings& settings, TrainingDraws draws, Tokens tokens) {
+void read_sample(const NpzPlace& place, const SampleSettings& settings, TrainingDraws draws, Tokens tokens) {
     const bool dropped = draws.uniform() < settings.drop_ray_prob;
     const bool uniform = settings.uniform_prob > 0 && draws.uniform() < settings.uniform_prob;
-    read(path, settings, draws, dropped || has_no_rays(settings), uniform || settings.uniform_questions, tokens);
+    read(place, settings, draws, dropped || has_no_rays(settings), uniform || settings.uniform_questions, tokens);
 }
 
-void read_sample(const std::string& path, const SampleSettings& settings, EvaluationDraws draws, Tokens tokens) {
-    read(path, settings, draws, has_no_rays(settings), settings.uniform_questions, tokens);
+void read_sample(const NpzPlace& place, const SampleSettings& settings, EvaluationDraws draws, Tokens tokens) {
+    read(place, settings, draws, has_no_rays(settings), settings.uniform_questions, tokens);
 }
 
 }  // namespace nepa3d

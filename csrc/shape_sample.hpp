@@ -41,9 +41,9 @@ void clear_tokens(Tokens tokens, bool eos);
 /// Points with their answers into blank tokens.
 void put_points(const AnsweredPoints& points, bool qa, Tokens tokens);
 
-/// Reads one sample of the cache file `path`: BOS, points along the Morton curve, rays by direction, optional EOS.
+/// Reads one sample of the cache file at `place`: BOS, points along the Morton curve, rays by direction, optional EOS.
 /// Throws FileFault on a file that cannot be used.
-void read_sample(const std::string& path, const SampleSettings& settings, TrainingDraws draws, Tokens tokens);
-void read_sample(const std::string& path, const SampleSettings& settings, EvaluationDraws draws, Tokens tokens);
+void read_sample(const NpzPlace& place, const SampleSettings& settings, TrainingDraws draws, Tokens tokens);
+void read_sample(const NpzPlace& place, const SampleSettings& settings, EvaluationDraws draws, Tokens tokens);
 
 }  // namespace nepa3d

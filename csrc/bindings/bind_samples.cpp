@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <tuple>
+#include <variant>
 
 #include "arguments.hpp"
 #include "completion_sample.hpp"
@@ -65,7 +67,9 @@ CompletionSettings make_completion_settings(const ViewRow& view, int n_context, 
             .voxel = voxel_grid(view, voxel)};
 }
 
-using Paths = std::vector<py::bytes>;  // as the file system has them
+/// A file by its path, as the file system has it, or the path of a shape, its shard, and its offset and size there.
+using Place = std::variant<py::bytes, std::tuple<py::bytes, py::bytes, std::uint64_t, std::uint64_t>>;
+using Places = std::vector<Place>;
 using Settings = std::vector<const SampleSettings*>;
 using Faults = std::vector<std::pair<std::size_t, std::string>>;
 using Features = py::array_t<float, py::array::c_style>;
@@ -79,6 +83,20 @@ void require_room(const Features& features, const Types& types, std::size_t coun
                               ", " + std::to_string(feature_dim) + "), got " + shape_of(features));
     if (types.ndim() != 2 || types.shape(0) != features.shape(0) || types.shape(1) != features.shape(1))
         throw py::value_error("types must have the first two sizes of features, got " + shape_of(types));
+}
+
+std::vector<NpzPlace> places_of(const Places& given) {
+    std::vector<NpzPlace> places;
+    places.reserve(given.size());
+    for (const Place& place : given) {
+        if (const auto* const path = std::get_if<py::bytes>(&place)) {
+            places.emplace_back(std::string(*path));
+        } else {
+            const auto& [name, shard, offset, size] = std::get<1>(place);
+            places.emplace_back(std::string(name), std::string(shard), NpzPlace::Part{offset, size});
+        }
+    }
+    return places;
 }
 
 /// `read(i)` for each of `count` samples, without the GIL; the samples that could not be read, and why.
@@ -108,7 +126,7 @@ Faults read_each(std::size_t count, int threads, const Read& read) {
 
 /// Fills features (B, T, 15) and types (B, T), a sample a path; returns the samples that could not be read, and why.
 template <class DrawsOf>
-Faults read_all(const Paths& paths, const Settings& settings, Features& features, Types& types, int threads,
+Faults read_all(const Places& paths, const Settings& settings, Features& features, Types& types, int threads,
                 const DrawsOf& draws_of) {
     const std::size_t count = paths.size();
     same_length(settings.size(), "settings", count, "paths");
@@ -118,7 +136,7 @@ Faults read_all(const Paths& paths, const Settings& settings, Features& features
     require_room(features, types, count, length);
     float* const features_out = features.mutable_data();
     std::int64_t* const types_out = types.mutable_data();
-    const std::vector<std::string> files(paths.begin(), paths.end());
+    const std::vector<NpzPlace> files = places_of(paths);
     return read_each(count, threads, [&](std::size_t i) {
         const Tokens tokens{{features_out + i * length * feature_dim, length * feature_dim},
                             {types_out + i * length, length}};
@@ -126,14 +144,14 @@ Faults read_all(const Paths& paths, const Settings& settings, Features& features
     });
 }
 
-Faults read_training_samples(const Paths& paths, const Settings& settings, std::uint64_t seed, std::uint32_t epoch,
+Faults read_training_samples(const Places& paths, const Settings& settings, std::uint64_t seed, std::uint32_t epoch,
                              const std::vector<std::uint32_t>& indices, Features features, Types types, int threads) {
     same_length(indices.size(), "indices", paths.size(), "paths");
     return read_all(paths, settings, features, types, threads,
                     [&](std::size_t i) { return TrainingDraws(seed, epoch, indices[i]); });
 }
 
-Faults read_evaluation_samples(const Paths& paths, const Settings& settings, const std::vector<std::uint32_t>& seeds,
+Faults read_evaluation_samples(const Places& paths, const Settings& settings, const std::vector<std::uint32_t>& seeds,
                                Features features, Types types, int threads) {
     same_length(seeds.size(), "seeds", paths.size(), "paths");
     return read_all(paths, settings, features, types, threads,
@@ -141,7 +159,7 @@ Faults read_evaluation_samples(const Paths& paths, const Settings& settings, con
 }
 
 /// Fills features (B, T, 15), types (B, T), target and nearest_copy (B, Q), the last not without a context.
-Faults read_completion_samples(const Paths& paths, const Paths& contexts, const CompletionSettings& settings,
+Faults read_completion_samples(const Places& paths, const Places& contexts, const CompletionSettings& settings,
                                const std::vector<std::uint32_t>& seeds, Features features, Types types, Features target,
                                Features nearest_copy, int threads) {
     const std::size_t count = paths.size(), length = settings.length(), queries = settings.n_query;
@@ -158,7 +176,7 @@ Faults read_completion_samples(const Paths& paths, const Paths& contexts, const 
     std::int64_t* const types_out = types.mutable_data();
     float* const target_out = target.mutable_data();
     float* const copy_out = nearest_copy.mutable_data();
-    const std::vector<std::string> files(paths.begin(), paths.end()), shown(contexts.begin(), contexts.end());
+    const std::vector<NpzPlace> files = places_of(paths), shown = places_of(contexts);
     return read_each(count, threads, [&](std::size_t i) {
         const CompletionRoom room{
             {{features_out + i * length * feature_dim, length * feature_dim}, {types_out + i * length, length}},

@@ -15,6 +15,7 @@ COMMANDS = {
     "preprocess-scanobjectnn": ("nepa3d.data.preprocess_scanobjectnn", "preprocess ScanObjectNN into a shape cache"),
     "progress": ("nepa3d.data.progress", "show the progress of a sharded preprocessing run"),
     "verify": ("nepa3d.data.verify", "validate a shape cache and list damaged files"),
+    "pack": ("nepa3d.data.pack", "pack a shape cache into tar shards for network file systems"),
     "near-duplicates": ("nepa3d.data.near_duplicates", "list shapes of a split that another split holds, too"),
     "migrate": ("nepa3d.data.migrate_add_pt_dist_pc_pool", "update an older shape cache in place"),
     "unpaired-split": ("nepa3d.data.shapenet_unpaired_split", "assign each training shape to one view"),

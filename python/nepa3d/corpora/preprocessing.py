@@ -14,6 +14,7 @@ from nepa3d.execution.processes import Outcome, Pool, Report, Task, Work
 from nepa3d.execution.shard_progress import ShardProgress
 from nepa3d.execution.sharding import ArrayKind, Shard, choose_shard
 from nepa3d.execution.tasks import run_tasks
+from nepa3d.shapes.packed import require_unpacked
 
 
 class CacheJob(Protocol):
@@ -101,6 +102,7 @@ def preprocess(
 def claim(flags: RunFlags, out_root: Path, splits: Iterable[str], settings: Mapping[str, Any]) -> None:
     """Note the settings of each split, or refuse them: ``ValueError`` where shapes of other settings are there."""
     for split in splits:
+        require_unpacked(out_root / split, "out_root")
         _claim(out_root, split, settings, flags.overwrite, flags.shard())
 
 

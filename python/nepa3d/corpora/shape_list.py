@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d.execution.files import map_npz, write_npz
+from nepa3d.shapes.packed import INDEX, pack_of, shard_name
 
 INDEX_FROM = 20_000  # shapes; fewer are found at once
 SETTLED_NS = 2_000_000_000  # a folder that changed this shortly before it was read may have changed again since
@@ -58,16 +59,25 @@ class ShapeList(Sequence[str]):
 
 
 def open_shapes(cache_root: str | os.PathLike[str], split: str) -> ShapeList:
-    """The cache files ``<cache_root>/<split>/<class>/<id>.npz``. ``ValueError`` if there are none."""
+    """The cache files ``<cache_root>/<split>/<class>/<id>.npz``, in folders or packed. ``ValueError`` if there are
+    none, or the split is both."""
     folder = os.path.join(cache_root, split)  # noqa: PTH118 - a Path would respell it
     if not Path(folder).is_dir():
         raise ValueError(f"{folder}: there is no such folder of caches")
+    pack = pack_of(folder)
+    if pack:
+        if classes := _classes(folder):
+            raise ValueError(
+                f"{folder}: holds {INDEX} and the folder {classes[0]}, expected shards or folders, not both"
+            )
+        return ShapeList(folder, pack.names, pack.ends)
     index = Path(cache_root) / "_meta" / f"index_{split.strip(os.sep).replace(os.sep, '_')}.npz"
     shapes = _from_index(index, folder) if index.is_file() else None
     if shapes is None:
         shapes = _from_folders(index, folder)
     if not shapes:
-        raise ValueError(f"{folder}: holds no <class>/<id>.npz")
+        half = f", but shards without {INDEX}: pack it again" if Path(folder, shard_name(0)).exists() else ""
+        raise ValueError(f"{folder}: holds no <class>/<id>.npz{half}")
     return shapes
 
 
@@ -92,7 +102,7 @@ def _from_index(index: Path, folder: str) -> ShapeList | None:
 
 def _from_folders(index: Path, folder: str) -> ShapeList:
     made = time.time_ns()
-    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    classes = _classes(folder)
     times = _times(folder, classes)
     names = [
         f"{name}{os.sep}{file.name}"
@@ -113,6 +123,10 @@ def _from_folders(index: Path, folder: str) -> ShapeList:
         }
         write_npz(index, arrays)
     return shapes
+
+
+def _classes(folder: str) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _times(folder: str, classes: Sequence[str]) -> Numbers | None:

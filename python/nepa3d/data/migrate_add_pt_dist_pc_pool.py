@@ -14,6 +14,7 @@ from nepa3d.execution.files import remove_temporaries, write_npz
 from nepa3d.execution.processes import Outcome, Pool, Report, Task
 from nepa3d.execution.tasks import run_tasks
 from nepa3d.shapes.cache import CacheError, ShapeCache, needs_distances
+from nepa3d.shapes.packed import require_unpacked
 
 KEY = "pt_dist_pc_pool"
 
@@ -100,6 +101,8 @@ def migrate_or_skip(job: FileJob) -> str:
 
 def migrate(config: Config) -> Report:
     """Migrate the chosen files; see ``Config``."""
+    for split in splits_of(config):
+        require_unpacked(Path(config.cache_root, split), "cache_root")
     paths = [path for split in splits_of(config) for path in list_shapes(config.cache_root, split)]
     if config.limit > 0:
         paths = paths[: config.limit]

@@ -15,6 +15,7 @@ from nepa3d import cli
 from nepa3d.data.shapenet_unpaired_split import EVALUATION, PARTS
 from nepa3d.execution.files import read_json, remove_temporaries, temporary_prefix, write_json
 from nepa3d.execution.progress_bar import progress_bar
+from nepa3d.shapes.packed import require_unpacked
 
 LinkMode = Literal["symlink", "hardlink", "copy"]
 
@@ -78,6 +79,8 @@ def materialize(config: Config) -> dict[str, Any]:
     unknown = set(config.splits) - {record.split for record in records} - {*PARTS, EVALUATION}
     if unknown or not chosen:
         raise ValueError(f"splits: {config.split_json} has no shape of {', '.join(sorted(unknown) or config.splits)}")
+    for source_split in sorted({PurePosixPath(record.src_relpath).parts[0] for record in chosen}):
+        require_unpacked(config.src_cache_root / source_split, "src_cache_root")
     config.out_root.mkdir(parents=True, exist_ok=True)
     remove_temporaries(config.out_root)
     counts: Counter[str] = Counter({"created": 0, "skipped": 0, "missing": 0})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path, PurePath
 from typing import Annotated
 
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from nepa3d import cli, ops
+from nepa3d.corpora.packing import members
 from nepa3d.corpora.preprocess_meshes import keys_path
 from nepa3d.corpora.preprocessing import settings_file
 from nepa3d.corpora.shape_list import list_shapes
@@ -24,6 +27,7 @@ from nepa3d.execution.files import TEMPORARY_PREFIX, read_json, write_json, writ
 from nepa3d.execution.processes import Pool, Task
 from nepa3d.execution.tasks import run_tasks
 from nepa3d.shapes.cache import POOLS, CacheError, ShapeCache, field_of, needs_distances
+from nepa3d.shapes.packed import exists, is_intact, locate, pack_of
 from nepa3d.shapes.query_pools import random_stream
 
 REQUIRED = ("pc_xyz", "pt_xyz_pool", "pt_dist_pool")
@@ -37,8 +41,9 @@ HALF = 1e-3  # of a distance field stored in half precision, relative to its lar
 class Config:
     """Validate every cache file below ROOT and list damaged and missing files.
 
-    A valid file is readable, complete, finite and in range, and its distances are those of its point cloud. A file is
-    missing if there is a mesh for it; shapes that preprocessing reported as bad input are counted separately. Writes
+    A valid file is readable, complete, finite and in range, and its distances are those of its point cloud. Of a packed
+    cache, each file must have the SHA-256 of the index, and each shard the files of the index. A file is missing if
+    there is a mesh for it; shapes that preprocessing reported as bad input are counted separately. Writes
     <ROOT>/_meta/verify.json and ends with status 4 if files are damaged or missing. --delete removes damaged files, so
     that the preprocessing command builds them again.
 
@@ -73,13 +78,50 @@ class FileJob:
 def check_file(job: FileJob) -> str:
     """ "" if all is well, else ``CacheError`` with every fault found, "kind: detail"."""
     try:
+        place = locate(job.path)
         with ShapeCache(job.path) as cache:
+            if place and not is_intact(place):
+                raise CacheError(job.path, f"its bytes in {place.shard} do not have the SHA-256 of the index")
             faults = list(_faults(cache, job))
     except CacheError as error:
         faults = [f"unreadable: {error.fault}"]
     if faults:
         raise CacheError(job.path, "; ".join(faults))
     return ""
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """One shard to compare with the index of its split."""
+
+    folder: str
+    number: int
+
+
+def check_shard(job: ShardJob) -> str:
+    """ "" if the members of a shard are where its index says, else ``CacheError`` with the first that is not."""
+    pack = pack_of(job.folder)
+    assert pack is not None
+    path = pack.shard_path(job.number)
+    rows = np.flatnonzero(pack.shard == job.number)
+    split = Path(job.folder).name
+    wanted = [(f"{split}/{pack.name(row)}", int(pack.offset[row]), int(pack.size[row])) for row in rows]
+    try:
+        found = members(path)
+    except (OSError, tarfile.TarError) as error:
+        raise CacheError(path, f"unreadable: {error}") from error
+    if Path(path).stat().st_size != pack.shard_size[job.number]:
+        raise CacheError(path, f"unreadable: expected {pack.shard_size[job.number]} bytes as the index says")
+    for has, should in zip_longest(found, wanted):
+        if has != should:
+            held, listed = ("{} at {}, {} bytes".format(*each) if each else "nothing more" for each in (has, should))
+            raise CacheError(path, f"unlike the index: it holds {held}, the index has {listed}")
+    return ""
+
+
+def check(job: FileJob | ShardJob) -> str:
+    """``check_file`` or ``check_shard``."""
+    return check_file(job) if isinstance(job, FileJob) else check_shard(job)
 
 
 def _faults(cache: ShapeCache, job: FileJob) -> list[str]:
@@ -174,11 +216,16 @@ def verify(config: Config) -> Findings:
     if not splits:
         raise ValueError(f"root: {root} holds no splits")
     paths = [f"{Path(path)}" for split in splits for path in list_shapes(root, split)]
-    tasks = [Task(path, FileJob(path, config.sample)) for path in paths]
-    outcomes = run_tasks(check_file, tasks, Pool(config.workers, chunk_size=16), "verify")
+    packs = [pack for split in splits if (pack := pack_of(root / split))]
+    if packs and config.delete:
+        raise ValueError(f"delete: {packs[0].folder} is packed, no file of it can be removed: pack the cache anew")
+    tasks = [Task[FileJob | ShardJob](path, FileJob(path, config.sample)) for path in paths]
+    for pack in packs:
+        tasks += [Task(pack.shard_path(n), ShardJob(pack.folder, n)) for n in range(len(pack.shard_size))]
+    outcomes = run_tasks(check, tasks, Pool(config.workers, chunk_size=16), "verify")
     faults = {o.key: o.reason.removeprefix(f"{o.key}: ") for o in sorted(outcomes, key=lambda o: o.key) if o.reason}
     temporaries = sorted(f"{path}" for path in root.rglob(f"{TEMPORARY_PREFIX}*"))
-    absent = {path: key for key, path in _promised(root) if not path.exists()}
+    absent = {path: key for key, path in _promised(root) if not exists(path)}
     known = {split: _bad_input(root, split) for split in {path.relative_to(root).parts[0] for path in absent}}
     bad = {path for path, key in absent.items() if key in known[path.relative_to(root).parts[0]]}
     lists = [sorted(f"{path}" for path in chosen) for chosen in (absent.keys() - bad, bad)]

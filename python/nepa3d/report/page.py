@@ -41,6 +41,7 @@ from nepa3d.report.verdicts import verdicts
 from nepa3d.samples.dataset import SampleSettings
 from nepa3d.samples.loader import Request, evaluation_batch
 from nepa3d.samples.schema import sequence_length
+from nepa3d.shapes.packed import exists
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -203,7 +204,7 @@ def _probe(config: Config, experiment: Experiment, name: str, kind: ProbeKind) -
         section.tables.append(kind.report_table(found))
     colors = figures.colors_of(findings.models(found))
     for drawing in kind.drawings(found) if found else ():
-        if not isinstance(drawing, Dots) and not all(Path(path).is_file() for path in drawing.paths):
+        if not isinstance(drawing, Dots) and not all(exists(path) for path in drawing.paths):
             section.missing = f"The shapes of {drawing.model}'s results are not here: start it where the probes ran."
             continue
         section.drawings.append(Drawing(drawing.name, partial(_draw, drawing, colors, config.up), drawing.caption))

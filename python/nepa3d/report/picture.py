@@ -19,6 +19,7 @@ from nepa3d.probes.result import name_of
 from nepa3d.probes.table import PROBES, read_result
 from nepa3d.report import panels
 from nepa3d.shapes.cache import ShapeCache
+from nepa3d.shapes.packed import exists
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase, SubFigure
@@ -116,7 +117,7 @@ def choose_shapes(config: Config) -> list[str]:
     split = Path(config.cache_root, config.split)
     if config.shapes:
         named = [split / f"{shape}.npz" for shape in config.shapes]
-        missing = [str(path) for path in named if not path.is_file()]
+        missing = [str(path) for path in named if not exists(path)]
         if missing:
             raise ValueError(f"shapes: there is no cached shape at {missing[0]!r}")
         return [str(path) for path in named]

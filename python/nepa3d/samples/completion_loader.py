@@ -5,7 +5,6 @@ The same as ``nepa3d.samples.completion``'s, bit for bit. Letters: B shapes, T t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from nepa3d.samples.completion import CompletionSample, SequenceSettings, exact_
 from nepa3d.samples.schema import FEATURE_DIM, XYZ, sequence_length
 from nepa3d.samples.tokenizer import evaluation_draw_seed
 from nepa3d.shapes.cache import CacheError
+from nepa3d.shapes.packed import compiled_places
 from nepa3d.shapes.views import view_row
 
 
@@ -56,8 +56,8 @@ def completion_batch(
     target, nearest_copy = np.empty((2, shapes, settings.n_query), np.float32)
     faults = dict(
         _core.read_completion_samples(
-            [os.fsencode(path) for path in paths],
-            [os.fsencode(path) for path in context_paths or paths],
+            compiled_places(paths),
+            compiled_places(context_paths or paths),
             _compiled(settings),
             seeds=[evaluation_draw_seed(path, seed) for path in paths],
             features=features,

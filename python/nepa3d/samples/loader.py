@@ -6,7 +6,6 @@ Letters: B samples of a batch, T tokens.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +22,7 @@ from nepa3d.samples.live import Live
 from nepa3d.samples.schema import FEATURE_DIM
 from nepa3d.samples.tokenizer import evaluation_draw_seed
 from nepa3d.shapes.cache import CacheError
+from nepa3d.shapes.packed import compiled_places
 from nepa3d.shapes.views import ViewRow, view_row
 
 Batch = tuple[NDArray[np.float32], NDArray[np.int64]]  # features (B, T, 15) and types (B, T)
@@ -60,7 +60,7 @@ def training_batch(
                 features[row], types[row] = sample
         return features, types
     faults = _core.read_training_samples(
-        [os.fsencode(request.path) for request in requests],
+        compiled_places([request.path for request in requests]),
         [_compiled(view_row(request.backend), request.settings) for request in requests],
         seed=seed,
         epoch=epoch,
@@ -91,7 +91,7 @@ def evaluation_samples(
     """The same, with the numbers and faults of the requests that could not be read; their rows mean nothing."""
     features, types = _room(requests)
     faults = _core.read_evaluation_samples(
-        [os.fsencode(request.path) for request in requests],
+        compiled_places([request.path for request in requests]),
         [_compiled(view_row(request.backend), request.settings) for request in requests],
         seeds=[evaluation_draw_seed(request.path, eval_seed, resample) for request in requests],
         features=features,

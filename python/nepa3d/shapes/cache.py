@@ -5,6 +5,7 @@ Letters: N surface samples, P point queries, R rays, G grid side.
 
 from __future__ import annotations
 
+import contextlib
 import lzma
 import math
 import os
@@ -15,12 +16,13 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d.execution.errors import BadInputError
+from nepa3d.shapes.packed import locate, open_place
 
 
 class Field(NamedTuple):
@@ -103,36 +105,33 @@ class ShapeCache(ShapeArrays):
     """One cache file, its arrays read and checked when they are asked for. Use it in a ``with`` block.
 
     The arrays are read-only; those of the pools are float32, the grids are as stored. Raises ``CacheError`` on a file
-    that is missing, empty, truncated or no ``.npz``, and on a member that is missing, damaged, pickled, of the wrong
-    shape or dtype, or of another length than those asked for before it.
+    that is missing, empty, truncated or no ``.npz``, or whose shard is missing or truncated, and on a member that is
+    missing, damaged, pickled, of the wrong shape or dtype, or of another length than those asked for before it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self._arrays: dict[str, NDArray] = {}
         self._sizes: dict[str, tuple[str, int]] = {}
-        file = Path(self.path)
-        if not file.is_file():
-            raise CacheError(self.path, "not a file" if file.exists() else "there is no such file")
-        if file.stat().st_size == 0:
-            raise CacheError(self.path, "the file has 0 bytes")
-        try:
-            self._zip = zipfile.ZipFile(file)
-        except PermissionError:
-            raise
-        except _DAMAGE as error:
-            raise CacheError(self.path, f"not a readable .npz, truncated or of another kind: {error}") from error
-        names = self._zip.namelist()
-        if len(set(names)) < len(names):
-            self._zip.close()
-            raise CacheError(self.path, f"{Counter(names).most_common(1)[0][0]} is there twice")
-        self._members = {name.removesuffix(".npy"): name for name in names if name.endswith(".npy")}
+        with contextlib.ExitStack() as opened:
+            try:
+                file = opened.enter_context(_open(self.path))
+                self._zip = opened.enter_context(zipfile.ZipFile(file))
+            except (CacheError, PermissionError):
+                raise
+            except _DAMAGE as error:
+                raise CacheError(self.path, f"not a readable .npz, truncated or of another kind: {error}") from error
+            names = self._zip.namelist()
+            if len(set(names)) < len(names):
+                raise CacheError(self.path, f"{Counter(names).most_common(1)[0][0]} is there twice")
+            self._members = {name.removesuffix(".npy"): name for name in names if name.endswith(".npy")}
+            self._open = opened.pop_all()
 
     def __enter__(self) -> ShapeCache:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._zip.close()
+        self._open.close()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
@@ -205,6 +204,24 @@ def read_cache(path: str | os.PathLike[str], keys: Iterable[str]) -> dict[str, N
     """The arrays of ``keys``, and no others, of the cache file ``path``; see ``ShapeCache`` for dtypes and faults."""
     with ShapeCache(path) as cache:
         return {key: cache[key] for key in keys}
+
+
+def _open(path: str) -> BinaryIO:
+    """The cache file of a path, from its folder or its shard; ``CacheError`` if there is none, or nothing in it."""
+    place, file = locate(path), Path(path)
+    if place is not None:
+        try:
+            opened = open_place(place)
+        except ValueError as error:
+            raise CacheError(path, f"its shard {place.shard}: {error}") from error
+    elif not file.is_file():
+        raise CacheError(path, "not a file" if file.exists() else "there is no such file")
+    else:
+        opened = file.open("rb")
+    if opened.seek(0, os.SEEK_END) == 0:
+        opened.close()
+        raise CacheError(path, "the file has 0 bytes")
+    return opened
 
 
 def field_of(key: str) -> Field | None:
