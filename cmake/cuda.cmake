@@ -86,7 +86,11 @@ pybind11_add_module(_cuda NO_EXTRAS # nvcc does not know the flags of link-time 
   csrc/cuda/distance_transform.cu
   csrc/cuda/first_hits.cu
   csrc/cuda/nearest.cu
+  csrc/cuda/nearest_tree.cu
+  csrc/cuda/ordering.cu
+  csrc/cuda/row_sort.cu
   csrc/cuda/runtime.cu
+  csrc/cuda/surface.cu
   csrc/cuda/voxel.cu)
 set_target_properties(_cuda PROPERTIES
   CUDA_ARCHITECTURES "${chosen_architectures}" CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_RUNTIME_LIBRARY Static

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <utility>
 
+#include "arcs.hpp"
 #include "simd/kernels.hpp"
 
 namespace nepa3d {
@@ -77,9 +78,8 @@ std::vector<std::int64_t> ray_direction_order(Points directions) {
     };
     std::vector<Keyed> keyed(directions.size());
     for (std::size_t i = 0; i < directions.size(); ++i) {
-        const Vec3d d = to_double(directions[i]);
-        keyed[i] = {static_cast<float>(std::atan2(d.y, d.x)), static_cast<float>(std::acos(std::clamp(d.z, -1.0, 1.0))),
-                    static_cast<std::int64_t>(i)};
+        const auto [theta, phi] = direction_angles(directions[i]);
+        keyed[i] = {theta, phi, static_cast<std::int64_t>(i)};
     }
     std::stable_sort(keyed.begin(), keyed.end(), [](const Keyed& a, const Keyed& b) {
         return a.theta < b.theta || (a.theta == b.theta && a.phi < b.phi);

@@ -83,14 +83,33 @@ void bind_grids(py::module_& module) {
         py::arg("max_steps"), py::arg("hit"), py::arg("t"), py::arg("device"), py::arg("stream"));
 }
 
-void bind(py::module_& module) {
-    py::class_<Ragged>(module, "Ragged", py::module_local(), "Where the rows of each shape begin.")
-        .def(py::init(&ragged), py::arg("offsets"), py::arg("shapes"), py::arg("rows"));
-    py::class_<Bvh>(module, "Bvh", py::module_local(), "The trees of a batch of meshes.")
-        .def(py::init(&bvh), py::arg("nodes"), py::arg("triangles"), py::arg("roots"));
-    module.attr("NODE_BYTES") = sizeof(Node);
-    module.attr("TRIANGLE_BYTES") = sizeof(Triangle);
+void bind_orders(py::module_& module) {
+    const py::call_guard<py::gil_scoped_release> unlocked;
+    module.def(
+        "ordering_scratch_bytes",
+        [](std::int32_t rows, std::int32_t shapes, int device) {
+            const OnDevice on(device);
+            return ordering_bytes(rows, shapes);
+        },
+        unlocked, py::arg("rows"), py::arg("shapes"), py::arg("device"));
+    const auto bind_order = [&](const char* name, auto* launch) {
+        module.def(
+            name,
+            [launch](Address values, Ragged rows, Address order, Address scratch, std::size_t scratch_bytes, int device,
+                     Address stream) {
+                const OnDevice on(device);
+                Ordering batch{};
+                batch.values = at<const Vec3>(values), batch.rows = rows, batch.order = at<std::int64_t>(order);
+                launch(batch, at<void>(scratch), scratch_bytes, at<void>(stream));
+            },
+            unlocked, py::arg("values"), py::arg("rows"), py::arg("order"), py::arg("scratch"),
+            py::arg("scratch_bytes"), py::arg("device"), py::arg("stream"));
+    };
+    bind_order("morton_order", &morton_order);
+    bind_order("ray_direction_order", &ray_direction_order);
+}
 
+void bind_clouds(py::module_& module) {
     const py::call_guard<py::gil_scoped_release> unlocked;
     module.def(
         "nearest",
@@ -103,6 +122,53 @@ void bind(py::module_& module) {
         },
         unlocked, py::arg("points"), py::arg("point_rows"), py::arg("queries"), py::arg("query_rows"),
         py::arg("distance"), py::arg("index"), py::arg("device"), py::arg("stream"));
+    module.def(
+        "nearest_in_tree_scratch_bytes",
+        [](std::int32_t points, std::int32_t queries, std::int32_t shapes, int device) {
+            const OnDevice on(device);
+            return nearest_in_tree_bytes(points, queries, shapes);
+        },
+        unlocked, py::arg("points"), py::arg("queries"), py::arg("shapes"), py::arg("device"));
+    module.def(
+        "nearest_in_tree",
+        [](Address points, Ragged point_rows, Address queries, Ragged query_rows, Address distance, Address index,
+           Address visits, Address scratch, std::size_t scratch_bytes, int device, Address stream) {
+            const OnDevice on(device);
+            NearestInTree batch{};
+            batch.points = at<const Vec3>(points), batch.point_rows = point_rows;
+            batch.queries = at<const Vec3>(queries), batch.query_rows = query_rows;
+            batch.distance = at<float>(distance), batch.index = at<std::int64_t>(index);
+            batch.visits = at<std::int64_t>(visits);
+            nearest_in_tree(batch, at<void>(scratch), scratch_bytes, at<void>(stream));
+        },
+        unlocked, py::arg("points"), py::arg("point_rows"), py::arg("queries"), py::arg("query_rows"),
+        py::arg("distance"), py::arg("index"), py::arg("visits"), py::arg("scratch"), py::arg("scratch_bytes"),
+        py::arg("device"), py::arg("stream"));
+    module.def(
+        "sample_surface",
+        [](Address vertices, Ragged vertex_rows, Address faces, Ragged face_rows, Address uniforms, Ragged sample_rows,
+           Address cumulative, Address last, Address total, Address point, Address normal, Address face, int device,
+           Address stream) {
+            const OnDevice on(device);
+            sample_surface({at<const Vec3>(vertices), vertex_rows, at<const Corners>(faces), face_rows,
+                            at<const Vec3>(uniforms), sample_rows, at<double>(cumulative), at<std::int32_t>(last),
+                            at<double>(total), at<Vec3>(point), at<Vec3>(normal), at<std::int64_t>(face)},
+                           at<void>(stream));
+        },
+        unlocked, py::arg("vertices"), py::arg("vertex_rows"), py::arg("faces"), py::arg("face_rows"),
+        py::arg("uniforms"), py::arg("sample_rows"), py::arg("cumulative"), py::arg("last"), py::arg("total"),
+        py::arg("point"), py::arg("normal"), py::arg("face"), py::arg("device"), py::arg("stream"));
+}
+
+void bind(py::module_& module) {
+    py::class_<Ragged>(module, "Ragged", py::module_local(), "Where the rows of each shape begin.")
+        .def(py::init(&ragged), py::arg("offsets"), py::arg("shapes"), py::arg("rows"));
+    py::class_<Bvh>(module, "Bvh", py::module_local(), "The trees of a batch of meshes.")
+        .def(py::init(&bvh), py::arg("nodes"), py::arg("triangles"), py::arg("roots"));
+    module.attr("NODE_BYTES") = sizeof(Node);
+    module.attr("TRIANGLE_BYTES") = sizeof(Triangle);
+
+    const py::call_guard<py::gil_scoped_release> unlocked;
     module.def(
         "bvh_scratch_bytes",
         [](std::int32_t faces, std::int32_t shapes, int device) {
@@ -145,6 +211,8 @@ void bind(py::module_& module) {
         },
         unlocked, py::arg("bvh"), py::arg("queries"), py::arg("query_rows"), py::arg("distance"), py::arg("face"),
         py::arg("point"), py::arg("device"), py::arg("stream"));
+    bind_clouds(module);
+    bind_orders(module);
     bind_grids(module);
     module.def(
         "devices",

@@ -2,30 +2,16 @@
 /// (Apetrei: Fast and Simple Agglomerative LBVH Construction, 2014). Answers do not depend on the tree.
 #pragma once
 
+#include "bounds.cuh"
 #include "bvh.cuh"
 #include "portable.cuh"
 #include "ragged.cuh"
+#include "row_sort.hpp"
 #include "scratch.hpp"
-#include "simd/scalar.hpp"
 #include "team.cuh"
 #include "vec3.hpp"
 
 namespace nepa3d::cuda {
-
-struct Box {
-    float low[3], high[3];
-
-    NEPA3D_HD static Box empty() {
-        constexpr float infinity = std::numeric_limits<float>::infinity();
-        return {{infinity, infinity, infinity}, {-infinity, -infinity, -infinity}};
-    }
-    NEPA3D_HD void add(const float* other_low, const float* other_high) {
-        for (int axis = 0; axis < 3; ++axis) {
-            low[axis] = one_lane::min(low[axis], other_low[axis]);
-            high[axis] = one_lane::max(high[axis], other_high[axis]);
-        }
-    }
-};
 
 /// Three indices of vertices, counted from the shape's first.
 struct Corners {
@@ -40,52 +26,32 @@ struct BvhBuild {
     Bvh bvh;
 
     // Scratch, see lay_out.
-    Box* bounds;                     ///< (shapes,)
-    std::uint64_t *codes, *sorted;   ///< (faces,): shape << 32 | Morton code
-    std::int32_t *places, *order;    ///< (faces,): what is sorted by them
-    std::int32_t* ends;              ///< (faces,): -1, then the other end of the first child to reach a node
+    Box* bounds;         ///< (shapes,)
+    RowSort sort;        ///< of the faces, by shape << 32 | Morton code
+    std::int32_t* ends;  ///< (faces,): -1, then the other end of the first child to reach a node
 
     void lay_out(Scratch& scratch, std::int32_t all_faces, std::int32_t shapes) {
-        const auto count = static_cast<std::size_t>(all_faces);
         bounds = scratch.take<Box>(static_cast<std::size_t>(shapes));
-        codes = scratch.take<std::uint64_t>(count);
-        sorted = scratch.take<std::uint64_t>(count);
-        places = scratch.take<std::int32_t>(count);
-        order = scratch.take<std::int32_t>(count);
-        ends = scratch.take<std::int32_t>(count);
+        sort.lay_out(scratch, all_faces, bits_of_keys(shapes));
+        ends = scratch.take<std::int32_t>(static_cast<std::size_t>(all_faces));
     }
 };
 
-constexpr int bounds_threads = 256;
+/// Bytes that build_bvh needs of scratch memory, whatever is in it.
+inline std::size_t bvh_scratch_bytes(std::int32_t faces, std::int32_t shapes) {
+    BvhBuild build{};
+    Scratch scratch(nullptr);
+    build.lay_out(scratch, faces, shapes);
+    return scratch.bytes();
+}
 
 /// The bounds of one shape's vertices, and no tree yet; `partial` holds a box for each thread.
 template <class Team>
-NEPA3D_DEVICE void bounds_block(const Team& team, const BvhBuild& build, std::int32_t shape, Box* partial) {
-    const std::int32_t begin = build.vertex_rows.begin(shape), end = build.vertex_rows.end(shape);
+NEPA3D_DEVICE void begin_tree(const Team& team, const BvhBuild& build, std::int32_t shape, Box* partial) {
+    bounds_block(team, build.vertices, build.vertex_rows, shape, build.bounds, partial);
     team.each([&](int thread) {
-        Box box = Box::empty();
-        for (std::int32_t i = begin + thread; i < end; i += team.size()) {
-            const float at[3] = {build.vertices[i].x, build.vertices[i].y, build.vertices[i].z};
-            box.add(at, at);
-        }
-        partial[thread] = box;
+        if (thread == 0) build.bvh.roots[shape] = no_root;
     });
-    for (int half = team.size() / 2; half > 0; half /= 2) {
-        team.each([&](int thread) {
-            if (thread < half) partial[thread].add(partial[thread + half].low, partial[thread + half].high);
-        });
-    }
-    team.each([&](int thread) {
-        if (thread == 0) build.bounds[shape] = partial[0], build.bvh.roots[shape] = no_root;
-    });
-}
-
-/// Ten bits with two zeros between any two of them.
-NEPA3D_HD inline std::uint32_t spread_bits(std::uint32_t x) {
-    x = (x | (x << 16)) & 0x030000ffu;
-    x = (x | (x << 8)) & 0x0300f00fu;
-    x = (x | (x << 4)) & 0x030c30c3u;
-    return (x | (x << 2)) & 0x09249249u;
 }
 
 NEPA3D_HD inline Triangle triangle_of(const BvhBuild& build, std::int32_t shape, std::int32_t row) {
@@ -109,19 +75,18 @@ NEPA3D_HD inline void code_face(const BvhBuild& build, std::int32_t row) {
     const Box& bounds = build.bounds[shape];
     std::uint32_t code = 0;
     for (int axis = 0; axis < 3; ++axis) {
-        const float extent = bounds.high[axis] - bounds.low[axis];
         const float centre = 0.5f * box.low[axis] + 0.5f * box.high[axis];
-        const float cell = extent > 0 ? (centre - bounds.low[axis]) / extent * 1023 : 0;
-        code |= spread_bits(static_cast<std::uint32_t>(one_lane::max(one_lane::min(cell, 1023), 0))) << axis;
+        code |= spread_bits(cell_between(bounds.low[axis], bounds.high[axis], centre)) << axis;
     }
-    build.codes[row] = static_cast<std::uint64_t>(shape) << 32 | code;
-    build.places[row] = row;
+    build.sort.keys[row] = static_cast<std::uint64_t>(shape) << 32 | code;
+    build.sort.rows[row] = row;
     build.ends[row] = -1;
 }
 
 /// How unlike place i and the one after it are: the greater, the higher they part. Equal codes part by their places.
 NEPA3D_HD inline std::uint64_t parting(const BvhBuild& build, std::int32_t i) {
-    const auto code = static_cast<std::uint32_t>(build.sorted[i]) ^ static_cast<std::uint32_t>(build.sorted[i + 1]);
+    const std::uint64_t* const sorted = build.sort.sorted;
+    const auto code = static_cast<std::uint32_t>(sorted[i]) ^ static_cast<std::uint32_t>(sorted[i + 1]);
     const auto place = static_cast<std::uint32_t>(i) ^ static_cast<std::uint32_t>(i + 1);
     return static_cast<std::uint64_t>(code) << 32 | place;
 }
@@ -129,9 +94,9 @@ NEPA3D_HD inline std::uint64_t parting(const BvhBuild& build, std::int32_t i) {
 /// Puts the triangle at `leaf` of the sorted ones in its place and goes up from it, joining ranges of neighbours, until
 /// it comes to a node whose other child is still missing. The node between places i and i + 1 is node i.
 NEPA3D_HD inline void climb_from(const BvhBuild& build, std::int32_t leaf) {
-    const auto shape = static_cast<std::int32_t>(build.sorted[leaf] >> 32);
+    const auto shape = static_cast<std::int32_t>(build.sort.sorted[leaf] >> 32);
     const std::int32_t first = build.face_rows.begin(shape), last = build.face_rows.end(shape) - 1;
-    const Triangle triangle = triangle_of(build, shape, build.order[leaf]);
+    const Triangle triangle = triangle_of(build, shape, build.sort.order[leaf]);
     build.bvh.triangles[leaf] = triangle;
     Box box = box_of(triangle);
     std::int32_t left = leaf, right = leaf, here = ~leaf;

@@ -1,7 +1,8 @@
 /// The launchers of `nepa3d._cuda_host`: the same thread functions and block steps, one after the other on the CPU.
 #include <algorithm>
 #include <array>
-#include <memory>
+#include <numeric>
+#include <vector>
 
 #include "launch.hpp"
 #include "scratch.hpp"
@@ -30,27 +31,83 @@ void nearest(const NearestBatch& batch, Stream) {
         nearest_block(team, batch, block, tile.data());
 }
 
-std::size_t bvh_scratch_bytes(std::int32_t faces, std::int32_t shapes) {
-    BvhBuild build{};
-    Scratch scratch(nullptr);
-    build.lay_out(scratch, faces, shapes);
-    return scratch.bytes();
+void nearest_in_tree(NearestInTree batch, void* memory, std::size_t memory_bytes, Stream stream) {
+    Scratch scratch(memory);
+    batch.lay_out(scratch);
+    require_bytes(memory_bytes, scratch.bytes());
+    std::array<Box, bounds_threads> partial;
+    for (std::int32_t shape = 0; shape < batch.point_rows.shapes; ++shape) {
+        const LoopTeam team{bounds_threads};
+        bounds_block(team, batch.points, batch.point_rows, shape, batch.point_bounds, partial.data());
+        bounds_block(team, batch.queries, batch.query_rows, shape, batch.query_bounds, partial.data());
+    }
+    for_each_row(code_point, batch, batch.point_rows.rows);
+    sort_rows(batch.point_sort, coarse_bits, stream);
+    for_each_row(place_point, batch, batch.point_rows.rows);
+    for (int level = 0; level < batch.levels; ++level)
+        for_each_row(box_block, BoxLevel{batch, level}, batch.point_rows.blocks(points_of_level(level)));
+    for_each_row(code_query, batch, batch.query_rows.rows);
+    sort_rows(batch.query_sort, coarse_bits, stream);
+    std::array<Waiting, most_waiting> waiting;
+    for (std::int32_t group = 0; group < batch.query_rows.blocks(group_queries); ++group)
+        nearest_group(LoopTeam{group_queries}, batch, group, waiting.data());
 }
 
-void build_bvh(BvhBuild build, void* memory, std::size_t memory_bytes, Stream) {
+std::size_t row_sort_bytes(std::int32_t, int) { return 0; }
+
+void sort_rows(const RowSort& sort, int first_bit, void*) {
+    std::vector<std::int32_t> places(static_cast<std::size_t>(sort.count));
+    std::iota(places.begin(), places.end(), 0);
+    const std::uint64_t mask = (~std::uint64_t{0} >> (64 - sort.bits)) >> first_bit << first_bit;
+    std::stable_sort(places.begin(), places.end(),
+                     [&](std::int32_t i, std::int32_t j) { return (sort.keys[i] & mask) < (sort.keys[j] & mask); });
+    for (std::int32_t i = 0; i < sort.count; ++i) {
+        const std::int32_t place = places[static_cast<std::size_t>(i)];
+        sort.sorted[i] = sort.keys[place], sort.order[i] = sort.rows[place];
+    }
+}
+
+void build_bvh(BvhBuild build, void* memory, std::size_t memory_bytes, Stream stream) {
     const std::int32_t faces = build.face_rows.rows, shapes = build.face_rows.shapes;
     Scratch scratch(memory);
     build.lay_out(scratch, faces, shapes);
     require_bytes(memory_bytes, scratch.bytes());
     std::array<Box, bounds_threads> partial;
-    const LoopTeam team{bounds_threads};
-    for (std::int32_t shape = 0; shape < shapes; ++shape) bounds_block(team, build, shape, partial.data());
+    for (std::int32_t shape = 0; shape < shapes; ++shape)
+        begin_tree(LoopTeam{bounds_threads}, build, shape, partial.data());
     for_each_row(code_face, build, faces);
-    std::copy_n(build.places, faces, build.order);
-    std::stable_sort(build.order, build.order + faces,
-                     [&](std::int32_t i, std::int32_t j) { return build.codes[i] < build.codes[j]; });
-    std::transform(build.order, build.order + faces, build.sorted, [&](std::int32_t i) { return build.codes[i]; });
+    sort_rows(build.sort, 0, stream);
     for_each_row(climb_from, build, faces);
+}
+
+void sample_surface(const SurfaceSampling& batch, Stream) {
+    for_each_row(measure_face, batch, batch.face_rows.rows);
+    std::array<double, sum_threads> tile;
+    for (std::int32_t shape = 0; shape < batch.face_rows.shapes; ++shape)
+        sum_areas(LoopTeam{sum_threads}, batch, shape, tile.data());
+    for_each_row(draw_sample, batch, batch.sample_rows.rows);
+}
+
+void morton_order(Ordering batch, void* memory, std::size_t memory_bytes, Stream stream) {
+    Scratch scratch(memory);
+    batch.lay_out(scratch);
+    require_bytes(memory_bytes, scratch.bytes());
+    for_each_row(code_morton, batch, batch.rows.rows);
+    sort_rows(batch.sort, 0, stream);
+    for_each_row(number_row, batch, batch.rows.rows);
+}
+
+void ray_direction_order(Ordering batch, void* memory, std::size_t memory_bytes, Stream stream) {
+    Scratch scratch(memory);
+    batch.lay_out(scratch);
+    require_bytes(memory_bytes, scratch.bytes());
+    for_each_row(code_polar, batch, batch.rows.rows);
+    RowSort by_polar_angle = batch.sort;
+    by_polar_angle.bits = 32;
+    sort_rows(by_polar_angle, 0, stream);
+    for_each_row(code_azimuth, batch, batch.rows.rows);
+    sort_rows(batch.sort, 0, stream);
+    for_each_row(number_row, batch, batch.rows.rows);
 }
 
 void first_hits(const FirstHits& batch, Stream) { for_each_row(first_hit, batch, batch.ray_rows.rows); }

@@ -13,6 +13,9 @@
 #include "distance_transform.cuh"
 #include "first_hits.cuh"
 #include "nearest.cuh"
+#include "nearest_tree.cuh"
+#include "ordering.cuh"
+#include "surface.cuh"
 #include "voxel.cuh"
 
 namespace nepa3d::cuda {
@@ -39,12 +42,19 @@ struct DeviceInfo {
 std::vector<DeviceInfo> devices();
 
 void nearest(const NearestBatch& batch, Stream stream);
+/// Needs nearest_in_tree_bytes.
+void nearest_in_tree(NearestInTree batch, void* scratch, std::size_t scratch_bytes, Stream stream);
 
-/// Bytes that build_bvh needs of scratch memory, whatever is in it.
-std::size_t bvh_scratch_bytes(std::int32_t faces, std::int32_t shapes);
+/// Needs bvh_scratch_bytes.
 void build_bvh(BvhBuild build, void* scratch, std::size_t scratch_bytes, Stream stream);
 void first_hits(const FirstHits& batch, Stream stream);
 void closest_points(const ClosestPoints& batch, Stream stream);
+
+void sample_surface(const SurfaceSampling& batch, Stream stream);
+
+/// Both need ordering_bytes.
+void morton_order(Ordering batch, void* scratch, std::size_t scratch_bytes, Stream stream);
+void ray_direction_order(Ordering batch, void* scratch, std::size_t scratch_bytes, Stream stream);
 
 void voxelize(const Voxelize& batch, Stream stream);
 void dilate(const Dilate& round, std::int32_t cells, Stream stream);

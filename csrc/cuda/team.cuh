@@ -1,9 +1,12 @@
 /// The threads of a block, as the block's steps see them: on a GPU the block itself, on a CPU a loop.
 ///
 /// A step is a function of a thread's number. `each` runs it for every thread, and no step begins before all threads have
-/// finished the one before. What a thread keeps between steps is a Team::Local, indexed by its number.
+/// finished the one before. What a thread keeps between steps is a Team::Local, indexed by its number. A team of 32 can
+/// also ask all its threads something.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <vector>
 
 #include "portable.cuh"
@@ -27,9 +30,40 @@ struct Block {
         __syncthreads();
     }
 };
+
+/// The warp that calls; all its threads must meet every step.
+struct Warp {
+    template <class T>
+    struct Local {
+        T value;
+        __device__ explicit Local(const Warp&) {}
+        __device__ T& operator[](int) { return value; }
+    };
+
+    __device__ static int thread() { return static_cast<int>(threadIdx.x & 31); }
+    __device__ int size() const { return 32; }
+    template <class Step>
+    __device__ void each(const Step& step) const {
+        step(thread());
+        __syncwarp();
+    }
+    /// Bit i: what `asked` says of thread i.
+    template <class Asked>
+    __device__ std::uint32_t those(const Asked& asked) const {
+        return __ballot_sync(~0u, asked(thread()));
+    }
+    template <class Asked>
+    __device__ std::uint32_t least(const Asked& asked) const {
+        return __reduce_min_sync(~0u, asked(thread()));
+    }
+    template <class Asked>
+    __device__ std::uint32_t greatest(const Asked& asked) const {
+        return __reduce_max_sync(~0u, asked(thread()));
+    }
+};
 #endif
 
-/// Its twin on a CPU: one thread after the other.
+/// The twin of both on a CPU: one thread after the other.
 struct LoopTeam {
     template <class T>
     struct Local : std::vector<T> {
@@ -42,6 +76,24 @@ struct LoopTeam {
     template <class Step>
     void each(const Step& step) const {
         for (int thread = 0; thread < threads; ++thread) step(thread);
+    }
+    template <class Asked>
+    std::uint32_t those(const Asked& asked) const {
+        std::uint32_t bits = 0;
+        for (int thread = 0; thread < threads; ++thread) bits |= static_cast<std::uint32_t>(asked(thread)) << thread;
+        return bits;
+    }
+    template <class Asked>
+    std::uint32_t least(const Asked& asked) const {
+        std::uint32_t found = asked(0);
+        for (int thread = 1; thread < threads; ++thread) found = std::min(found, asked(thread));
+        return found;
+    }
+    template <class Asked>
+    std::uint32_t greatest(const Asked& asked) const {
+        std::uint32_t found = asked(0);
+        for (int thread = 1; thread < threads; ++thread) found = std::max(found, asked(thread));
+        return found;
     }
 };
 

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from nepa3d import ops
-from tests.cuda.comparison import compare_grids, compare_meshes, compare_nearest, require_same_bits
+from tests.cuda.comparison import (
+    compare_grids,
+    compare_meshes,
+    compare_nearest,
+    compare_orders,
+    compare_samples,
+    require_same_bits,
+)
 from tests.cuda.meshes import MESHES, points, rays
 from tests.ops.test_geometry import cloud, icosphere, soup
 
@@ -27,6 +34,15 @@ def test_nearest_points_have_the_cores_bits() -> None:
 
 def test_mesh_queries_have_the_cores_bits() -> None:
     compare_meshes("cuda", count=2000)
+
+
+def test_surface_samples_have_the_cores_bits() -> None:
+    compare_samples("cuda", count=5000)
+    compare_samples("cuda", [soup(60_000, 5, 0.01)] + [soup(1 + i, i) for i in range(300)])
+
+
+def test_orders_have_the_cores_bits() -> None:
+    compare_orders("cuda", 100_000)
 
 
 @pytest.mark.parametrize("side", [17, 64])

@@ -11,8 +11,15 @@ import pytest
 import torch
 
 from nepa3d import ops
-from nepa3d.ops import cuda, cuda_grids, cuda_tensors
-from tests.cuda.comparison import compare_grids, compare_meshes, compare_nearest, require_same_bits
+from nepa3d.ops import cuda, cuda_grids, cuda_orders, cuda_tensors
+from tests.cuda.comparison import (
+    compare_grids,
+    compare_meshes,
+    compare_nearest,
+    compare_orders,
+    compare_samples,
+    require_same_bits,
+)
 from tests.cuda.meshes import MESHES, joined, parts, points, rays
 from tests.ops.test_geometry import cloud, icosphere
 
@@ -23,6 +30,14 @@ def test_nearest_points_have_the_cores_bits() -> None:
 
 def test_mesh_queries_have_the_cores_bits() -> None:
     compare_meshes("cpu")
+
+
+def test_surface_samples_have_the_cores_bits() -> None:
+    compare_samples("cpu")
+
+
+def test_orders_have_the_cores_bits() -> None:
+    compare_orders("cpu")
 
 
 def test_grids_have_the_cores_bits() -> None:
@@ -67,6 +82,47 @@ def test_shapes_may_be_empty() -> None:
     assert [(part >= 0).all() for part in face] == [False, True, False]
     lonely = parts(cuda.nearest_distance(*joined(shapes), *joined(asked)).distance, asked)
     assert [np.isinf(part).all() for part in lonely] == [True, False, True]
+    in_tree = cuda.nearest_in_tree(*joined(shapes), *joined(asked))
+    assert [np.isinf(part).all() for part in parts(in_tree[0], asked)] == [True, False, True]
+    assert [(part == 0).all() for part in parts(in_tree[1], asked)] == [True, False, True]
+    nothing = cuda.nearest_in_tree(*joined([no_vertices]), *joined([no_vertices]))
+    assert [len(values) for values in nothing] == [0, 0]
+
+
+def test_distances_that_overflow_have_the_index_of_the_core() -> None:
+    points, queries = np.float32(1e30) * cloud(1500, 1), np.float32(-1e30) * cloud(70, 2)
+    found, expected = cuda.nearest_in_tree(*joined([points]), *joined([queries])), ops.nearest_distance(points, queries)
+    require_same_bits(found[0].numpy(), expected.distance)
+    require_same_bits(found[1].numpy(), expected.index)
+
+
+def test_a_tree_looks_at_few_of_the_points() -> None:
+    """By the counts of its own: nodes, boxes looked at again, leaves of 16 points, for each 32 queries."""
+    points, queries = icosphere(5)[0], cloud(2000)
+    module = cuda_tensors.module_for(torch.device("cpu"))
+    arrays = *joined([points]), *joined([queries])
+    rows = [cuda_tensors.ragged(module, arrays[i + 1], arrays[i]) for i in (0, 2)]
+    distance, index = torch.empty(2000), torch.empty(2000, dtype=torch.int64)
+    groups = 2000 // 32 + 1
+    visits = torch.zeros(groups, 3, dtype=torch.int64)
+    scratch = torch.empty(module.nearest_in_tree_scratch_bytes(len(points), 2000, 1, 0), dtype=torch.uint8)
+    places = arrays[0].data_ptr(), rows[0], arrays[2].data_ptr(), rows[1], distance.data_ptr(), index.data_ptr()
+    module.nearest_in_tree(*places, visits.data_ptr(), scratch.data_ptr(), len(scratch), 0, 0)
+    require_same_bits(index.numpy(), ops.nearest_distance(points, queries).index)
+    nodes, looks, leaves = visits.double().mean(0).tolist()
+    assert (visits > 0).all() and leaves <= looks
+    assert 16 * leaves < 0.1 * len(points) and 32 * nodes < 0.1 * len(points)
+
+
+def test_small_batches_are_compared_point_by_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    for name in ("nearest", "nearest_in_tree"):
+        search = getattr(cuda, name)
+        monkeypatch.setattr(cuda, name, lambda *given, name=name, search=search: asked.append(name) or search(*given))
+    queries = joined([cloud(3), cloud(4)])
+    cuda.nearest_distance(*joined([cloud(1500), cloud(547)]), *queries)
+    cuda.nearest_distance(*joined([cloud(1500), cloud(548)]), *queries)
+    assert asked == ["nearest", "nearest_in_tree"]
 
 
 @pytest.mark.parametrize(
@@ -107,6 +163,28 @@ def test_bad_grids_name_the_argument() -> None:
         cuda_grids.voxel_first_hit(cells[:1], points, points, offsets)
 
 
+def test_bad_samples_name_the_argument() -> None:
+    vertices, faces = icosphere(0)
+    meshes = *joined([vertices, vertices]), *joined([faces, faces])
+    numbers, offsets = joined([np.full((4, 3), 0.5, np.float32), np.full((2, 3), 0.5, np.float32)])
+    with pytest.raises(ValueError, match=r"uniforms must lie in \[0, 1\); some do not"):
+        cuda.sample_surface(*meshes, numbers + 1, offsets)
+    with pytest.raises(ValueError, match="face_offsets and sample_offsets must be of the same number of shapes, got 2 and 1"):
+        cuda.sample_surface(*meshes, numbers, offsets[[0, 2]])
+    with pytest.raises(ValueError, match="faces must index the vertices of their shape"):
+        cuda.sample_surface(*meshes[:2], meshes[2] + 1, meshes[3], numbers, offsets)
+    flat = joined([vertices, np.zeros_like(vertices)])
+    with pytest.raises(ValueError, match="faces must have a positive total area, those of shape 1 have none"):
+        cuda.sample_surface(*flat, *meshes[2:], numbers, offsets)
+
+
+def test_bad_rays_name_the_argument() -> None:
+    with pytest.raises(ValueError, match=r"directions must have shape \(R, 3\), got \(5, 2\)"):
+        cuda_orders.ray_direction_order(torch.zeros(5, 2), torch.tensor([0, 5], dtype=torch.int32))
+    with pytest.raises(ValueError, match=r"offsets must rise from 0 to the number of rows, 5, got \[0, 4\]"):
+        cuda_orders.morton_order(torch.zeros(5, 3), torch.tensor([0, 4], dtype=torch.int32))
+
+
 @pytest.mark.parametrize("index", [-1, 12])
 def test_a_face_must_index_vertices_of_its_shape(index: int) -> None:
     vertices, faces = icosphere(0)
@@ -119,7 +197,8 @@ def test_a_face_must_index_vertices_of_its_shape(index: int) -> None:
 @pytest.mark.parametrize(
     "operator",
     [
-        *("nearest", "build_bvh", "first_hits", "closest_points"),
+        *("nearest", "nearest_in_tree", "build_bvh", "first_hits", "closest_points"),
+        *("sample_surface", "morton_order", "ray_direction_order"),
         *("voxelize", "distance_transform", "trilinear_sample", "walk_voxels"),
     ],
 )
@@ -131,6 +210,10 @@ def test_the_operators_keep_pytorchs_rules(operator: str) -> None:
     cells = cuda_grids.voxelize(queries, offsets, 4)
     arguments = {
         "nearest": (vertices, vertex_offsets, queries, offsets),
+        "nearest_in_tree": (vertices, vertex_offsets, queries, offsets),
+        "sample_surface": (vertices, vertex_offsets, faces, face_offsets, queries.abs(), offsets),
+        "morton_order": (queries, offsets),
+        "ray_direction_order": (queries, offsets),
         "build_bvh": (vertices, vertex_offsets, faces, face_offsets),
         "first_hits": (*meshes, queries, queries, offsets),
         "closest_points": (*meshes, queries, offsets),
@@ -164,6 +247,6 @@ def test_both_modules_load_together_and_a_missing_driver_is_named() -> None:
     modules = [importlib.import_module(f"nepa3d.{name}") for name in ("_cuda_host", "_cuda")]
     offsets = torch.tensor([0, 1], dtype=torch.int32)
     for module in modules:
-        cuda_tensors.ragged(module, offsets, torch.zeros(1, 3))
+        cuda_cuda_tensors.ragged(module, offsets, torch.zeros(1, 3))
     with pytest.raises(RuntimeError, match=r"cudaGetDeviceCount: .*error 35"):
         modules[1].devices()
