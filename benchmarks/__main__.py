@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import attention, attention_cpu, evaluation, gpu_check, recipe, run, scaling, search, shapes, training
+from benchmarks import (
+    attention,
+    attention_cpu,
+    evaluation,
+    gpu_check,
+    gpu_geometry,
+    recipe,
+    run,
+    scaling,
+    search,
+    shapes,
+    training,
+)
 
 COMMANDS = {
     "attention": attention.main,
     "attention_cpu": attention_cpu.main,
     "evaluation": evaluation.main,
     "gpu_check": gpu_check.main,
+    "gpu_geometry": gpu_geometry.main,
     "recipe": recipe.main,
     "scaling": scaling.main,
     "search": search.main,

@@ -76,12 +76,14 @@ def parts(config: Config) -> list[Part]:
     cache, results = f"{work / 'cache'}", ("--results", f"{config.results}")
     shapes = (*python, "nepa3d.data.procedural", "--out_root", f"{work / 'meshes'}", "--per_class", "12")
     caches = (*python, "nepa3d.data.preprocess_shapenet", "--shapenet_root", f"{work / 'meshes'}", "--out_root", cache)
+    geometry = ("--meshes", f"{work / 'meshes'}", *results)
     training = ("--cache_root", cache, "--batch", "96", "--rounds", "8", "--no-compiled")
     evaluation = ("--document_shapes", "400", "--shapes", "0", "--per_class", "64", "--rounds", "1")
     return [
         *tests,
         Part("attention", (*python, "benchmarks", "attention", *results), 120),
         Part("meshes", shapes, 60),
+        Part("geometry", (*python, "benchmarks", "gpu_geometry", *geometry), 150),
         Part("caches", (*caches, "--workers", f"{machine.usable_cores()}"), 60),
         Part("training", (*python, "benchmarks", "training", *training, *results), 120),
         Part("evaluation", (*python, "benchmarks", "evaluation", *evaluation, "--work", f"{work}", *results), 150),

@@ -65,7 +65,7 @@ def test_every_file_with_tests_of_a_gpu_is_a_part() -> None:
     names = [part.name for part in parts(Config())]
     assert {"tests/test_gpu", "tests/cuda/test_gpu", "tests/ops/test_attention_kernel"} <= set(names)
     assert len(set(names)) == len(names)
-    assert names[-5:] == ["attention", "meshes", "caches", "training", "evaluation"]
+    assert names[-6:] == ["attention", "meshes", "geometry", "caches", "training", "evaluation"]
     assert names.index("meshes") > names.index("tests/test_gpu")
 
 

@@ -169,7 +169,9 @@ def test_bad_samples_name_the_argument() -> None:
     numbers, offsets = joined([np.full((4, 3), 0.5, np.float32), np.full((2, 3), 0.5, np.float32)])
     with pytest.raises(ValueError, match=r"uniforms must lie in \[0, 1\); some do not"):
         cuda.sample_surface(*meshes, numbers + 1, offsets)
-    with pytest.raises(ValueError, match="face_offsets and sample_offsets must be of the same number of shapes, got 2 and 1"):
+    with pytest.raises(
+        ValueError, match="face_offsets and sample_offsets must be of the same number of shapes, got 2 and 1"
+    ):
         cuda.sample_surface(*meshes, numbers, offsets[[0, 2]])
     with pytest.raises(ValueError, match="faces must index the vertices of their shape"):
         cuda.sample_surface(*meshes[:2], meshes[2] + 1, meshes[3], numbers, offsets)
@@ -247,6 +249,6 @@ def test_both_modules_load_together_and_a_missing_driver_is_named() -> None:
     modules = [importlib.import_module(f"nepa3d.{name}") for name in ("_cuda_host", "_cuda")]
     offsets = torch.tensor([0, 1], dtype=torch.int32)
     for module in modules:
-        cuda_cuda_tensors.ragged(module, offsets, torch.zeros(1, 3))
+        cuda_tensors.ragged(module, offsets, torch.zeros(1, 3))
     with pytest.raises(RuntimeError, match=r"cudaGetDeviceCount: .*error 35"):
         modules[1].devices()

@@ -75,10 +75,10 @@ def sample_surface(
     uniforms: Tensor,
     sample_offsets: Tensor,
 ) -> SurfaceSamples:
-    """Area-weighted samples of meshes as ``build_meshes`` takes them, one for each row of ``uniforms`` (N, 3) in [0, 1].
+    """Area-weighted samples of meshes as ``build_meshes`` takes them, one for each of ``uniforms`` (N, 3) in [0, 1].
 
-    Point (N, 3), unit face normal (N, 3), face (N,); see ``nepa3d.ops.sample_surface``. ``ValueError`` if a face indexes
-    no vertex of its shape, a number lies outside, or a shape has no area, for which the CPU waits.
+    Point (N, 3), unit face normal (N, 3), face (N,); see ``nepa3d.ops.sample_surface``. ``ValueError`` if a face
+    indexes no vertex of its shape, a number lies outside, or a shape has no area, for which the CPU waits.
     """
     faces = _checked_faces(vertices, vertex_offsets, faces, face_offsets)
     if bool(((uniforms < 0) | (uniforms > 1)).any()):
