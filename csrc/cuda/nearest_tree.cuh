@@ -182,8 +182,9 @@ NEPA3D_DEVICE void nearest_group(const Team& team, const NearestInTree& batch, s
     team.each([&](int thread) {
         const std::int32_t place = begin + thread;
         const std::int32_t row = batch.query_sort.order[place < end ? place : end - 1];
-        const Vec3 at = batch.queries[row];
-        query[thread] = {{at.x, at.y, at.z}, infinity, 0, place < end ? row : -1};
+        TreeQuery& mine = query[thread];
+        for (int axis = 0; axis < 3; ++axis) mine.at[axis] = batch.queries[row][axis];
+        mine.squared = infinity, mine.index = 0, mine.row = place < end ? row : -1;
     });
     float low[3], high[3], centre[3];
     for (int axis = 0; axis < 3; ++axis) {

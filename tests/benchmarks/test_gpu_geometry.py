@@ -83,8 +83,10 @@ def test_requests_that_cannot_be(
     for flags, message in (
         ((), "there is no GPU that torch can use"),
         (("--device", "cpu"), "meshes: expected a folder with OBJ files"),
-        (("--shapes", "0"), "shapes must be at least 1, got 0"),
-        (("--faces", "0"), "faces must be one or more positive numbers"),
     ):
         assert gpu_geometry.main(["--meshes", f"{tmp_path}", *flags]) == cli.EXIT_USAGE
         assert message in capsys.readouterr().err
+    with pytest.raises(ValueError, match="shapes must be at least 1, got 0"):
+        Config(meshes=tmp_path, shapes=0)
+    with pytest.raises(ValueError, match="faces must be one or more positive numbers"):
+        Config(meshes=tmp_path, faces=(100, 0))

@@ -9,17 +9,20 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from nepa3d import cli
-from nepa3d.corpora import preprocessing
+from nepa3d.corpora import preprocess_meshes, preprocessing
 from nepa3d.corpora.splits import mesh_test_split
 from nepa3d.data import preprocess_shapenet
 from nepa3d.execution.files import TEMPORARY_PREFIX
-from tests.data.corpus import SMALL, TETRAHEDRON, make_corpus, write_mesh
+from nepa3d.execution.processes import Batched
+from tests.data.corpus import SMALL, TETRAHEDRON, cache_bytes, make_corpus, write_mesh
 
 FLAGS = [*SMALL, "--workers", "2"]
 
@@ -65,6 +68,35 @@ def test_layout_split_and_report(corpus: Path, tmp_path: Path) -> None:
     assert report["counts"] == {"ok": 15}
     assert report["failures"] == []
     assert report["settings"]["pt_pool"] == 100
+
+
+def test_batches_of_the_operators_for_a_gpu_write_the_same_files(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the CPU's twins of a GPU's threads, with a damaged mesh and one that needs a repair in a batch."""
+    write_mesh(corpus, "chair/damaged", "v 0 0 0\nf 1 2 3\n")
+    write_mesh(corpus, "chair/repaired", TETRAHEDRON.format(1) + "f 1 1 2\n")
+    assert run(corpus, tmp_path / "one") == cli.EXIT_SOME_FAILED
+    batched = Batched(partial(preprocess_meshes.compute_shapes, device="cpu"))
+    monkeypatch.setattr(preprocess_meshes, "work_on", lambda device: batched)
+    assert run(corpus, tmp_path / "batch", "--chunk_size", "5") == cli.EXIT_SOME_FAILED
+    assert cache_bytes(tmp_path / "one") == cache_bytes(tmp_path / "batch")
+    assert len(cache_bytes(tmp_path / "one")) == 16
+    reports = [json.loads((tmp_path / out / "_meta" / "preprocess_all.json").read_text()) for out in ("one", "batch")]
+    for name in ("counts", "failures", "repaired", "settings"):
+        assert reports[0][name] == reports[1][name]
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_read(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert run(corpus, tmp_path / "cache", "--device", "cuda") == cli.EXIT_USAGE
+    assert (
+        "device: there is no GPU that torch can use (nepa3d doctor says what is there), got cuda"
+        in capsys.readouterr().err
+    )
+    assert not list(tmp_path.glob("cache/*/*/*.npz"))
 
 
 def test_outputs_do_not_depend_on_workers_order_or_other_shapes(corpus: Path, tmp_path: Path) -> None:

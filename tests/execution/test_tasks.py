@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from nepa3d.execution.processes import Outcome, Pool, Report, Task
+from nepa3d.execution.processes import Batched, Outcome, Pool, Report, Task
 from nepa3d.execution.tasks import run_tasks
 from nepa3d.shapes.mesh import BadShapeError, Reason
 
@@ -64,6 +65,45 @@ def test_every_fault_is_named_and_the_rest_goes_on(tmp_path: Path, chunk_size: i
     assert "a.obj: no_faces: 3 vertices and no face" in found["bad mesh"].reason
     assert "SIGSEGV" in found["segfault"].reason
     assert found["bug"].reason == "ZeroDivisionError: division by zero"
+
+
+def work_on_all(jobs: Sequence[tuple[str, str]]) -> list[str | Exception]:
+    """``work`` of a batch, in which a bug stops all."""
+    found: list[str | Exception] = []
+    for job in jobs:
+        try:
+            found.append(work(job))
+        except (ValueError, OSError, MemoryError) as error:
+            found.append(error)
+    return found
+
+
+def test_a_fault_in_a_batch_costs_only_its_shape(tmp_path: Path) -> None:
+    jobs = ["good 1", "bad mesh", "good 2", "repaired", "no space", "no memory", "good 3", "bug", "good 4", "killed"]
+    tasks = [Task(name, (name, f"{tmp_path}")) for name in jobs]
+    outcomes = run_tasks(Batched(work_on_all), tasks, Pool(workers=2, chunk_size=4, time_limit=20), "test")
+    states = {outcome.key: outcome.state for outcome in outcomes}
+    assert len(outcomes) == len(jobs)
+    assert {key: state for key, state in states.items() if not key.startswith("good")} == {
+        "bad mesh": "bad_input",
+        "repaired": "ok_repaired",
+        "no space": "io_error",
+        "no memory": "oom",
+        "bug": "error",
+        "killed": "oom",
+    }
+    assert {state for key, state in states.items() if key.startswith("good")} == {"ok"}
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_the_time_limit_of_a_batch_is_that_of_its_shapes(tmp_path: Path) -> None:
+    tasks = [Task(name, (name, f"{tmp_path}")) for name in ("good 1", "endless", "good 2")]
+    outcomes = run_tasks(Batched(work_on_all), tasks, Pool(workers=1, chunk_size=3, time_limit=1.5), "test")
+    assert {outcome.key: outcome.state for outcome in outcomes} == {
+        "good 1": "ok",
+        "endless": "timeout",
+        "good 2": "ok",
+    }
 
 
 def test_workers_are_replaced(tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nepa3d.corpora.preprocessing import RunFlags, preprocess
 from nepa3d.execution.files import write_json, write_npz, write_text
-from nepa3d.execution.processes import Report, Unwritten
-from nepa3d.shapes.mesh import MAX_FACES, load_mesh
+from nepa3d.execution.processes import Batched, Report, Unwritten, Work
+from nepa3d.shapes.mesh import MAX_FACES, Mesh, load_mesh
 from nepa3d.shapes.query_pools import PoolSettings, build_pools
 
 
@@ -27,6 +27,8 @@ class MeshFlags(PoolSettings, RunFlags):
     """Seed of all samples; -1: a different one in every run."""
     max_faces: int = MAX_FACES
     """Meshes with more triangles are refused."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to compute. On a GPU (cuda) the shapes of a chunk (chunk_size) are one batch; the files are the same."""
 
     def pools(self) -> PoolSettings:
         """What decides the content of a cache file, beside the mesh and the seed."""
@@ -56,6 +58,39 @@ def compute_shape(job: ShapeJob) -> Unwritten:
     return Unwritten(mesh.repaired, partial(write_npz, job.out, pools), mesh.suspicious)
 
 
+def compute_shapes(jobs: Sequence[ShapeJob], device: str) -> list[Unwritten | Exception]:
+    """``compute_shape`` of several meshes of the same settings at a time on ``device``; the same files."""
+    from nepa3d.shapes.batch_pools import build_pools_of_batch  # here, as it imports torch
+
+    read = [_mesh_or_error(job) for job in jobs]
+    meshes = [(job, mesh) for job, mesh in zip(jobs, read, strict=True) if not isinstance(mesh, Exception)]
+    keys = [job.key for job, _ in meshes]
+    pools = iter(build_pools_of_batch([mesh for _, mesh in meshes], jobs[0].settings, jobs[0].seed, keys, device))
+    return [
+        mesh
+        if isinstance(mesh, Exception)
+        else Unwritten(mesh.repaired, partial(write_npz, job.out, next(pools)), mesh.suspicious)
+        for job, mesh in zip(jobs, read, strict=True)
+    ]
+
+
+def _mesh_or_error(job: ShapeJob) -> Mesh | Exception:
+    try:
+        return load_mesh(job.mesh, max_faces=job.max_faces)
+    except (ValueError, OSError, MemoryError) as error:
+        return error
+
+
+def work_on(device: str) -> Work[ShapeJob]:
+    """What makes cache files on ``device``. ``ValueError`` if that is a GPU and cannot be used."""
+    if device == "cpu":
+        return compute_shape
+    from nepa3d.shapes.batch_pools import require_gpu
+
+    require_gpu()
+    return Batched(partial(compute_shapes, device=device))
+
+
 def shape_jobs(flags: MeshFlags, out_root: Path, split: str, meshes: Mapping[str, Path]) -> list[ShapeJob]:
     """The jobs of the meshes of one split, given by key, in the order of the keys."""
     settings = flags.pools()
@@ -72,7 +107,7 @@ def preprocess_meshes(
 
     The shapes' keys are beside these, as only the command knows which parts of a path they are.
     """
-    report = preprocess(flags, out_root, splits, compute_shape, settings, name)
+    report = preprocess(flags, out_root, splits, work_on(flags.device), settings, name)
     for split, of_split in splits.items():
         manifest = "".join(sorted(f"{job.mesh}\n" for job in of_split))
         write_text(out_root / "_splits" / f"{split}.txt", manifest)

@@ -71,7 +71,17 @@ class Task(Generic[Job]):
     job: Job
 
 
-Work = Callable[[Job], str | Unwritten]
+@dataclass(frozen=True)
+class Batched(Generic[Job]):
+    """Work on the jobs of a chunk at once: what it returns or raises for each of them, in their order.
+
+    What it raises itself is not charged to any: the jobs are run again one by one.
+    """
+
+    work: Callable[[Sequence[Job]], Sequence[str | Unwritten | Exception]]
+
+
+Work = Callable[[Job], str | Unwritten] | Batched[Job]
 Chunk = Sequence[Task[Any]]
 Chunks = Sequence[Chunk]
 
@@ -167,6 +177,8 @@ def _run_chunk(work: Work[Job], tasks: Sequence[Task[Job]], time_limit: float) -
 
     A shape that takes longer than ``time_limit`` seconds ends the process by SIGALRM, wherever it is.
     """
+    if isinstance(work, Batched):
+        return _run_batch(work, tasks, time_limit)
     outcomes: list[Outcome] = []
     written: Future[Outcome] | None = None
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -183,7 +195,20 @@ def _run_chunk(work: Work[Job], tasks: Sequence[Task[Job]], time_limit: float) -
     return outcomes
 
 
-def _compute(work: Work[Job], task: Task[Job]) -> str | Unwritten | Outcome:
+def _run_batch(work: Batched[Job], tasks: Sequence[Task[Job]], time_limit: float) -> list[Outcome]:
+    """Compute all shapes, then write them; the time limit is that of all."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, time_limit * len(tasks))
+    computed = work.work([task.job for task in tasks])
+    outcomes = [
+        _write(task.key, _outcome(task.key, found) if isinstance(found, Exception) else found)
+        for task, found in zip(tasks, computed, strict=True)
+    ]
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return outcomes
+
+
+def _compute(work: Callable[[Job], str | Unwritten], task: Task[Job]) -> str | Unwritten | Outcome:
     try:
         return work(task.job)
     except (ValueError, OSError, MemoryError) as error:

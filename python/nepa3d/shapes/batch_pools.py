@@ -21,6 +21,13 @@ Ragged = tuple[Tensor, Tensor]  # the rows of all shapes, and where each shape's
 Tensors = dict[str, Tensor]
 
 
+def require_gpu() -> None:
+    """``ValueError`` if there is no GPU that torch can use, or this build has no operations for it."""
+    if not torch.cuda.is_available():
+        raise ValueError("device: there is no GPU that torch can use (nepa3d doctor says what is there), got cuda")
+    module_for(torch.device("cuda"))
+
+
 def build_pools_of_batch(
     meshes: Sequence[Mesh], settings: PoolSettings, seed: int, keys: Sequence[str], device: torch.device | str
 ) -> list[Arrays]:
