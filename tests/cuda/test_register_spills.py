@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
 KERNELS = [source for source in SOURCES if source.stem != "runtime"]
-SPILLED: dict[str, int] = {}  # bytes of stores and loads of a file's kernels, where there are some
+SPILLED = {"voxel": 16}  # bytes of stores and loads of a file's kernels, where there are some
 _SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
 
 
