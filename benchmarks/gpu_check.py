@@ -83,7 +83,7 @@ def parts(config: Config) -> list[Part]:
         *tests,
         Part("attention", (*python, "benchmarks", "attention", *results), 120),
         Part("meshes", shapes, 60),
-        Part("geometry", (*python, "benchmarks", "gpu_geometry", *geometry), 150),
+        Part("geometry", (*python, "benchmarks", "gpu_geometry", *geometry), 180),
         Part("caches", (*caches, "--workers", f"{machine.usable_cores()}"), 60),
         Part("training", (*python, "benchmarks", "training", *training, *results), 120),
         Part("evaluation", (*python, "benchmarks", "evaluation", *evaluation, "--work", f"{work}", *results), 150),

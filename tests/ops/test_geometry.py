@@ -391,6 +391,19 @@ class TestOrders:
         points = np.repeat(cloud(10), 30, axis=0)
         np.testing.assert_array_equal(ops.morton_order(points), reference.morton_order(points))
 
+    def test_rays_along_axes_count_zeros_with_their_signs(self) -> None:
+        steps = np.float32([-1, -0.5, -0.0, 0, 0.5, 1])
+        lattice = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
+        np.testing.assert_array_equal(ops.ray_direction_order(lattice), reference.ray_direction_order(lattice))
+        behind = np.float32([[-1, 0.0, 0], [-1, -0.0, 0]])  # azimuths pi and -pi
+        assert ops.ray_direction_order(behind).tolist() == [1, 0]
+
+    def test_many_rays(self) -> None:
+        """Angles are those of the C library, rounded to float32, for all of 300,000 directions."""
+        directions = cloud(300_000, 11)
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        np.testing.assert_array_equal(ops.ray_direction_order(directions), reference.ray_direction_order(directions))
+
     def test_morton_bits(self) -> None:
         assert ops.morton_code([[-1, -1, -1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]).tolist() == [
             0, 0x09249249, 0x12492492, 0x24924924,
