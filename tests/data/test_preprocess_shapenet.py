@@ -17,11 +17,12 @@ import pytest
 import torch
 
 from nepa3d import cli
-from nepa3d.corpora import preprocess_meshes, preprocessing
+from nepa3d.corpora import preprocessing
 from nepa3d.corpora.splits import mesh_test_split
 from nepa3d.data import preprocess_shapenet
 from nepa3d.execution.files import TEMPORARY_PREFIX
 from nepa3d.execution.processes import Batched
+from nepa3d.samples.mesh_batches import compute_shapes
 from tests.data.corpus import SMALL, TETRAHEDRON, cache_bytes, make_corpus, write_mesh
 
 FLAGS = [*SMALL, "--workers", "2"]
@@ -77,8 +78,8 @@ def test_batches_of_the_operators_for_a_gpu_write_the_same_files(
     write_mesh(corpus, "chair/damaged", "v 0 0 0\nf 1 2 3\n")
     write_mesh(corpus, "chair/repaired", TETRAHEDRON.format(1) + "f 1 1 2\n")
     assert run(corpus, tmp_path / "one") == cli.EXIT_SOME_FAILED
-    batched = Batched(partial(preprocess_meshes.compute_shapes, device="cpu"))
-    monkeypatch.setattr(preprocess_meshes, "work_on", lambda device: batched)
+    batched = Batched(partial(compute_shapes, device="cpu"))
+    monkeypatch.setattr(preprocess_shapenet, "work_on", lambda device: batched)
     assert run(corpus, tmp_path / "batch", "--chunk_size", "5") == cli.EXIT_SOME_FAILED
     assert cache_bytes(tmp_path / "one") == cache_bytes(tmp_path / "batch")
     assert len(cache_bytes(tmp_path / "one")) == 16

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from nepa3d.corpora.preprocessing import RunFlags, preprocess
 from nepa3d.execution.files import write_json, write_npz, write_text
-from nepa3d.execution.processes import Batched, Report, Unwritten, Work
-from nepa3d.shapes.mesh import MAX_FACES, Mesh, load_mesh
+from nepa3d.execution.processes import Report, Unwritten, Work
+from nepa3d.shapes.mesh import MAX_FACES, load_mesh
 from nepa3d.shapes.query_pools import PoolSettings, build_pools
 
 
@@ -58,39 +58,6 @@ def compute_shape(job: ShapeJob) -> Unwritten:
     return Unwritten(mesh.repaired, partial(write_npz, job.out, pools), mesh.suspicious)
 
 
-def compute_shapes(jobs: Sequence[ShapeJob], device: str) -> list[Unwritten | Exception]:
-    """``compute_shape`` of several meshes of the same settings at a time on ``device``; the same files."""
-    from nepa3d.shapes.batch_pools import build_pools_of_batch  # here, as it imports torch
-
-    read = [_mesh_or_error(job) for job in jobs]
-    meshes = [(job, mesh) for job, mesh in zip(jobs, read, strict=True) if not isinstance(mesh, Exception)]
-    keys = [job.key for job, _ in meshes]
-    pools = iter(build_pools_of_batch([mesh for _, mesh in meshes], jobs[0].settings, jobs[0].seed, keys, device))
-    return [
-        mesh
-        if isinstance(mesh, Exception)
-        else Unwritten(mesh.repaired, partial(write_npz, job.out, next(pools)), mesh.suspicious)
-        for job, mesh in zip(jobs, read, strict=True)
-    ]
-
-
-def _mesh_or_error(job: ShapeJob) -> Mesh | Exception:
-    try:
-        return load_mesh(job.mesh, max_faces=job.max_faces)
-    except (ValueError, OSError, MemoryError) as error:
-        return error
-
-
-def work_on(device: str) -> Work[ShapeJob]:
-    """What makes cache files on ``device``. ``ValueError`` if that is a GPU and cannot be used."""
-    if device == "cpu":
-        return compute_shape
-    from nepa3d.shapes.batch_pools import require_gpu
-
-    require_gpu()
-    return Batched(partial(compute_shapes, device=device))
-
-
 def shape_jobs(flags: MeshFlags, out_root: Path, split: str, meshes: Mapping[str, Path]) -> list[ShapeJob]:
     """The jobs of the meshes of one split, given by key, in the order of the keys."""
     settings = flags.pools()
@@ -101,13 +68,18 @@ def shape_jobs(flags: MeshFlags, out_root: Path, split: str, meshes: Mapping[str
 
 
 def preprocess_meshes(
-    flags: MeshFlags, out_root: Path, splits: Mapping[str, Sequence[ShapeJob]], settings: Mapping[str, Any], name: str
+    flags: MeshFlags,
+    out_root: Path,
+    splits: Mapping[str, Sequence[ShapeJob]],
+    work: Work[ShapeJob],
+    settings: Mapping[str, Any],
+    name: str,
 ) -> Report:
-    """``preprocess`` the meshes of each split, and write lists of them to ``<out_root>/_splits/<split>.txt``.
+    """``preprocess`` the meshes of each split by ``work``; lists of them go to ``<out_root>/_splits/<split>.txt``.
 
     The shapes' keys are beside these, as only the command knows which parts of a path they are.
     """
-    report = preprocess(flags, out_root, splits, work_on(flags.device), settings, name)
+    report = preprocess(flags, out_root, splits, work, settings, name)
     for split, of_split in splits.items():
         manifest = "".join(sorted(f"{job.mesh}\n" for job in of_split))
         write_text(out_root / "_splits" / f"{split}.txt", manifest)

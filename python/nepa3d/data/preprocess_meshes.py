@@ -17,6 +17,7 @@ from nepa3d.corpora.preprocess_meshes import MeshFlags, ShapeJob, preprocess_mes
 from nepa3d.corpora.preprocessing import exit_status
 from nepa3d.corpora.same_content import tell_same_content
 from nepa3d.execution.processes import Report
+from nepa3d.samples.mesh_batches import work_on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +97,9 @@ def preprocess(config: Config) -> Report:
     for split, of_split in splits.items():
         if objects:
             write_objects(config.out_root, split, {job.key: objects.get(job.key, job.key) for job in of_split})
-    report = preprocess_meshes(config, config.out_root, splits, config.content(), "preprocess_all")
+    report = preprocess_meshes(
+        config, config.out_root, splits, work_on(config.device), config.content(), "preprocess_all"
+    )
     tell_same_content(of_splits, config.out_root)
     return report
 

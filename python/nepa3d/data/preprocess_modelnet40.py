@@ -12,6 +12,7 @@ from nepa3d.corpora.modelnet40 import find_meshes
 from nepa3d.corpora.preprocess_meshes import MeshFlags, ShapeJob, preprocess_meshes, shape_jobs
 from nepa3d.corpora.preprocessing import exit_status
 from nepa3d.execution.processes import Report
+from nepa3d.samples.mesh_batches import work_on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,9 @@ def plan(config: Config) -> list[ShapeJob]:
 def preprocess(config: Config) -> Report:
     """Build every missing cache file of the split; see ``Config``."""
     split: str = config.split
-    return preprocess_meshes(config, config.out_root, {split: plan(config)}, config.content(), f"preprocess_{split}")
+    return preprocess_meshes(
+        config, config.out_root, {split: plan(config)}, work_on(config.device), config.content(), f"preprocess_{split}"
+    )
 
 
 def command(config: Config) -> int:

@@ -13,6 +13,7 @@ from nepa3d.corpora.preprocessing import exit_status
 from nepa3d.corpora.shapenet import MESH_GLOB, find_meshes
 from nepa3d.corpora.splits import mesh_test_split
 from nepa3d.execution.processes import Report
+from nepa3d.samples.mesh_batches import work_on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,9 @@ def preprocess(config: Config) -> Report:
     splits = plan(config)
     for split, of_split in splits.items():
         require_one_split(config.out_root, split, of_split)
-    return preprocess_meshes(config, config.out_root, splits, config.content(), f"preprocess_{config.split}")
+    return preprocess_meshes(
+        config, config.out_root, splits, work_on(config.device), config.content(), f"preprocess_{config.split}"
+    )
 
 
 def command(config: Config) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nepa3d.shapes.batch_pools import build_pools_of_batch
+from nepa3d.samples.batch_pools import build_pools_of_batch
 from nepa3d.shapes.mesh import Mesh
 from nepa3d.shapes.query_pools import PoolSettings, build_pools
 from tests.cuda.meshes import MESHES
