@@ -24,8 +24,6 @@ constexpr std::size_t few_references = 96;
 constexpr std::size_t worth_a_thread = 8192;  // triangles whose building takes longer than starting threads
 constexpr int sah_depth = 30;  // below it ranges are halved, so that no input makes the tree deeper than max_bvh_depth
 
-using Int4 [[gnu::vector_size(16)]] = std::int32_t;
-
 /// The box of one triangle; the fourth lane of `high` holds the face's index.
 struct Reference {
     Float4 low, high;
@@ -62,80 +60,62 @@ struct Bin {
     }
 };
 
-/// Centres to bins, for the three axes at once; an axis without finite extent puts everything into bin 0.
-template <int bins>
+/// Centres to bins along one axis.
+template <int bins, int axis>
 struct Binning {
-    Float4 low, scale;
+    float low, scale;
 
-    explicit Binning(const Box4& centers) : low(centers.low), scale{} {
-        const Float4 extent = centers.high - centers.low;
-        for (int axis = 0; axis < 3; ++axis) {
-            const float bins_per_unit = bins / extent[axis];
-            const bool usable = extent[axis] > 0 && std::isfinite(extent[axis]) && std::isfinite(bins_per_unit);
-            if (usable) scale[axis] = bins_per_unit;
-            else low[axis] = 0;
-        }
-    }
-    bool usable(int axis) const { return scale[axis] > 0; }
-    Int4 operator()(Float4 center) const {
-        const Int4 bin = __builtin_convertvector((center - low) * scale, Int4), last = Int4{} + (bins - 1);
-        return bin < 0 ? Int4{} : bin < last ? bin : last;  // a centre may be infinite
-    }
-    /// Whether the bin along one axis is below `limit`.
-    template <int axis>
-    bool is_below(int limit, Float4 center) const {
-        return static_cast<int>((center[axis] - low[axis]) * scale[axis]) < limit;
+    explicit Binning(const Box4& centers)
+        : low(centers.low[axis]), scale(bins / (centers.high[axis] - centers.low[axis])) {}
+    int operator()(Float4 center) const {
+        return std::min(static_cast<int>((center[axis] - low) * scale), bins - 1);  // no centre is below `low`
     }
 };
 
-struct Plane {
-    int axis = -1;
-    int bin = 0;  ///< the first bin of the right side
-    float cost = infinity;
-};
-
-template <int bins>
-Plane best_plane(const Range& range, const Binning<bins>& bin_of) {
-    std::array<std::array<Bin, bins>, 3> bin;
+/// The first bin of the right side, of the plane where the two sides cost least together.
+template <int bins, int axis>
+int best_plane(const Range& range, const Binning<bins, axis>& bin_of) {
+    std::array<Bin, bins> bin;
     for (const Reference* r = range.begin; r != range.end; ++r) {
-        const Int4 at = bin_of(r->center());
-        for (int axis = 0; axis < 3; ++axis) {
-            Bin& b = bin[axis][at[axis]];
-            b.box.add(r->low, r->high);
-            ++b.count;
-        }
+        Bin& b = bin[bin_of(r->center())];
+        b.box.add(r->low, r->high);
+        ++b.count;
     }
-    Plane best;
-    for (int axis = 0; axis < 3; ++axis) {
-        if (!bin_of.usable(axis)) continue;
-        std::array<float, bins> right_cost;
-        Bin right;
-        for (int i = bins - 1; i > 0; --i) {
-            right.add(bin[axis][i]);
-            right_cost[i] = right.cost();
-        }
-        Bin left;
-        for (int i = 1; i < bins; ++i) {
-            left.add(bin[axis][i - 1]);
-            const float cost = left.cost() + right_cost[i];
-            if (left.count > 0 && left.count < range.count() && cost < best.cost) best = {axis, i, cost};
-        }
+    std::array<float, bins> right_cost;
+    Bin right;
+    for (int i = bins - 1; i > 0; --i) {
+        right.add(bin[i]);
+        right_cost[i] = right.cost();
+    }
+    int best = 1;
+    float best_cost = infinity;
+    Bin left;
+    for (int i = 1; i < bins; ++i) {
+        left.add(bin[i - 1]);
+        const float cost = left.cost() + right_cost[i];
+        if (left.count > 0 && left.count < range.count() && cost < best_cost) best = i, best_cost = cost;
     }
     return best;
 }
 
+template <int bins, int axis>
+Reference* split_along(const Range& range) {
+    const Binning<bins, axis> bin_of(range.centers);
+    const int plane = best_plane(range, bin_of);
+    return partition_branchless(range.begin, range.end,
+                                [&](const Reference& r) { return bin_of(r.center()) < plane; });
+}
+
+/// Along the axis on which the centres lie farthest apart; in the middle if all are in one place or beyond float32.
 template <int bins>
 Reference* split_by_area(const Range& range) {
-    const Binning<bins> bin_of(range.centers);
-    const Plane plane = best_plane(range, bin_of);
-    const auto partition = [&](const auto& is_below) {
-        return partition_branchless(range.begin, range.end,
-                                    [&](const Reference& r) { return is_below(plane.bin, r.center()); });
-    };
-    if (plane.axis == 0) return partition([&](int bin, Float4 c) { return bin_of.template is_below<0>(bin, c); });
-    if (plane.axis == 1) return partition([&](int bin, Float4 c) { return bin_of.template is_below<1>(bin, c); });
-    if (plane.axis == 2) return partition([&](int bin, Float4 c) { return bin_of.template is_below<2>(bin, c); });
-    return range.begin + range.count() / 2;
+    const int axis = range.centers.widest_axis();
+    const float extent = range.centers.high[axis] - range.centers.low[axis];
+    if (!(extent > 0) || !std::isfinite(extent) || !std::isfinite(bins / extent))
+        return range.begin + range.count() / 2;
+    if (axis == 0) return split_along<bins, 0>(range);
+    if (axis == 1) return split_along<bins, 1>(range);
+    return split_along<bins, 2>(range);
 }
 
 /// Reorders the range; what comes before the result goes left.
