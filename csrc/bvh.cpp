@@ -102,8 +102,7 @@ template <int bins, int axis>
 Reference* split_along(const Range& range) {
     const Binning<bins, axis> bin_of(range.centers);
     const int plane = best_plane(range, bin_of);
-    return partition_branchless(range.begin, range.end,
-                                [&](const Reference& r) { return bin_of(r.center()) < plane; });
+    return partition_branchless(range.begin, range.end, [&](const Reference& r) { return bin_of(r.center()) < plane; });
 }
 
 /// Along the axis on which the centres lie farthest apart; in the middle if all are in one place or beyond float32.

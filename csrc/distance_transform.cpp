@@ -46,6 +46,7 @@ std::vector<float> transform(std::span<const std::uint8_t> occupancy, const Shap
     const auto squared = std::make_unique_for_overwrite<T[]>(occupancy.size());
     parallel_for(shape[0], threads, 1, [&](std::size_t begin, std::size_t end) {
         const auto rows = std::make_unique_for_overwrite<T[]>(plane);
+        const auto scratch = std::make_unique_for_overwrite<T[]>(Lines<T>::scratch_size(shape[1]));
         for (std::size_t at = begin * plane; at < end * plane; at += plane) {
             for (std::size_t row = 0; row < plane; row += shape[2])
                 along_row(occupancy.data() + at + row, rows.get() + row, shape[2], weight[2], none);
@@ -56,13 +57,15 @@ std::vector<float> transform(std::span<const std::uint8_t> occupancy, const Shap
                              .size = shape[1],
                              .width = shape[2],
                              .weight = weight[1],
-                             .none = none});
+                             .none = none,
+                             .scratch = scratch.get()});
         }
     });
     std::vector<float> distance(occupancy.size());
     constexpr std::size_t block = 128;  // lines at once, so that they stay in the cache
     parallel_for((plane + block - 1) / block, threads, 1, [&](std::size_t begin, std::size_t end) {
         const auto lines = std::make_unique_for_overwrite<T[]>(shape[0] * block);
+        const auto scratch = std::make_unique_for_overwrite<T[]>(Lines<T>::scratch_size(shape[0]));
         for (std::size_t at = begin * block; at < std::min(plane, end * block); at += block) {
             const std::size_t width = std::min(block, plane - at);
             lower_envelopes({.from = squared.get() + at,
@@ -72,7 +75,8 @@ std::vector<float> transform(std::span<const std::uint8_t> occupancy, const Shap
                              .size = shape[0],
                              .width = width,
                              .weight = weight[0],
-                             .none = none});
+                             .none = none,
+                             .scratch = scratch.get()});
             for (std::size_t i = 0; i < shape[0]; ++i) {
                 for (std::size_t line = 0; line < width; ++line)
                     distance[i * plane + at + line] = finish(lines[i * block + line]);

@@ -1,5 +1,6 @@
 #include "kdtree.hpp"
 
+#include <algorithm>
 #include <array>
 #include <limits>
 #include <stdexcept>
@@ -33,6 +34,7 @@ KdTree::KdTree(Points points) : size_(points.size()) {
 void KdTree::fill_leaves(std::span<Float4> points, std::size_t first_leaf, std::size_t leaves) {
     if (leaves == 1) {
         PointLeaf& leaf = leaves_[first_leaf];
+        std::sort(points.begin(), points.end(), [](Float4 a, Float4 b) { return index_of(a) < index_of(b); });
         for (std::size_t lane = 0; lane < node_width; ++lane) {
             constexpr std::uint32_t unused = std::numeric_limits<std::int32_t>::max();
             const Float4 point =
@@ -82,7 +84,11 @@ void KdTree::build_boxes() {
 }
 
 void KdTree::nearest(Points queries, std::span<Nearest> found, int threads) const {
-    const std::vector<std::uint32_t> order = spatial_order(queries);
+    nearest(queries, spatial_order(queries), found, threads);
+}
+
+void KdTree::nearest(Points queries, std::span<const std::uint32_t> order, std::span<Nearest> found,
+                     int threads) const {
     std::array<const Boxes*, 8> levels{};  // 16^8 exceeds the number of leaves
     for (std::size_t i = 0; i < levels_.size(); ++i) levels[i] = levels_[i].data();
     const KdTreeView view{leaves_.data(), levels.data(), static_cast<int>(levels_.size())};

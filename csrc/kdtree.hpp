@@ -23,6 +23,8 @@ public:
     /// squared float32 distance) the lowest index. Queries are visited along a Morton curve, so that neighbours go
     /// down the tree together. The answers do not depend on that, nor on `threads`.
     void nearest(Points queries, std::span<Nearest> found, int threads) const;
+    /// The same with an order at hand, as spatial_order gives it: a permutation of the queries.
+    void nearest(Points queries, std::span<const std::uint32_t> order, std::span<Nearest> found, int threads) const;
 
     std::size_t size() const { return size_; }
 

@@ -89,4 +89,27 @@ Mesh clean_mesh(std::span<const Vec3d> vertices, std::span<const Face> faces, Dr
     return mesh;
 }
 
+std::vector<Vec3> fit_unit_sphere(std::span<const Vec3d> vertices) {
+    if (vertices.empty()) throw std::invalid_argument("vertices must not be empty");
+    Vec3d low = vertices[0], high = low;
+    for (const Vec3d v : vertices) low = min(low, v), high = max(high, v);
+    const Vec3d centre{low.x / 2 + high.x / 2, low.y / 2 + high.y / 2, low.z / 2 + high.z / 2};
+    const Vec3d above = high - centre,
+                below = low - centre;  // rounding is monotone: no vertex is farther along an axis
+    const double reach = std::max({above.x, above.y, above.z, -below.x, -below.y, -below.z});
+    const auto placed = [&](Vec3d v) {  // divided by the reach first, so that no square over- or underflows
+        const Vec3d from = v - centre;
+        return Vec3d{from.x / reach, from.y / reach, from.z / reach};
+    };
+    double farthest = 0;
+    for (const Vec3d v : vertices) farthest = std::max(farthest, dot(placed(v), placed(v)));
+    const double radius = std::sqrt(farthest);
+    std::vector<Vec3> fitted(vertices.size());
+    std::transform(vertices.begin(), vertices.end(), fitted.begin(), [&](Vec3d v) {
+        const Vec3d p = placed(v);
+        return to_float({p.x / radius, p.y / radius, p.z / radius});
+    });
+    return fitted;
+}
+
 }  // namespace nepa3d

@@ -45,4 +45,8 @@ struct Dropped {
 /// Throws std::invalid_argument if a face is out of range.
 Mesh clean_mesh(std::span<const Vec3d> vertices, std::span<const Face> faces, Dropped& dropped);
 
+/// Vertices centred on their bounding box and divided by the largest norm, so that they fit the unit sphere. They must
+/// be finite and not all in one place.
+std::vector<Vec3> fit_unit_sphere(std::span<const Vec3d> vertices);
+
 }  // namespace nepa3d

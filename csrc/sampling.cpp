@@ -49,24 +49,26 @@ private:
 
 }  // namespace
 
-std::vector<SurfaceSample> sample_surface(Points vertices, std::span<const Face> faces, Points uniforms) {
-    std::vector<double> cumulative(faces.size());
+SurfaceSampler::SurfaceSampler(Points vertices, std::span<const Face> faces)
+    : vertices_(vertices), faces_(faces), cumulative_(faces.size()), last_(0) {
     double total = 0;
-    std::size_t last = 0;  // the last face with an area: rounding must not carry a sample past it
     for (std::size_t i = 0; i < faces.size(); ++i) {
         const Vec3d normal = plane_of(vertices, faces[i]).normal;
         const double area = std::sqrt(dot(normal, normal));
-        if (area > 0) last = i;
-        cumulative[i] = total += area;
+        if (area > 0) last_ = i;
+        cumulative_[i] = total += area;
     }
     if (!(total > 0))
         throw std::invalid_argument("faces must have a positive total area, got " + std::to_string(total));
-    const GuideTable guide(cumulative, uniforms.size());
+}
+
+std::vector<SurfaceSample> SurfaceSampler::sample(Points uniforms) const {
+    const GuideTable guide(cumulative_, uniforms.size());
     std::vector<SurfaceSample> samples;
     samples.reserve(uniforms.size());
     for (const Vec3 uniform : uniforms) {
-        const std::size_t face = std::min(guide.first_above(double(uniform.x)), last);
-        const Plane plane = plane_of(vertices, faces[face]);
+        const std::size_t face = std::min(guide.first_above(double(uniform.x)), last_);
+        const Plane plane = plane_of(vertices_, faces_[face]);
         const double root = std::sqrt(double(uniform.y)), z = double(uniform.z);
         const Vec3d point = plane.corner + (root * (1 - z)) * plane.edge1 + (root * z) * plane.edge2;
         const Vec3d normal = (1 / std::sqrt(dot(plane.normal, plane.normal))) * plane.normal;

@@ -147,11 +147,12 @@ float trilinear_sample(std::span<const float> values, int grid, Vec3 point) {
     std::size_t low[3], high[3];
     double weight[3];
     for (int axis = 0; axis < 3; ++axis) {
-        const double position = (double(point[axis]) + 1) * half - 0.5;
-        const double floor = std::floor(position);
+        // beyond the grid both neighbours are one cell, and the weight between them is of no account
+        const double position = std::clamp((double(point[axis]) + 1) * half - 0.5, -1.0, double(grid));
+        const int truncated = static_cast<int>(position), floor = truncated - (position < truncated);
         weight[axis] = position - floor;
-        low[axis] = static_cast<std::size_t>(std::clamp(floor, 0.0, double(grid - 1)));
-        high[axis] = static_cast<std::size_t>(std::clamp(floor + 1, 0.0, double(grid - 1)));
+        low[axis] = static_cast<std::size_t>(std::clamp(floor, 0, grid - 1));
+        high[axis] = static_cast<std::size_t>(std::clamp(floor + 1, 0, grid - 1));
     }
     const auto g = static_cast<std::size_t>(grid);
     const auto mix = [](double a, double b, double w) { return a + w * (b - a); };

@@ -40,7 +40,7 @@ private:
     Vec3d low_, high_;  ///< bounds of the occupied cells and one cell more: a ray that stays outside meets none
 };
 
-/// Trilinear interpolation of cell-centred values at one point: weights from the unclamped floor, indices clamped.
+/// Trilinear interpolation of cell-centred values at one point: weights from the floor, indices clamped.
 float trilinear_sample(std::span<const float> values, int grid, Vec3 point);
 
 }  // namespace nepa3d

@@ -84,6 +84,21 @@ auto clean(const py::array& vertices, const py::array& faces) {
     return py::make_tuple(arrays.vertices, arrays.faces, counts);
 }
 
+py::array_t<float> fit(const py::array& vertices) {
+    const Rows<Vec3d, double> points(vertices, "vertices", "V");
+    for (std::size_t i = 0; i < points.span().size(); ++i) {
+        const Vec3d v = points.span()[i];
+        if (!std::isfinite(v.x) || !std::isfinite(v.y) || !std::isfinite(v.z))
+            throw py::value_error("vertices must be finite, row " + std::to_string(i) + " is not");
+    }
+    std::vector<Vec3> fitted;
+    {
+        const py::gil_scoped_release unlocked;
+        fitted = fit_unit_sphere(points.span());
+    }
+    return rows_to_numpy<float>(std::move(fitted));
+}
+
 auto sample(const py::array& vertices, const py::array& faces, const py::array& uniforms) {
     const PointRows points(vertices, "vertices", "V"), numbers(uniforms, "uniforms", "N");
     const FaceRows triangles(faces, "faces", "F");
@@ -93,7 +108,7 @@ auto sample(const py::array& vertices, const py::array& faces, const py::array& 
     }
     const auto samples = [&] {
         const py::gil_scoped_release unlocked;
-        return sample_surface(points.span(), triangles.span(), numbers.span());
+        return SurfaceSampler(points.span(), triangles.span()).sample(numbers.span());
     }();
     const auto count = static_cast<py::ssize_t>(samples.size());
     py::array_t<float> point({count, py::ssize_t{3}}), normal({count, py::ssize_t{3}});
@@ -118,6 +133,7 @@ void bind_mesh(py::module_& module) {
     module.def("parse_stl", &parsed_file<parse_stl>, py::arg("content"));
     module.def("triangulate_polygons", &triangulate, py::arg("vertices"), py::arg("corners"), py::arg("sizes"));
     module.def("clean_mesh", &clean, py::arg("vertices"), py::arg("faces"));
+    module.def("fit_unit_sphere", &fit, py::arg("vertices"));
     module.def("sample_surface", &sample, py::arg("vertices"), py::arg("faces"), py::arg("uniforms"));
 }
 

@@ -10,6 +10,7 @@ void bind_mesh(pybind11::module_& module);
 void bind_bvh(pybind11::module_& module);
 void bind_voxel(pybind11::module_& module);
 void bind_ordering(pybind11::module_& module);
+void bind_pools(pybind11::module_& module);
 void bind_samples(pybind11::module_& module);
 }  // namespace nepa3d::bindings
 
@@ -21,6 +22,7 @@ PYBIND11_MODULE(_core, module) {
     nepa3d::bindings::bind_bvh(module);
     nepa3d::bindings::bind_voxel(module);
     nepa3d::bindings::bind_ordering(module);
+    nepa3d::bindings::bind_pools(module);
     nepa3d::bindings::bind_samples(module);
     module.def(
         "commit", [] { return std::string(NEPA3D_COMMIT); },

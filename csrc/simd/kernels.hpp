@@ -18,7 +18,7 @@ struct alignas(64) Boxes {
 // What a kernel sees of a KdTree.
 
 struct alignas(64) PointLeaf {
-    float x[node_width], y[node_width], z[node_width];  // the unused are infinitely far
+    float x[node_width], y[node_width], z[node_width];  // in the order of their indices; the unused are infinitely far
     std::int32_t index[node_width];
 };
 
@@ -56,9 +56,9 @@ struct BvhView {
 constexpr int max_bvh_depth = 40;
 
 struct RayHit {
-    float t;            ///< ray parameter of the hit; infinity on a miss
+    float t;  ///< ray parameter of the hit; infinity on a miss
     std::int32_t face;  ///< -1 on a miss
-    float u, v;         ///< weights of corners b and c; corner a weighs 1 - u - v
+    float u, v;  ///< weights of corners b and c; corner a weighs 1 - u - v
 };
 
 struct SurfacePoint {
@@ -78,6 +78,9 @@ struct Lines {
     std::size_t to_stride;
     std::size_t size, width;
     T weight, none;
+    T* scratch;  ///< room for scratch_size(size) values
+
+    static constexpr std::size_t scratch_size(std::size_t size) { return (4 * size + 1) * (64 / sizeof(T)); }
 };
 
 /// Rays on their way through a grid of bits, each array by ray. A ray stands in cell `at`, which it entered at

@@ -42,37 +42,69 @@ struct Single {
     NEPA3D_INLINE bool any_above(Single other) const { return value > other.value; }
 };
 
-/// The lines [line, line + Lane::lanes). Offsets grow until their parabola alone exceeds the best sum.
+/// The lines [line, line + Lane::lanes), copied to one place with `none` before and after, so that no offset leads out
+/// of them. Offsets grow until their parabola alone exceeds the best sum, from where they can meet a value at all.
 template <class Lane, class T>
-NEPA3D_INLINE void lower(const Lines<T>& lines, std::size_t line) {
-    bool reachable = false;
-    for (std::size_t i = 0; i < lines.size && !reachable; ++i)
-        reachable = Lane::all(lines.none).any_above(Lane::load(lines.from + i * lines.stride + line));
-    for (std::size_t i = 0; i < lines.size; ++i) {
-        const T* const at = lines.from + i * lines.stride + line;
+NEPA3D_INLINE void lower(const Lines<T>& lines, std::size_t line, const T* parabolas, T* padded) {
+    const std::size_t size = lines.size;
+    const Lane none = Lane::all(lines.none);
+    const auto column = [&](std::size_t i) __attribute__((always_inline)) { return padded + (size + i) * Lane::lanes; };
+    std::size_t first = size, last = 0;
+    for (std::size_t i = 0; i < size; ++i) {
+        const Lane value = Lane::load(lines.from + i * lines.stride + line);
+        value.store(column(i));
+        if (!none.any_above(value)) continue;
+        if (first == size) first = i;
+        last = i;
+    }
+    for (std::size_t i = 0; i < size; ++i) {
+        T* const at = column(i);
         Lane best = Lane::load(at);
-        const std::size_t before = i, after = lines.size - 1 - i, farthest = before > after ? before : after;
-        const auto parabola = [&](std::size_t offset) __attribute__((always_inline)) {
-            return Lane::all(static_cast<T>(lines.weight * static_cast<T>(offset * offset)));
-        };
-        for (std::size_t offset = 1; reachable && offset <= farthest; offset += 2) {
-            if (!best.any_above(parabola(offset))) break;
-            for (std::size_t next = offset; next < offset + 2; ++next) {
-                if (next <= before) best.lower_to(Lane::load(at - next * lines.stride).plus(parabola(next)));
-                if (next <= after) best.lower_to(Lane::load(at + next * lines.stride).plus(parabola(next)));
+        if (first < size) {
+            const std::size_t back = i > first ? i - first : 0, ahead = last > i ? last - i : 0;
+            const std::size_t farthest = back > ahead ? back : ahead;
+            const auto meet = [&](std::size_t offset, Lane parabola) __attribute__((always_inline)) {
+                Lane nearer = Lane::load(at - offset * Lane::lanes);
+                nearer.lower_to(Lane::load(at + offset * Lane::lanes));
+                best.lower_to(nearer.plus(parabola));
+            };
+            for (std::size_t offset = i < first  ? first - i
+                                      : i > last ? i - last
+                                                 : 1;
+                 offset <= farthest; offset += 2) {
+                const Lane parabola = Lane::load(parabolas + offset * Lane::lanes);
+                if (!best.any_above(parabola)) break;
+                meet(offset, parabola);
+                meet(offset + 1, Lane::load(parabolas + (offset + 1) * Lane::lanes));
             }
         }
         best.store(lines.to + i * lines.to_stride + line);
     }
 }
 
+/// From `line` on, as many lines as fill whole lanes; returns the next line.
+template <class Lane, class T>
+NEPA3D_INLINE std::size_t lower_all(const Lines<T>& lines, std::size_t line) {
+    if (line + Lane::lanes > lines.width) return line;
+    T* const parabolas = lines.scratch;
+    T* const padded = parabolas + (lines.size + 1) * Lane::lanes;
+    for (std::size_t i = 0; i <= lines.size; ++i) {
+        const std::size_t offset = i < lines.size ? i : i - 1;  // the last only meets what is beyond the ends
+        Lane::all(static_cast<T>(lines.weight * static_cast<T>(offset * offset))).store(parabolas + i * Lane::lanes);
+    }
+    for (std::size_t i = 0; i < lines.size; ++i) {
+        Lane::all(lines.none).store(padded + i * Lane::lanes);
+        Lane::all(lines.none).store(padded + (2 * lines.size + i) * Lane::lanes);
+    }
+    for (; line + Lane::lanes <= lines.width; line += Lane::lanes) lower<Lane>(lines, line, parabolas, padded);
+    return line;
+}
+
 }  // namespace
 
 template <class T>
 void lower_envelopes(const Lines<T>& lines) {
-    std::size_t line = 0;
-    for (; line + Register<T>::lanes <= lines.width; line += Register<T>::lanes) lower<Register<T>>(lines, line);
-    for (; line < lines.width; ++line) lower<Single<T>>(lines, line);
+    lower_all<Single<T>>(lines, lower_all<Register<T>>(lines, 0));
 }
 
 template void lower_envelopes(const Lines<std::int16_t>&);

@@ -33,15 +33,18 @@ struct Group {
 
     NEPA3D_INLINE Float squared(Float dx, Float dy, Float dz) const { return dx * dx + dy * dy + dz * dz; }
 
-    /// Of equally near points the lowest index.
+    /// Of equally near points the lowest index: the first in the leaf, whose points are in the order of their indices.
     NEPA3D_INLINE void visit(const PointLeaf& leaf) {
+        Float nearest = all(infinity);
+        Int nearest_index = all(leaf.index[0]);
         for (int i = 0; i < node_width; ++i) {
             const Float distance = squared(all(leaf.x[i]) - x, all(leaf.y[i]) - y, all(leaf.z[i]) - z);
-            const Int candidate = all(leaf.index[i]);
-            const Mask nearer = (distance < best) | ((distance == best) & (candidate < index));
-            best = min(distance, best);
-            index = select(nearer, candidate, index);
+            const Mask nearer = distance < nearest;
+            nearest = min(distance, nearest);
+            nearest_index = select(nearer, all(leaf.index[i]), nearest_index);
         }
+        index = select((nearest < best) | ((nearest == best) & (nearest_index < index)), nearest_index, index);
+        best = min(nearest, best);
         reach = greatest(best);
     }
 
