@@ -59,6 +59,10 @@ test: env
 $(VENV)/.bench: $(VENV)/.installed
 	@echo "== install the peers of the benchmarks"
 	$(call install_extra,bench)
+	@$(BIN)/python -c 'import open3d' 2>/dev/null \
+		|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get install --yes --quiet=2 libusb-1.0-0 libgl1 libgomp1 >/dev/null \
+			&& $(BIN)/python -c 'import open3d'; } \
+		|| { echo "Open3D needs libraries of the system. On Debian and Ubuntu: apt install libusb-1.0-0 libgl1 libgomp1"; exit 1; }
 	@touch $@
 
 bench: $(VENV)/.bench

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import machine, report
+from benchmarks import machine, peers, report
 from benchmarks.inputs import choose_meshes, make_corpus
 from benchmarks.worker import Job, plan, run_in_own_process
 from nepa3d import cli
@@ -55,6 +55,7 @@ class Config:
 
 def command(config: Config) -> int:
     """Measure, print the table, write JSON and picture; see ``Config``."""
+    peers.require_loadable()
     corpus = config.corpus or make_corpus(config.work, config.quick)
     files = choose_meshes(corpus, config.work, config.quick)
     repeats = min(config.repeats, QUICK_REPEATS) if config.quick else config.repeats

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -22,25 +22,36 @@ from benchmarks.inputs import make_corpus
 from benchmarks.run import RESULTS
 from nepa3d import cli
 from nepa3d.corpora.preprocess_meshes import ShapeJob, compute_shape
-from nepa3d.execution.files import atomic_open, write_json
+from nepa3d.execution.files import atomic_open, finish, write_json, write_pending
 from nepa3d.execution.progress_bar import progress_bar
-from nepa3d.shapes.query_pools import PoolSettings
+from nepa3d.shapes.mesh import load_mesh
+from nepa3d.shapes.query_pools import PoolSettings, composed_pools
 
 PROFILED = 100  # shapes, evenly spread over the corpus
 MEMORY_STEP = 250  # shapes between two looks at the memory
-BUILD_POOLS = "build_pools"
-STAGES: dict[
+BUILD, COMPOSED = "build_pools", "composed_pools"
+Stages = Mapping[
     str, tuple[str | tuple[str, str], ...]
-] = {  # of a shape, by the functions that make them up; a pair counts what the second spends in the first
+]  # of a shape, by the functions that make them up; a pair counts
+# what the second spends in the first
+STAGES: Stages = {
     "read": ("load_mesh",),
+    "draws": ("draw",),
+    "tree": (("__init__", BUILD),),
+    "queries and answers": (("query_pools", BUILD),),
+    "write": ("write_pending",),
+    "sync": ("finish",),
+}
+STEPS: Stages = {
     "sample": ("surface",),
     "queries": ("point_queries", "camera_rays"),
-    "distances": (("nearest_distance", BUILD_POOLS),),
-    "rays on the mesh": ("mesh_ray_answers", (BUILD_POOLS, BUILD_POOLS)),  # its own time is the BVH's building
+    "distances": (("nearest_distance", COMPOSED),),
+    "tree": (("__init__", COMPOSED),),
+    "rays on the mesh": ("mesh_ray_answers",),
     "rays in the cloud": ("cloud_ray_answers",),
     "grids": ("distance_field",),
-    "write": ("write_npz",),
 }
+SHAPENET, CORES = 52_000, 16  # what the time is projected for
 
 
 @dataclass(frozen=True)
@@ -99,20 +110,31 @@ def jobs(meshes: Sequence[Path], out: Path, count: int) -> Iterator[ShapeJob]:
 
 def build_and_write(job: ShapeJob) -> None:
     """A whole shape, one step after the other."""
-    compute_shape(job).write()
+    shape = compute_shape(job)
+    finish([write_pending(shape.path, shape.write)])
 
 
-def profile(meshes: Sequence[Path], out: Path) -> dict[str, float]:
-    """Seconds a shape by stage, in one process under ``cProfile``; what no stage covers is "other"."""
+def compose(job: ShapeJob) -> None:
+    """The pools of a shape by their plain twin."""
+    composed_pools(load_mesh(job.mesh), job.settings, job.seed, job.key)
+
+
+def profile(meshes: Sequence[Path], out: Path, work: Callable[[ShapeJob], None], stages: Stages) -> dict[str, float]:
+    """Seconds a shape by stage of ``work``, in one process under ``cProfile``; what no stage covers is "other"."""
     chosen = meshes[:: max(1, len(meshes) // PROFILED)]
     profiler = cProfile.Profile()
     for job in jobs(chosen, out, len(chosen)):
-        profiler.runcall(build_and_write, job)
+        profiler.runcall(work, job)
     calls: dict[tuple[str, int, str], tuple] = pstats.Stats(profiler).stats  # type: ignore[attr-defined]
-    total = sum(entry[3] for function, entry in calls.items() if function[2] == build_and_write.__name__)
-    seconds = {stage: sum(spent(calls, part) for part in parts) for stage, parts in STAGES.items()}
+    total = sum(entry[3] for function, entry in calls.items() if function[2] == work.__name__)
+    seconds = {stage: sum(spent(calls, part) for part in parts) for stage, parts in stages.items()}
     seconds["other"] = total - sum(seconds.values())
     return {stage: value / len(chosen) for stage, value in seconds.items()}
+
+
+def projected_hours(run: Throughput) -> float:
+    """Hours for ShapeNet's shapes on ``CORES`` cores, each as fast as a worker of ``run``."""
+    return SHAPENET / (CORES * run.shapes / run.seconds / run.workers) / 3600
 
 
 def spent(calls: Mapping[tuple[str, int, str], tuple], part: str | tuple[str, str]) -> float:
@@ -176,14 +198,22 @@ def command(config: Config) -> None:
         with tempfile.TemporaryDirectory(dir=config.work) as out:
             runs.append(preprocess(corpus, Path(out), workers))
     with tempfile.TemporaryDirectory(dir=config.work) as out:
-        stages = profile(meshes, Path(out))
+        stages = profile(meshes, Path(out), build_and_write, STAGES)
+        steps = profile(meshes, Path(out), compose, STEPS)
         memory = watch_memory(meshes, Path(out), config.memory_shapes)
     about = machine.describe()
     print(tabulate(lines(runs), headers=("workers", "shapes", "seconds", "shapes/s and worker", "MB a shape")))
-    whole = sum(stages.values())
-    print(tabulate([(name, f"{s * 1e3:.2f}", f"{s / whole:.0%}") for name, s in stages.items()], ("stage", "ms", "")))
+    for title, parts in (("stage", stages), ("step of the plain twin", steps)):
+        whole = sum(parts.values())
+        print(tabulate([(name, f"{s * 1e3:.2f}", f"{s / whole:.0%}") for name, s in parts.items()], (title, "ms", "")))
+    largest = max(runs, key=lambda run: run.workers)
+    print(
+        f"ShapeNet, projected: {SHAPENET:,} shapes on {CORES} cores take {projected_hours(largest):.2f} h at the "
+        f"{largest.shapes / largest.seconds / largest.workers:.1f} shapes/s and worker of {largest.workers} workers"
+    )
     path = config.results / f"shapes-{machine.slug()}.json"
-    found = {"runs": [asdict(run) for run in runs], "stages": stages, "memory": memory}
+    found = {"runs": [asdict(run) for run in runs], "stages": stages, "steps": steps, "memory": memory}
+    found["projected"] = {"shapes": SHAPENET, "cores": CORES, "hours": projected_hours(largest)}
     write_json(path, {**about, **found})
     picture(about, stages, memory, path.with_suffix(".png"))
     print(f"wrote {path} and {path.with_suffix('.png')}")

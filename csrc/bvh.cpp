@@ -123,6 +123,11 @@ Reference* split(const Range& range, bool by_area) {
     return range.count() > few_references ? split_by_area<many_bins>(range) : split_by_area<few_bins>(range);
 }
 
+/// Rays at more faces take longer.
+std::size_t rays_worth_a_thread(std::size_t faces) {
+    return std::clamp<std::size_t>(12'000'000 / (faces + 500), 512, 8192);
+}
+
 void fill_leaf(Points vertices, std::span<const Face> faces, std::span<const Reference> references,
                TriangleLeaf& leaf) {
     for (std::size_t lane = 0; lane < node_width; ++lane) {
@@ -151,7 +156,7 @@ public:
     void build(const Range& whole, int threads) {
         const std::array<Range, node_width> children = split_node(whole, 0);
         std::array<Builder, node_width> below;
-        parallel_for(node_width, threads, 1, [&](std::size_t begin, std::size_t end) {
+        parallel_for(node_width, threads, 1, 1, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
                 if (children[i].count() > node_width) below[i].add_node(children[i], 1);
             }
@@ -240,7 +245,7 @@ TriangleBvh::TriangleBvh(Points vertices, std::span<const Face> faces, int threa
     if (faces.size() > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max()))
         throw std::invalid_argument("faces must number less than 2^31");
     const auto references = std::make_unique_for_overwrite<Reference[]>(faces.size());
-    parallel_for(faces.size(), threads, 4096, [&](std::size_t begin, std::size_t end) {
+    parallel_for(faces.size(), threads, 4096, 1 << 15, [&](std::size_t begin, std::size_t end) {
         for (std::size_t i = begin; i < end; ++i) {
             const auto corner = [&](std::int64_t at) {
                 return with_index(corner_of(vertices, at), static_cast<std::uint32_t>(i));
@@ -255,13 +260,13 @@ TriangleBvh::TriangleBvh(Points vertices, std::span<const Face> faces, int threa
     builder.build(whole, faces.size() < worth_a_thread ? 1 : threads);
     nodes_ = std::move(builder.nodes);
     leaves_.resize(builder.leaves.size());
-    parallel_for(leaves_.size(), threads, 1024, [&](std::size_t begin, std::size_t end) {
+    parallel_for(leaves_.size(), threads, 1024, 4096, [&](std::size_t begin, std::size_t end) {
         for (std::size_t i = begin; i < end; ++i) fill_leaf(vertices, faces, builder.leaves[i], leaves_[i]);
     });
 }
 
 void TriangleBvh::first_hits(Points origins, Points directions, std::span<RayHit> found, int threads) const {
-    parallel_for(origins.size(), threads, 256, [&](std::size_t begin, std::size_t end) {
+    parallel_for(origins.size(), threads, 256, rays_worth_a_thread(size_), [&](std::size_t begin, std::size_t end) {
         kernels().first_hits(view(), origins.data() + begin, directions.data() + begin, end - begin,
                              found.data() + begin);
     });
@@ -269,7 +274,7 @@ void TriangleBvh::first_hits(Points origins, Points directions, std::span<RayHit
 
 void TriangleBvh::closest_points(Points queries, std::span<SurfacePoint> found, int threads) const {
     const std::vector<std::uint32_t> order = spatial_order(queries);
-    parallel_for(queries.size(), threads, 256, [&](std::size_t begin, std::size_t end) {
+    parallel_for(queries.size(), threads, 256, 512, [&](std::size_t begin, std::size_t end) {
         kernels().closest_points(view(), queries.data(), order.data() + begin, end - begin, found.data());
     });
 }

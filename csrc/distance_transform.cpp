@@ -43,8 +43,9 @@ std::vector<float> transform(std::span<const std::uint8_t> occupancy, const Shap
                              const std::array<T, 3>& weight, T none, int threads,
                              void (*lower_envelopes)(const Lines<T>&), const Finish& finish) {
     const std::size_t plane = shape[1] * shape[2];
+    constexpr std::size_t worth_a_thread = 1 << 17;  // cells
     const auto squared = std::make_unique_for_overwrite<T[]>(occupancy.size());
-    parallel_for(shape[0], threads, 1, [&](std::size_t begin, std::size_t end) {
+    parallel_for(shape[0], threads, 1, worth_a_thread / plane + 1, [&](std::size_t begin, std::size_t end) {
         const auto rows = std::make_unique_for_overwrite<T[]>(plane);
         const auto scratch = std::make_unique_for_overwrite<T[]>(Lines<T>::scratch_size(shape[1]));
         for (std::size_t at = begin * plane; at < end * plane; at += plane) {
@@ -63,26 +64,27 @@ std::vector<float> transform(std::span<const std::uint8_t> occupancy, const Shap
     });
     std::vector<float> distance(occupancy.size());
     constexpr std::size_t block = 128;  // lines at once, so that they stay in the cache
-    parallel_for((plane + block - 1) / block, threads, 1, [&](std::size_t begin, std::size_t end) {
-        const auto lines = std::make_unique_for_overwrite<T[]>(shape[0] * block);
-        const auto scratch = std::make_unique_for_overwrite<T[]>(Lines<T>::scratch_size(shape[0]));
-        for (std::size_t at = begin * block; at < std::min(plane, end * block); at += block) {
-            const std::size_t width = std::min(block, plane - at);
-            lower_envelopes({.from = squared.get() + at,
-                             .stride = plane,
-                             .to = lines.get(),
-                             .to_stride = block,
-                             .size = shape[0],
-                             .width = width,
-                             .weight = weight[0],
-                             .none = none,
-                             .scratch = scratch.get()});
-            for (std::size_t i = 0; i < shape[0]; ++i) {
-                for (std::size_t line = 0; line < width; ++line)
-                    distance[i * plane + at + line] = finish(lines[i * block + line]);
-            }
-        }
-    });
+    parallel_for((plane + block - 1) / block, threads, 1, worth_a_thread / (block * shape[0]) + 1,
+                 [&](std::size_t begin, std::size_t end) {
+                     const auto lines = std::make_unique_for_overwrite<T[]>(shape[0] * block);
+                     const auto scratch = std::make_unique_for_overwrite<T[]>(Lines<T>::scratch_size(shape[0]));
+                     for (std::size_t at = begin * block; at < std::min(plane, end * block); at += block) {
+                         const std::size_t width = std::min(block, plane - at);
+                         lower_envelopes({.from = squared.get() + at,
+                                          .stride = plane,
+                                          .to = lines.get(),
+                                          .to_stride = block,
+                                          .size = shape[0],
+                                          .width = width,
+                                          .weight = weight[0],
+                                          .none = none,
+                                          .scratch = scratch.get()});
+                         for (std::size_t i = 0; i < shape[0]; ++i) {
+                             for (std::size_t line = 0; line < width; ++line)
+                                 distance[i * plane + at + line] = finish(lines[i * block + line]);
+                         }
+                     }
+                 });
     return distance;
 }
 

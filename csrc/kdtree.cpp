@@ -92,7 +92,7 @@ void KdTree::nearest(Points queries, std::span<const std::uint32_t> order, std::
     std::array<const Boxes*, 8> levels{};  // 16^8 exceeds the number of leaves
     for (std::size_t i = 0; i < levels_.size(); ++i) levels[i] = levels_[i].data();
     const KdTreeView view{leaves_.data(), levels.data(), static_cast<int>(levels_.size())};
-    parallel_for(queries.size(), threads, 1024, [&](std::size_t begin, std::size_t end) {
+    parallel_for(queries.size(), threads, 1024, 4096, [&](std::size_t begin, std::size_t end) {
         kernels().nearest(view, queries.data(), order.data() + begin, end - begin, found.data());
     });
 }

@@ -125,7 +125,7 @@ bool VoxelRays::start(Vec3 origin, Vec3 direction, VoxelWalk& walk, std::size_t 
 void VoxelRays::first_hits(Points origins, Points directions, int max_steps, std::span<VoxelHit> found,
                            int threads) const {
     constexpr std::size_t capacity = VoxelWalk::capacity;
-    parallel_for((origins.size() + capacity - 1) / capacity, threads, 1, [&](std::size_t begin, std::size_t end) {
+    parallel_for((origins.size() + capacity - 1) / capacity, threads, 1, 8, [&](std::size_t begin, std::size_t end) {
         const auto walk = std::make_unique<VoxelWalk>();
         std::array<std::size_t, capacity> ray;
         for (std::size_t chunk = begin; chunk < end; ++chunk) {

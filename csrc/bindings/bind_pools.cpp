@@ -1,4 +1,7 @@
-#include <pybind11/typing.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <utility>
 
 #include "arguments.hpp"
 #include "bvh.hpp"
@@ -18,9 +21,13 @@ PointRows uniforms_of(const py::array& array, const char* name, const char* lett
     return rows;
 }
 
-PoolGrid grid_of(std::pair<int, int> grid, const char* name) {
-    between(grid.first, 1, 2048, name);  // 8 GiB of cells
-    return {grid.first, at_least(grid.second, 0, name)};
+/// Side and rounds of dilation; a grid of one cell stands for none.
+using Grid = std::optional<std::pair<int, int>>;
+
+PoolGrid grid_of(Grid grid, const char* name) {
+    if (!grid) return {1, 0};
+    between(grid->first, 1, 2048, name);  // 8 GiB of cells
+    return {grid->first, at_least(grid->second, 0, name)};
 }
 
 struct RayArrays {
@@ -47,8 +54,8 @@ std::span<Vec3> rows_of(py::array_t<float>& array) {
 
 auto pools(const TriangleBvh& bvh, const py::array& vertices, const py::array& faces, const py::array& surface,
            const py::array& reference, const py::array& anywhere, const py::array& jitter, const py::array& around,
-           const py::array& origins, const py::array& directions, float sigma, std::pair<int, int> field,
-           std::pair<int, int> cloud, int max_steps, bool with_field, bool with_cloud_rays, int threads) {
+           const py::array& origins, const py::array& directions, float sigma, Grid field, Grid cloud, int max_steps,
+           int threads) {
     const PointRows points(vertices, "vertices", "V");
     const FaceRows triangles(faces, "faces", "F");
     if (triangles.span().size() != bvh.size()) throw py::value_error("bvh must be the tree of the faces");
@@ -66,12 +73,12 @@ auto pools(const TriangleBvh& bvh, const py::array& vertices, const py::array& f
 
     const auto samples = static_cast<py::ssize_t>(draws.surface.size());
     const auto count = static_cast<py::ssize_t>(draws.anywhere.size() + draws.jitter.size());
-    const py::ssize_t side = with_field ? sizes.field.side : 0, three = 3;
+    const py::ssize_t side = field ? sizes.field.side : 0, three = 3;
     py::array_t<float> point({samples, three}), point_normal({samples, three}), query({count, three});
-    py::array_t<float> distance(count), cloud_distance(count), field_distance(with_field ? count : 0);
+    py::array_t<float> distance(count), cloud_distance(count), field_distance(field ? count : 0);
     py::array_t<std::uint8_t> occupancy({side, side, side});
     py::array half(py::dtype("float16"), std::vector<py::ssize_t>{side, side, side});
-    RayArrays mesh_rays(draws.origins.size()), cloud_rays(with_cloud_rays ? draws.origins.size() : 0);
+    RayArrays mesh_rays(draws.origins.size()), cloud_rays(cloud ? draws.origins.size() : 0);
     const Pools out{.points = rows_of(point),
                     .normals = rows_of(point_normal),
                     .queries = rows_of(query),
@@ -97,7 +104,7 @@ void bind_pools(py::module_& module) {
     module.def("query_pools", &pools, py::arg("bvh"), py::arg("vertices"), py::arg("faces"), py::kw_only(),
                py::arg("surface"), py::arg("reference"), py::arg("anywhere"), py::arg("jitter"), py::arg("around"),
                py::arg("origins"), py::arg("directions"), py::arg("sigma"), py::arg("field"), py::arg("cloud"),
-               py::arg("max_steps"), py::arg("with_field"), py::arg("with_cloud_rays"), py::arg("threads") = 1);
+               py::arg("max_steps") = 0, py::arg("threads") = 1);
 }
 
 }  // namespace nepa3d::bindings

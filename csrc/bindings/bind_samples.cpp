@@ -105,7 +105,7 @@ Faults read_each(std::size_t count, int threads, const Read& read) {
     std::vector<std::optional<std::string>> faults(count);
     {
         const py::gil_scoped_release unlocked;
-        parallel_for(count, at_least(threads, 1, "threads"), 1, [&](std::size_t begin, std::size_t end) {
+        parallel_for(count, at_least(threads, 1, "threads"), 1, 1, [&](std::size_t begin, std::size_t end) {
             for (std::size_t i = begin; i < end; ++i) {
                 try {
                     read(i);

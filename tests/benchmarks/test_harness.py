@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import harness, report, run, worker
+from benchmarks import harness, peers, report, run, worker
 from benchmarks.agreement import same_integers
 from benchmarks.harness import OURS, Case, Contender, Row, measure, selected
 from benchmarks.inputs import Inputs, write_obj
@@ -58,6 +58,7 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     cases = [Case("same", same, per_mesh=False, threaded=True), Case("other", other, per_mesh=True, threaded=False)]
     monkeypatch.setattr(worker, "CASES", cases)
     monkeypatch.setattr(run, "run_in_own_process", worker.run_job)
+    monkeypatch.setattr(peers, "MODULES", ())
     write_obj(tmp_path / "corpus" / "box.obj", *box((0, 0, 0), (1, 1, 1)))
     folders = [("--corpus", "corpus"), ("--work", "work"), ("--results", "results")]
     return [*(text for flag, name in folders for text in (flag, f"{tmp_path / name}")), "--quick", "--threads", "1"]
@@ -113,6 +114,21 @@ def test_row_without_peers_has_no_ratio() -> None:
 )
 def test_selection_by_name(pattern: str, expected: bool) -> None:
     assert selected("ray casting, 10k faces", pattern) is expected
+
+
+def test_a_peer_that_does_not_load_ends_the_run(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("broken_peer", "open3d"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('libusb-1.0.so.0: cannot open shared object file')")
+    monkeypatch.syspath_prepend(f"{tmp_path}")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setattr(peers, "MODULES", ("json", "no_such_library", "broken_peer", "open3d"))
+    assert run.main(arguments) == cli.EXIT_USAGE
+    said = capsys.readouterr().err
+    assert "broken_peer is installed but cannot be loaded (ImportError: libusb-1.0.so.0" in said
+    assert "apt install libusb-1.0-0" in said
+    assert "no_such_library" not in said
 
 
 def test_status_and_json_of_agreement(arguments: list[str], tmp_path: Path) -> None:

@@ -38,7 +38,12 @@ def test_whole_shapes(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert count == 3
     assert size > 1e6
     assert path.with_suffix(".png").stat().st_size > 1000
-    assert "distances" in capsys.readouterr().out
+    assert set(found["steps"]) == {*shapes.STEPS, "other"}
+    assert all(seconds > 0 for step, seconds in found["steps"].items() if step != "other")
+    assert found["projected"]["hours"] == pytest.approx(52_000 / 16 * run["seconds"] / 2 / 3600)
+    printed = capsys.readouterr().out
+    assert "distances" in printed
+    assert "52,000 shapes on 16 cores" in printed
     assert not any((tmp_path / "work").iterdir())
 
 

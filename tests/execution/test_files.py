@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 
-from nepa3d.execution import files
+from nepa3d.execution import files, npz
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
@@ -61,6 +66,92 @@ def test_npz_of_every_shape_is_mapped_in_place(tmp_path: Path) -> None:
             assert stored[name].dtype == array.dtype
             np.testing.assert_array_equal(stored[name], array)
     assert path.read_bytes().index(arrays["half"].tobytes()) % 64 == 0
+
+
+@pytest.mark.parametrize("names", [[], ["x"], ["ä", "x", "y"]])
+def test_the_layout_is_that_of_the_standard_library(names: list[str]) -> None:
+    arrays: dict[str, np.ndarray] = {name: np.arange(5.0)[::2] for name in names}
+    if names:
+        record = np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")])
+        arrays |= {"": np.array(3.5), "none": np.zeros((0, 3)), "turned": np.ones((2, 3)).T, "record": record}
+    ours, theirs = io.BytesIO(), io.BytesIO()
+    npz.save_npz(ours, arrays)
+    npz.save_npz_by_zipfile(theirs, arrays)
+    assert ours.getvalue() == theirs.getvalue()
+
+
+def test_large_archives_are_left_to_the_standard_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(npz, "LARGEST", 1000)
+    monkeypatch.setattr(npz, "save_npz_by_zipfile", lambda file, arrays: file.write(b"large"))
+    file = io.BytesIO()
+    npz.save_npz(file, {"x": np.zeros(1000, np.uint8)})
+    assert file.getvalue() == b"large"
+
+
+def write(content: bytes) -> Callable[[BinaryIO], None]:
+    return lambda file: file.write(content) and None
+
+
+def test_files_that_are_finished_together(tmp_path: Path) -> None:
+    """None shows before all are synced; one that cannot be put in place costs no other, and leaves nothing."""
+    (tmp_path / "b").mkdir()
+    pending = [files.write_pending(tmp_path / name, write(name.encode())) for name in ("a", "b", "new/c", "d")]
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".tmp-")} == {"b", "new"}
+    (tmp_path / "d").write_bytes(b"before")
+    failed = files.finish(pending)
+    assert [file.path.name for file in failed] == ["b"]
+    assert isinstance(failed[pending[1]], IsADirectoryError)
+    for name in ("a", "new/c", "d"):
+        assert (tmp_path / name).read_bytes() == name.encode()
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "new", "d"}
+
+
+def test_every_file_is_synced_before_any_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[tuple[str, str]] = []
+    replace, sync = Path.replace, files.sync
+    monkeypatch.setattr(Path, "replace", lambda old, new: (steps.append(("rename", new.name)), replace(old, new)))
+    monkeypatch.setattr(files, "sync", lambda path: (steps.append(("sync", Path(path).name)), sync(path)))
+    pending = [files.write_pending(tmp_path / name, write(b"x")) for name in ("a", "b")]
+    assert steps == []
+    assert files.finish(pending) == {}
+    temporary = [("sync", file.temporary.name) for file in pending]
+    assert steps == [*temporary, ("rename", "a"), ("rename", "b"), ("sync", tmp_path.name)]
+
+
+def test_a_folder_that_vanishes_and_one_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pending = [files.write_pending(tmp_path / name, write(b"x")) for name in ("gone/a", "kept/b")]
+    shutil.rmtree(tmp_path / "gone")
+    failed = files.finish(pending)
+    assert [file.path.name for file in failed] == ["a"]
+    assert (tmp_path / "kept" / "b").read_bytes() == b"x"
+    pending = [files.write_pending(tmp_path / "kept" / "c", write(b"x"))]
+    sync = files.sync
+
+    def refuse(path: Path) -> None:
+        if path.is_dir():
+            raise OSError(5, "Input/output error")
+        sync(path)
+
+    monkeypatch.setattr(files, "sync", refuse)
+    (error,) = files.finish(pending).values()
+    assert error.filename == f"{tmp_path / 'kept'}"
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def fail(file: BinaryIO) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*a\.npz'"):
+        files.write_pending(tmp_path / "a.npz", fail)
+    assert not list(tmp_path.iterdir())
+
+
+def test_reading_ahead_blocks_on_nothing_and_raises_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 5000)
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "file", tmp_path / "pipe", tmp_path / "missing", tmp_path):
+        files.read_ahead(path)
 
 
 def test_leftovers_are_removed(tmp_path: Path, orphan_prefix: str) -> None:

@@ -6,11 +6,13 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
-from nepa3d.execution.processes import Batched, Outcome, Pool, Report, Task
+from nepa3d.execution.processes import Batched, Outcome, Pool, Report, Task, Unwritten
 from nepa3d.execution.tasks import run_tasks
 from nepa3d.shapes.mesh import BadShapeError, Reason
 
@@ -104,6 +106,39 @@ def test_the_time_limit_of_a_batch_is_that_of_its_shapes(tmp_path: Path) -> None
         "endless": "timeout",
         "good 2": "ok",
     }
+def compute(job: tuple[str, Path]) -> str | Unwritten:
+    what, path = job
+    if what in ("bad mesh", "killed"):
+        return work((what, ""))
+    if what == "no room":
+        return Unwritten("", path, fail_to_write)
+    return Unwritten("", path, partial(write_text, f"{path.name}"))
+
+
+def write_text(text: str, file: BinaryIO) -> None:
+    file.write(text.encode())
+
+
+def fail_to_write(file: BinaryIO) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("chunk_size", [1, 5, 40])
+def test_files_of_a_chunk_are_put_in_place_together_or_made_again(tmp_path: Path, chunk_size: int) -> None:
+    """A worker that dies takes the files with it that it had not put in place; they are made again, whole."""
+    names = [f"good {i}" for i in range(12)]
+    names[2:2] = ["killed"]
+    names[6:6] = ["bad mesh", "no room", "a folder"]
+    names += [f"more {i}" for i in range(9)]
+    (tmp_path / "a folder").mkdir()
+    tasks = [Task(name, (name, tmp_path / name), tmp_path / name) for name in names]
+    found = {o.key: o for o in run_tasks(compute, tasks, Pool(workers=2, chunk_size=chunk_size), "test")}
+    assert sorted(found) == sorted(names)
+    states = {name: found[name].state for name in names if found[name].state != "ok"}
+    assert states == {"killed": "oom", "bad mesh": "bad_input", "no room": "io_error", "a folder": "io_error"}
+    assert f"{tmp_path / 'no room'}" in found["no room"].reason
+    for name, outcome in found.items():
+        assert outcome.state != "ok" or (tmp_path / name).read_text() == name
 
 
 def test_workers_are_replaced(tmp_path: Path) -> None:

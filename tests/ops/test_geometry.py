@@ -511,3 +511,24 @@ class TestFarFromZero:
                 ops.nearest_distance(points[:3], wrong)
             with pytest.raises(ValueError, match=r"vertices must have shape \(V, 3\)"):
                 ops.closest_point(wrong, [[0, 1, 2]], points[:3])
+
+
+class TestFitUnitSphere:
+    @pytest.mark.parametrize("scale", [1e-300, 1.0, 1e150])
+    @pytest.mark.parametrize("count", [2, 3, 500])
+    def test_same_as_the_plain_twin(self, count: int, scale: float) -> None:
+        vertices = np.array([1, 4, 0.1]) * scale * (np.array([3, 0, -9]) + cloud(count, count))
+        np.testing.assert_array_equal(ops.fit_unit_sphere(vertices), reference.fit_unit_sphere(vertices))
+
+    def test_by_hand(self) -> None:
+        fitted = ops.fit_unit_sphere([[0, 0, 0], [4, 0, 0], [1, 1, 0]])
+        np.testing.assert_allclose(fitted, np.array([[-2, -0.5, 0], [2, -0.5, 0], [-1, 0.5, 0]]) / 4.25**0.5, rtol=1e-6)
+
+    def test_wrong_vertices_are_named(self) -> None:
+        for vertices, message in (
+            (np.zeros((0, 3)), "must not be empty"),
+            ([[0, 0, np.inf]], "must be finite, row 0"),
+            ([[0, 0]], r"shape \(V, 3\)"),
+        ):
+            with pytest.raises(ValueError, match=f"vertices.*{message}"):
+                ops.fit_unit_sphere(vertices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from nepa3d import ops
 from nepa3d.shapes import query_pools
 from nepa3d.shapes.mesh import Mesh
-from nepa3d.shapes.query_pools import PoolSettings, build_pools
+from nepa3d.shapes.query_pools import PoolSettings, build_pools, composed_pools
 from tests.conftest import GOLDEN
+from tests.ops.test_geometry import soup
 
 SMALL = PoolSettings(
     pc_points=200, pt_pool=301, ray_pool=150, n_views=4, rays_per_view=20, pc_grid=16, df_grid=16, dist_ref_points=500
@@ -48,6 +50,62 @@ def test_recorded_answers(path: Path) -> None:
     np.testing.assert_array_equal(rays["ray_hit_pc_pool"], cache["ray_hit_pc_pool"])
     np.testing.assert_allclose(rays["ray_t_pc_pool"], cache["ray_t_pc_pool"], atol=1e-5)
     np.testing.assert_allclose(rays["ray_n_pc_pool"], cache["ray_n_pc_pool"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"pt_dist_mode": "mesh"},
+        {"no_udf": True},
+        {"no_pc_rays": True},
+        {"pc_grid": 12, "pc_dilate": 2, "pc_max_steps": 7},
+        {"pt_pool": 1, "ray_pool": 0},
+        {"pt_surface_ratio": 0.0},
+        {"pt_surface_ratio": 1.0, "pt_surface_sigma": 0.9},
+        {"pc_points": 1, "dist_ref_points": 1},
+    ],
+)
+@pytest.mark.parametrize("faces", ["cube", "soup"])
+def test_one_call_gives_what_the_steps_give(changes: dict[str, Any], faces: str) -> None:
+    """Every array of the same name, in the same order, of the same type and bytes."""
+    settings = PoolSettings(**{**SMALL.__dict__, **changes})
+    mesh = CUBE
+    if faces == "soup":  # with a face that rounding to float32 leaves without area
+        vertices, triangles = soup(400, 1)
+        vertices[triangles[7]] = vertices[triangles[7][0]]
+        mesh = Mesh(vertices.astype(np.float32), triangles, {})
+    fast, plain = build_pools(mesh, settings, 3, "box/a"), composed_pools(mesh, settings, 3, "box/a")
+    assert list(fast) == list(plain)
+    for name, array in plain.items():
+        assert (fast[name].dtype, fast[name].shape) == (array.dtype, array.shape), name
+        assert fast[name].tobytes() == array.tobytes(), name
+
+
+def test_a_tree_at_hand_gives_the_same() -> None:
+    bvh = ops.TriangleBvh(CUBE.vertices, CUBE.faces)
+    with_tree, without = build_pools(CUBE, SMALL, 0, "box/a", bvh), build_pools(CUBE, SMALL, 0, "box/a")
+    assert all(np.array_equal(array, without[name]) for name, array in with_tree.items())
+
+
+def test_what_does_not_fit_is_named() -> None:
+    bvh = ops.TriangleBvh(CUBE.vertices, CUBE.faces)
+    draws = query_pools.draw(SMALL, 0, "box/a")
+
+    def pools(faces: Any = CUBE.faces, field: tuple[int, int] = (8, 1), **changes: Any) -> None:
+        bvh.query_pools(CUBE.vertices, faces, draws._replace(**changes), sigma=0.1, field=field, cloud=None)
+
+    for message, wrong in (
+        ("bvh must be the tree", {"faces": CUBE.faces[1:]}),
+        ("surface must lie in", {"surface": draws.surface + 1}),
+        ("jitter and around must have the same length", {"around": draws.around[1:]}),
+        ("around must index 200 vertices", {"around": draws.around + 200}),
+        ("origins and directions", {"origins": draws.origins[1:]}),
+        ("anywhere must be finite", {"anywhere": np.full_like(draws.anywhere, np.nan)}),
+        ("field must be between 1 and 2048", {"field": (0, 1)}),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pools(**wrong)
 
 
 def test_recorded_cameras() -> None:

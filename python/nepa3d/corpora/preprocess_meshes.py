@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nepa3d.corpora.preprocessing import RunFlags, preprocess
-from nepa3d.execution.files import write_json, write_npz, write_text
+from nepa3d.execution.files import write_json, write_text
+from nepa3d.execution.npz import save_npz
 from nepa3d.execution.processes import Report, Unwritten, Work
 from nepa3d.shapes.mesh import MAX_FACES, load_mesh
 from nepa3d.shapes.query_pools import PoolSettings, build_pools
@@ -50,12 +51,17 @@ class ShapeJob:
     seed: int
     max_faces: int = MAX_FACES
 
+    @property
+    def reads(self) -> Path:
+        """The mesh."""
+        return self.mesh
+
 
 def compute_shape(job: ShapeJob) -> Unwritten:
     """The cache file of one mesh, to be written, and what cleaning the mesh dropped."""
     mesh = load_mesh(job.mesh, max_faces=job.max_faces)
     pools = build_pools(mesh, job.settings, job.seed, job.key)
-    return Unwritten(mesh.repaired, partial(write_npz, job.out, pools), mesh.suspicious)
+    return Unwritten(mesh.repaired, job.out, partial(save_npz, arrays=pools), mesh.suspicious)
 
 
 def shape_jobs(flags: MeshFlags, out_root: Path, split: str, meshes: Mapping[str, Path]) -> list[ShapeJob]:

@@ -24,6 +24,8 @@ class CacheJob(Protocol):
     def key(self) -> str: ...  # "class/id"
     @property
     def out(self) -> Path: ...
+    @property
+    def reads(self) -> Path | None: ...  # the file it is made of, if it is made of one as a whole
 
 
 Job = TypeVar("Job", bound=CacheJob)
@@ -86,8 +88,10 @@ def preprocess(
     waiting = {job.key for job in missing}
     skipped = [Outcome(job.key, "skipped") for job in jobs if job.key not in waiting]
     progress = ShardProgress(out_root, report_name, shard, total=len(jobs), skipped=len(skipped))
-    tasks = [Task(job.key, job) for job in missing]
+    tasks = [Task(job.key, job, job.reads) for job in missing]
     report = Report(skipped + run_tasks(work, tasks, flags.pool(), "preprocess", progress.update))
+    if any(outcome.state in ("crash", "oom", "timeout") for outcome in report.outcomes):
+        remove_temporaries(out_root)  # of workers that did not come to put their files in place
     if shard.count == 1:
         _settle(out_root, splits, settings, report)
     seconds = time.perf_counter() - begin

@@ -20,7 +20,8 @@ from nepa3d import cli
 from nepa3d.corpora import scan_variants
 from nepa3d.corpora.objects import write_objects
 from nepa3d.corpora.preprocessing import RunFlags, claim, exit_status, preprocess, settings_file
-from nepa3d.execution.files import is_macos_metadata, read_json, write_json, write_npz, write_text
+from nepa3d.execution.files import is_macos_metadata, read_json, write_json, write_text
+from nepa3d.execution.npz import save_npz
 from nepa3d.execution.processes import Report, Unwritten
 from nepa3d.shapes.mesh import BadShapeError, Reason
 from nepa3d.shapes.query_pools import PoolSettings
@@ -99,11 +100,16 @@ class ScanJob:
     settings: PoolSettings
     seed: int
 
+    @property
+    def reads(self) -> None:
+        """No file as a whole."""
+
 
 def compute_scan(job: ScanJob) -> Unwritten:
     """The cache file of one scan, to be written."""
     points = normalize_scan(read_scan(job.file, job.index), f"{job.file}[{job.index}]")
-    return Unwritten("", partial(write_npz, job.out, scan_pools(points, job.settings, job.seed, job.key)))
+    pools = scan_pools(points, job.settings, job.seed, job.key)
+    return Unwritten("", job.out, partial(save_npz, arrays=pools))
 
 
 def open_scans(file: Path) -> h5py.File:

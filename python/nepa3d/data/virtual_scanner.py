@@ -19,7 +19,8 @@ from nepa3d.corpora.preprocessing import RunFlags, exit_status, preprocess
 from nepa3d.corpora.scanner import ScanSettings, scan
 from nepa3d.corpora.shapenet import find_meshes
 from nepa3d.corpora.splits import mesh_test_split
-from nepa3d.execution.files import atomic_path, write_json, write_npz
+from nepa3d.execution.files import atomic_path, write_json
+from nepa3d.execution.npz import save_npz
 from nepa3d.execution.processes import Report, Unwritten
 from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.shapes.cache import ShapeCache
@@ -76,11 +77,16 @@ class ScanJob:
     settings: ScanSettings
     seed: int
 
+    @property
+    def reads(self) -> Path:
+        """The mesh."""
+        return self.mesh
+
 
 def compute_scan(job: ScanJob) -> Unwritten:
     """One scan, to be written."""
     points, mask = scan(load_mesh(job.mesh), job.settings, random_stream(job.seed, job.key, "scan"), f"{job.mesh}")
-    return Unwritten("", partial(write_npz, job.out, {"points": points, "mask": mask}))
+    return Unwritten("", job.out, partial(save_npz, arrays={"points": points, "mask": mask}))
 
 
 def plan(config: Config) -> dict[str, list[ScanJob]]:

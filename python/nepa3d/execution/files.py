@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import re
@@ -13,19 +12,18 @@ import shutil
 import socket
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+from nepa3d.execution.npz import ZIP_HEADER, save_npz
+
 TEMPORARY_PREFIX = ".tmp-"  # then host, process and a random part
 
 _TEMPORARY_NAME = re.compile(re.escape(TEMPORARY_PREFIX) + r"(?P<host>.+)-(?P<process>\d+)-[^-]+")
-
-_ZIP_HEADER = struct.Struct("<4s5H3L2H")  # of a member, before its name (PKWARE, APPNOTE 4.3.7)
-_ZIP_EXTRA = struct.Struct("<2H")  # identity and length of an extra field
-_ALIGNMENT_EXTRA = 0xD935  # the one registered for padding
 
 
 @contextlib.contextmanager
@@ -36,16 +34,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     too. If the block raises, what it wrote is removed and ``path`` is untouched.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{temporary_prefix()}{secrets.token_hex(8)}")
+    temporary = _temporary_for(path)
     try:
-        yield temporary
-        sync(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        if error.filename is None:  # of a write
-            raise type(error)(error.errno, error.strerror, f"{path}") from error
-        raise
+        with _naming(path):
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)  # gone already, unless something was raised
     sync(path.parent)
@@ -56,6 +50,90 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A binary file to write under ``atomic_path``."""
     with atomic_path(path) as temporary, temporary.open("xb") as file:
         yield file
+
+
+@dataclass(frozen=True)
+class PendingFile:
+    """A file that is written under a temporary name in its folder and has yet to be put in place, see ``finish``."""
+
+    path: Path
+    temporary: Path
+
+
+def write_pending(path: str | os.PathLike[str], write: Callable[[BinaryIO], None]) -> PendingFile:
+    """Let ``write`` fill the file that ``finish`` puts at ``path``. Its way to the disk begins, but is not awaited."""
+    path = Path(path)
+    temporary = _temporary_for(path)
+    try:
+        with _naming(path), temporary.open("xb") as file:
+            write(file)
+            file.flush()
+            if hasattr(os, "posix_fadvise"):  # the system writes what is given up, and keeps it until that is done
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return PendingFile(path, temporary)
+
+
+def finish(files: Iterable[PendingFile]) -> dict[PendingFile, OSError]:
+    """Put files in place: all are synced, then each is renamed over its path, then the folders are synced.
+
+    A file is complete on disk before it appears, as with ``atomic_path``, but a file system with a journal writes that
+    once for all of them. Returns what went wrong with which file; what these wrote is removed.
+    """
+    failed: dict[PendingFile, OSError] = {}
+
+    def try_each(files: Iterable[PendingFile], step: Callable[[PendingFile], object]) -> list[PendingFile]:
+        done = []
+        for file in files:
+            try:
+                with _naming(file.path):
+                    step(file)
+                done.append(file)
+            except OSError as error:
+                failed[file] = error
+        return done
+
+    synced = try_each(files, lambda file: sync(file.temporary))
+    placed = try_each(synced, lambda file: file.temporary.replace(file.path))
+    for folder in {file.path.parent: None for file in placed}:
+        try:
+            with _naming(folder):
+                sync(folder)
+        except OSError as error:
+            failed |= {file: error for file in placed if file.path.parent == folder}
+    for file in failed:
+        file.temporary.unlink(missing_ok=True)
+    return failed
+
+
+def read_ahead(path: str | os.PathLike[str]) -> None:
+    """Ask the system to bring a file into memory while something else is done. Whoever reads it meets its faults."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # it may be a pipe
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(descriptor)
+
+
+def _temporary_for(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f"{temporary_prefix()}{secrets.token_hex(8)}")
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """``OSError`` of a write names no file: let it name ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise type(error)(error.errno, error.strerror, f"{path}") from error
+        raise
 
 
 def require_writable(path: str | os.PathLike[str], flag: str) -> None:
@@ -138,16 +216,8 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], *,
     with atomic_open(path) as file:
         if deflate:
             np.savez_compressed(file, allow_pickle=False, **arrays)
-            return
-        with zipfile.ZipFile(file, "w") as archive:
-            for name, array in arrays.items():
-                member = zipfile.ZipInfo(f"{name}.npy")
-                header = _npy_header(array)
-                start = file.tell() + _ZIP_HEADER.size + len(member.filename.encode()) + _ZIP_EXTRA.size + len(header)
-                member.extra = _ZIP_EXTRA.pack(_ALIGNMENT_EXTRA, -start % 64) + bytes(-start % 64)
-                with archive.open(member, "w") as data:
-                    data.write(header)
-                    data.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        else:
+            save_npz(file, arrays)
 
 
 def map_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -167,20 +237,13 @@ def map_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
                     header = data.tell()
                 with Path(path).open("rb") as file:
                     file.seek(member.header_offset)
-                    *_, name, extra = _ZIP_HEADER.unpack(file.read(_ZIP_HEADER.size))
-                start = member.header_offset + _ZIP_HEADER.size + name + extra + header
+                    *_, name, extra = ZIP_HEADER.unpack(file.read(ZIP_HEADER.size))
+                start = member.header_offset + ZIP_HEADER.size + name + extra + header
                 order: Literal["F", "C"] = "F" if fortran else "C"
                 arrays[member.filename.removesuffix(".npy")] = np.memmap(path, dtype, "r", start, shape, order)
     except (zipfile.BadZipFile, struct.error, EOFError) as error:
         raise ValueError(f"{path}: not a readable .npz: {error}") from error
     return arrays
-
-
-def _npy_header(array: np.ndarray) -> bytes:
-    header = io.BytesIO()
-    fields = np.lib.format.header_data_from_array_1_0(np.ascontiguousarray(array))
-    np.lib.format.write_array_header_1_0(header, fields)
-    return header.getvalue()
 
 
 def remove_temporaries(folder: str | os.PathLike[str]) -> int:

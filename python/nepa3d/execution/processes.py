@@ -8,16 +8,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, BinaryIO, Generic, Literal, Protocol, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
 from nepa3d.execution.errors import BadInputError
+from nepa3d.execution.files import PendingFile, finish, read_ahead, write_pending
 from nepa3d.execution.sockets import shorten_socket_paths
 
 State = Literal[
     "ok", "ok_repaired", "suspicious", "skipped", "bad_input", "timeout", "crash", "oom", "io_error", "error"
 ]
+FINISHED_TOGETHER = 8  # files of a chunk: one journal entry for all of them, and little to do again after a crash
 GOOD: tuple[State, ...] = ("ok", "ok_repaired", "suspicious", "skipped")
 
 Job = TypeVar("Job")
@@ -56,10 +59,12 @@ class Pool:
 
 @dataclass(frozen=True)
 class Unwritten:
-    """A shape that is computed but not on disk; ``write`` runs while the worker computes the next one."""
+    """A shape that is computed but not on disk; ``write`` fills the file at ``path``, while the worker computes the
+    next one."""
 
     repaired: str
-    write: Callable[[], None]
+    path: Path
+    write: Callable[[BinaryIO], None]
     suspicious: bool = False  # more had to be repaired than a sound file needs
 
 
@@ -69,6 +74,7 @@ class Task(Generic[Job]):
 
     key: str
     job: Job
+    reads: Path | None = None  # a file that is fetched while the task before is worked on
 
 
 @dataclass(frozen=True)
@@ -173,39 +179,42 @@ def run_chunks(engine: Engine, work: Work[Any], chunks: Chunks) -> Iterator[list
 
 
 def _run_chunk(work: Work[Job], tasks: Sequence[Task[Job]], time_limit: float) -> list[Outcome]:
-    """Compute the shapes one after the other, each while the one before it is written.
+    """Compute the shapes one after the other, each while the one before it is written and the one after it is read.
 
     A shape that takes longer than ``time_limit`` seconds ends the process by SIGALRM, wherever it is.
     """
     if isinstance(work, Batched):
         return _run_batch(work, tasks, time_limit)
-    outcomes: list[Outcome] = []
-    written: Future[Outcome] | None = None
+    files = _Files()
+    written: Future[None] | None = None
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     with ThreadPoolExecutor(1) as writer:
-        for task in tasks:
+        for task, after in zip(tasks, [*tasks[1:], None], strict=True):
             signal.setitimer(signal.ITIMER_REAL, time_limit)
+            if after and after.reads:
+                read_ahead(after.reads)
             computed = _compute(work, task)
             if written:
-                outcomes.append(written.result())
-            written = writer.submit(_write, task.key, computed)
+                written.result()
+            written = writer.submit(files.add, task.key, computed)
         if written:
-            outcomes.append(written.result())
+            written.result()
+        signal.setitimer(signal.ITIMER_REAL, time_limit)
+        files.finish()
     signal.setitimer(signal.ITIMER_REAL, 0)
-    return outcomes
+    return files.outcomes
 
 
 def _run_batch(work: Batched[Job], tasks: Sequence[Task[Job]], time_limit: float) -> list[Outcome]:
     """Compute all shapes, then write them; the time limit is that of all."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, time_limit * len(tasks))
-    computed = work.work([task.job for task in tasks])
-    outcomes = [
-        _write(task.key, _outcome(task.key, found) if isinstance(found, Exception) else found)
-        for task, found in zip(tasks, computed, strict=True)
-    ]
+    files = _Files()
+    for task, found in zip(tasks, work.work([task.job for task in tasks]), strict=True):
+        files.add(task.key, _outcome(task.key, found) if isinstance(found, Exception) else found)
+    files.finish()
     signal.setitimer(signal.ITIMER_REAL, 0)
-    return outcomes
+    return files.outcomes
 
 
 def _compute(work: Callable[[Job], str | Unwritten], task: Task[Job]) -> str | Unwritten | Outcome:
@@ -215,18 +224,43 @@ def _compute(work: Callable[[Job], str | Unwritten], task: Task[Job]) -> str | U
         return _outcome(task.key, error)
 
 
-def _write(key: str, computed: str | Unwritten | Outcome) -> Outcome:
-    if isinstance(computed, Outcome):
-        return computed
-    if isinstance(computed, Unwritten):
-        try:
-            computed.write()
-        except (ValueError, OSError, MemoryError) as error:
-            return _outcome(key, error)
-        if computed.suspicious:
-            return Outcome(key, "suspicious", f"most triangles of the file have no area: {computed.repaired}")
-        computed = computed.repaired
-    return Outcome(key, "ok_repaired" if computed else "ok", computed)
+class _Files:
+    """The files of a chunk: written one by one, and put in place some at a time."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+        self._pending: list[tuple[str, Unwritten, PendingFile]] = []
+
+    def add(self, key: str, computed: str | Unwritten | Outcome) -> None:
+        """Write what was computed, if there is something to write."""
+        if isinstance(computed, Outcome):
+            self.outcomes.append(computed)
+        elif isinstance(computed, str):
+            self.outcomes.append(_good(key, computed))
+        else:
+            try:
+                self._pending.append((key, computed, write_pending(computed.path, computed.write)))
+            except (ValueError, OSError, MemoryError) as error:
+                self.outcomes.append(_outcome(key, error))
+            if len(self._pending) == FINISHED_TOGETHER:
+                self.finish()
+
+    def finish(self) -> None:
+        """Put what is written in place."""
+        failed = finish([file for _, _, file in self._pending])
+        for key, computed, file in self._pending:
+            if file in failed:
+                self.outcomes.append(_outcome(key, failed[file]))
+            elif computed.suspicious:
+                reason = f"most triangles of the file have no area: {computed.repaired}"
+                self.outcomes.append(Outcome(key, "suspicious", reason))
+            else:
+                self.outcomes.append(_good(key, computed.repaired))
+        self._pending.clear()
+
+
+def _good(key: str, repaired: str) -> Outcome:
+    return Outcome(key, "ok_repaired" if repaired else "ok", repaired)
 
 
 def _outcome(key: str, error: BaseException) -> Outcome:

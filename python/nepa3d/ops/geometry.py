@@ -32,7 +32,9 @@ from nepa3d.ops.results import (
     Int,
     NearestPoints,
     ParsedMesh,
+    PoolDraws,
     Positions,
+    QueryPools,
     RayHits,
     RepairedMesh,
     SurfaceSamples,
@@ -114,6 +116,39 @@ class TriangleBvh:
         """Distance (M,), face (M,) and point (M, 3), see ``closest_point``."""
         distance, face, point = self._bvh.closest_point(self._origin.local(queries), threads=threads)
         return ClosestPoints(distance, face, self._origin.world(point))
+
+    def query_pools(
+        self,
+        vertices: Float,
+        faces: Int,
+        draws: PoolDraws,
+        *,
+        sigma: float,
+        field: tuple[int, int] | None,
+        cloud: tuple[int, int] | None,
+        max_steps: int = 0,
+        threads: int = 1,
+    ) -> QueryPools:
+        """The query pools of this tree's mesh in [-1, 1]^3, given by float32 vertices (V, 3) and faces (F, 3).
+
+        ``sigma`` is the standard deviation of the queries near the surface; ``field`` and ``cloud`` are the side and
+        the rounds of dilation of the grids of the distance field and of the rays in the cloud, None for none. Bit for
+        bit what ``sample_surface``, ``nearest_distance``, ``closest_point``, ``voxelize``, ``distance_transform``,
+        ``trilinear_sample``, ``cast_rays`` and ``voxel_first_hit`` give one after the other.
+        """
+        return QueryPools(
+            *_core.query_pools(
+                self._bvh,
+                vertices,
+                faces,
+                **draws._asdict(),
+                sigma=sigma,
+                field=field,
+                cloud=cloud,
+                max_steps=max_steps,
+                threads=threads,
+            )
+        )
 
 
 def _on_gpu(*arrays: object) -> bool:
@@ -238,6 +273,14 @@ def clean_mesh(vertices: ArrayLike, faces: ArrayLike) -> CleanMesh:
     vertices no kept face uses. Order is kept.
     """
     return CleanMesh(*_core.clean_mesh(np.asarray(vertices), np.asarray(faces)))
+
+
+def fit_unit_sphere(vertices: ArrayLike) -> Float:
+    """Vertices (V, 3) centred on their bounding box and divided by the largest norm, so that they fit the unit sphere.
+
+    They must be finite and not all in one place.
+    """
+    return _core.fit_unit_sphere(np.asarray(vertices))
 
 
 def triangulate_polygons(vertices: ArrayLike, corners: ArrayLike, sizes: ArrayLike) -> Int:

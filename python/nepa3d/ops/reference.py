@@ -245,6 +245,15 @@ def _walk(occupancy: NDArray[np.uint8], origin: np.ndarray, direction: np.ndarra
     return None
 
 
+def fit_unit_sphere(vertices: NDArray[np.float64]) -> NDArray[np.float32]:
+    """See ``nepa3d.ops.fit_unit_sphere``."""
+    low, high = vertices.min(0), vertices.max(0)
+    centred = vertices - (low / 2 + high / 2)
+    centred /= np.abs(centred).max()  # first, so that no square over- or underflows
+    x, y, z = (centred**2).T
+    return (centred / np.sqrt((x + y + z).max())).astype(np.float32)
+
+
 def triangulate_polygons(vertices: NDArray[np.float64], corners: Int, sizes: Int) -> Int:
     """Triangles (F, 3) of polygons, one after the other; see ``nepa3d.ops.triangulate_polygons`` for the rules."""
     triangles = []

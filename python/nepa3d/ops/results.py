@@ -74,3 +74,34 @@ class CleanMesh(NamedTuple):
     vertices: NDArray[np.float64]  # (V, 3)
     faces: Int  # (F, 3)
     dropped: dict[str, int]  # how many of each kind
+
+
+class PoolDraws(NamedTuple):
+    """All randomness of a shape's query pools. Of the P queries, A are uniform, the others lie near the surface."""
+
+    surface: Float  # (N, 3) in [0, 1], see sample_surface
+    reference: Float  # (M, 3) in [0, 1], of the samples that distances are measured to; (0, 3): to the triangles
+    anywhere: Float  # (A, 3) in [0, 1)
+    jitter: Float  # (P - A, 3) normal deviates
+    around: Int  # (P - A,) the surface sample each is added to
+    origins: Float  # (R, 3)
+    directions: Float  # (R, 3)
+
+
+class QueryPools(NamedTuple):
+    """The query pools of a shape and their answers. Parts that were not asked for have no rows."""
+
+    point: Float  # (N, 3) surface samples
+    normal: Float  # (N, 3) unit, of their faces
+    query: Float  # (P, 3) in [-1, 1]^3
+    distance: Float  # (P,) to the reference samples or the triangles
+    cloud_distance: Float  # (P,) to the surface samples
+    occupancy: NDArray[np.uint8]  # (G, G, G)
+    field: NDArray[np.float16]  # (G, G, G) distance to the occupied cells
+    field_distance: Float  # (P,) the same in float32, interpolated at the queries
+    hit: Float  # (R,) of rays on the mesh: 1 or 0
+    t: Float  # (R,) 0 on a miss
+    hit_normal: Float  # (R, 3) unit, of the face; 0 on a miss
+    cloud_hit: Float  # (R,) of rays in the cells of the surface samples: 1 or 0
+    cloud_t: Float  # (R,) 0 on a miss
+    cloud_hit_normal: Float  # (R, 3) of the surface sample nearest to the hit; 0 on a miss

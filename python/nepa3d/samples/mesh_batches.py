@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from nepa3d.corpora.preprocess_meshes import ShapeJob, compute_shape
-from nepa3d.execution.files import write_npz
+from nepa3d.execution.npz import save_npz
 from nepa3d.execution.processes import Batched, Unwritten, Work
 from nepa3d.shapes.mesh import Mesh, load_mesh
 
@@ -35,7 +35,7 @@ def compute_shapes(jobs: Sequence[ShapeJob], device: str) -> list[Unwritten | Ex
     return [
         mesh
         if isinstance(mesh, Exception)
-        else Unwritten(mesh.repaired, partial(write_npz, job.out, next(pools)), mesh.suspicious)
+        else Unwritten(mesh.repaired, job.out, partial(save_npz, arrays=next(pools)), mesh.suspicious)
         for job, mesh in zip(jobs, read, strict=True)
     ]
 

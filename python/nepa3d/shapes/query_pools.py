@@ -81,7 +81,68 @@ def random_stream(seed: int, key: str, purpose: str) -> np.random.Generator:
 
 
 def build_pools(mesh: Mesh, settings: PoolSettings, seed: int, key: str, bvh: ops.TriangleBvh | None = None) -> Arrays:
-    """Every array of the cache file of shape ``key`` ("class/id"). ``bvh`` is the mesh's, where it is at hand."""
+    """Every array of the cache file of shape ``key`` ("class/id"). ``bvh`` is the mesh's, where it is at hand.
+
+    One call of the core; ``composed_pools`` is its plain twin.
+    """
+    if bvh is None:
+        bvh = ops.TriangleBvh(mesh.vertices, mesh.faces)
+    field, cloud = (settings.df_grid, settings.df_dilate), (settings.pc_grid, settings.pc_dilate)
+    draws = draw(settings, seed, key)
+    pools = bvh.query_pools(
+        mesh.vertices,
+        mesh.faces,
+        draws,
+        sigma=settings.pt_surface_sigma,
+        field=None if settings.no_udf else field,
+        cloud=None if settings.no_pc_rays else cloud,
+        max_steps=settings.pc_max_steps,
+    )
+    arrays: Arrays = {
+        "pc_xyz": pools.point,
+        "pc_n": pools.normal,
+        "pt_xyz_pool": pools.query,
+        "pt_dist_pool": pools.distance,
+        "pt_dist_pc_pool": pools.cloud_distance,
+    }
+    arrays |= no_field(settings)
+    if not settings.no_udf:
+        arrays |= {"udf_grid": pools.field, "occ_grid": pools.occupancy, "pt_dist_udf_pool": pools.field_distance}
+    arrays |= {"ray_o_pool": draws.origins, "ray_d_pool": draws.directions}
+    arrays |= {"ray_hit_pool": pools.hit, "ray_t_pool": pools.t, "ray_n_pool": pools.hit_normal}
+    if not settings.no_pc_rays:
+        arrays |= {
+            "ray_hit_pc_pool": pools.cloud_hit,
+            "ray_t_pc_pool": pools.cloud_t,
+            "ray_n_pc_pool": pools.cloud_hit_normal,
+        }
+    return arrays
+
+
+def draw(settings: PoolSettings, seed: int, key: str) -> ops.PoolDraws:
+    """The random numbers of a shape's pools: those that ``composed_pools`` draws, in the same order."""
+
+    def surface(count: int, purpose: str) -> Float:
+        return random_stream(seed, key, purpose).random((count, 3), np.float32)
+
+    near = settings.pt_pool - _uniform_queries(settings)
+    of_points = random_stream(seed, key, "points")
+    origins, directions = camera_rays(settings, random_stream(seed, key, "rays"))
+    return ops.PoolDraws(
+        surface=surface(settings.pc_points, "surface"),
+        reference=surface(settings.dist_ref_points if settings.pt_dist_mode == "kdtree" else 0, "reference"),
+        anywhere=of_points.random((settings.pt_pool - near, 3), np.float32),
+        jitter=of_points.standard_normal((near, 3), np.float32),
+        around=of_points.integers(settings.pc_points, size=near),
+        origins=origins,
+        directions=directions,
+    )
+
+
+def composed_pools(
+    mesh: Mesh, settings: PoolSettings, seed: int, key: str, bvh: ops.TriangleBvh | None = None
+) -> Arrays:
+    """The plain twin of ``build_pools``: the same arrays, step by step."""
 
     def surface(count: int, purpose: str) -> tuple[Float, Float]:
         uniforms = random_stream(seed, key, purpose).random((count, 3), np.float32)
@@ -116,7 +177,7 @@ def build_pools(mesh: Mesh, settings: PoolSettings, seed: int, key: str, bvh: op
 def point_queries(pc_xyz: Float, settings: PoolSettings, rng: np.random.Generator) -> Float:
     """Point queries (P, 3) in [-1, 1]^3: uniform ones, then surface samples with Gaussian jitter."""
     queries = np.empty((settings.pt_pool, 3), np.float32)
-    anywhere, around = np.split(queries, [round((1 - settings.pt_surface_ratio) * settings.pt_pool)])
+    anywhere, around = np.split(queries, [_uniform_queries(settings)])
     rng.random(out=anywhere, dtype=np.float32)
     anywhere *= 2
     anywhere -= 1
@@ -126,14 +187,23 @@ def point_queries(pc_xyz: Float, settings: PoolSettings, rng: np.random.Generato
     return queries.clip(-1, 1, out=queries)
 
 
-def distance_field(pc_xyz: Float, pt_xyz: Float, settings: PoolSettings) -> Arrays:
-    """The occupancy and unsigned distance grids of a point cloud, and the field at the point queries."""
-    arrays: Arrays = {
+def _uniform_queries(settings: PoolSettings) -> int:
+    return round((1 - settings.pt_surface_ratio) * settings.pt_pool)
+
+
+def no_field(settings: PoolSettings) -> Arrays:
+    """What stands in a cache file for the grids of a cloud if they are not computed."""
+    return {
         "udf_grid": np.zeros((1, 1, 1), np.float16),
         "occ_grid": np.zeros((1, 1, 1), np.uint8),
         "df_grid": np.array([settings.df_grid], np.int32),
         "df_dilate": np.array([settings.df_dilate], np.int32),
     }
+
+
+def distance_field(pc_xyz: Float, pt_xyz: Float, settings: PoolSettings) -> Arrays:
+    """The occupancy and unsigned distance grids of a point cloud, and the field at the point queries."""
+    arrays = no_field(settings)
     if settings.no_udf:
         return arrays
     occupancy = ops.voxelize(pc_xyz, settings.df_grid, settings.df_dilate)
