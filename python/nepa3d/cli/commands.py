@@ -40,6 +40,7 @@ COMMANDS = {
     "complete": ("nepa3d.inference.complete", "complete a scan: write the predicted surface as a mesh"),
     "embed": ("nepa3d.inference.embed", "embed a folder of meshes: one vector a shape"),
     "export-onnx": ("nepa3d.inference.export_onnx", "write the encoder as an ONNX model"),
+    "explore": ("nepa3d.inference.explore.page", "look at the shapes of an index in the browser"),
     "compare": ("nepa3d.analysis.compare", "compare two results shape by shape"),
     "view": ("nepa3d.report.view", "show one cached shape as a table and a picture"),
     "report": ("nepa3d.report.page", "write the report of an experiment as one HTML page"),

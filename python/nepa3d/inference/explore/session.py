@@ -1,0 +1,286 @@
+"""One client: its widgets, its keys, and what it looks at."""
+
+from __future__ import annotations
+
+import importlib.resources
+from typing import Any, Literal
+
+import numpy as np
+import viser
+from viser import _messages as messages
+
+from nepa3d.inference.explore.completion import Completion
+from nepa3d.inference.explore.explorer import Chosen, Explorer
+from nepa3d.inference.explore.latest import Latest
+from nepa3d.inference.explore.pictures import AXES, distance_colors, field_picture, plane_points, weight_colors
+from nepa3d.inference.explore.rays import Up, nearest_dot, ray
+from nepa3d.inference.explore.stage import Stage
+from nepa3d.inference.explore.uploads import message, plain, require_size, shown_name
+
+CUT_SIDE = 96  # pixels of the true field
+PREDICTED_SIDE = 48  # and of the predicted one
+LISTED = 2000  # shapes that are offered by name
+NO_CUT = "none"
+MEAN = "mean"
+TESTED = 512  # points at which a completion is compared with the truth
+DARK = "dark"  # key in the browser's storage
+
+
+class Session:
+    """The page of one client. Every callback of viser comes in some thread; what takes time is done in one of its own,
+    the last request of each kind only."""
+
+    def __init__(self, client: viser.ClientHandle, explorer: Explorer, up: Up) -> None:
+        self.client, self.explorer = client, explorer
+        self.stage = Stage(client, up)
+        self.work = Latest(self.refuse)
+        self.chosen: Chosen | None = None
+        self.completion: Completion | None = None
+        self.question: Any = None
+        with client.atomic():
+            self._page()
+            self._add_widgets()
+            self._add_keys()
+            self.stage.show_map(explorer.places, explorer.colors)
+            self.stage.show("map")
+        client.scene.on_click()(self._clicked)
+        self.work.ask("theme", self._remembered_theme)
+
+    def close(self) -> None:
+        """The client is gone."""
+        self.work.close()
+
+    def refuse(self, text: str) -> None:
+        """A message on the page about what cannot be done; the page goes on."""
+        self.client.add_notification("Refused", message(text), color="red", with_close_button=True)
+
+    def refuse_upload(self, filename: str, size: int) -> None:
+        """An upload that is too large."""
+        self.work.ask("refuse", lambda: require_size(filename, size, self.explorer.limits.most_bytes))
+
+    def choose(self, row: int) -> None:
+        """Look at a shape of the index."""
+        self.work.ask("choose", lambda: self._show(self.explorer.choose(row)))
+
+    def _page(self) -> None:
+        gui = self.client.gui
+        gui.configure_theme(show_logo=False, show_share_button=False, brand_color=(62, 90, 160))
+        gui.set_panel_label("nepa3d explore")
+        script = importlib.resources.files(__package__).joinpath("page.js").read_text(encoding="utf-8")
+        self.client._websock_connection.queue_message(messages.RunJavascriptMessage(script))
+
+    def _add_widgets(self) -> None:
+        gui, explorer = self.client.gui, self.explorer
+        self.where = gui.add_button_group("View", ("map", "shape"), hint="Keys M and B")
+        self.where.on_click(lambda event: self._go(event.target.value))
+        self.upload = gui.add_upload_button("Open a file, or drop it here", icon=viser.Icon.UPLOAD)
+        self.upload.on_upload(self._uploaded)
+        self.listed = None
+        if len(explorer.ids) <= LISTED:
+            self.listed = gui.add_dropdown("Shape", tuple(explorer.ids), initial_value=explorer.ids[0])
+            self.listed.on_update(self._listed)
+        self.legend = gui.add_html(legend(explorer.palette))
+        self.turned = gui.add_slider("Turn", 0, 360, 1, 25, hint="Degrees; key T")
+        self.turned.on_update(lambda _: self.stage.turn(self.turned.value))
+        with gui.add_folder("Neighbours", visible=False) as self.near_folder:
+            self.near = [gui.add_button("-", visible=False, color="gray") for _ in range(explorer.limits.neighbours)]
+            for number, button in enumerate(self.near):
+                button.on_click(lambda _, number=number: self._to_neighbour(number))
+        self._add_model_widgets()
+        self.dark = gui.add_checkbox("Dark", False, hint="Key L")
+        self.dark.on_update(lambda _: self._set_theme(self.dark.value, keep=True))
+
+    def _add_model_widgets(self) -> None:
+        gui, explorer = self.client.gui, self.explorer
+        most = explorer.most_context
+        layers = explorer.encoder.probe.model.layers
+        with gui.add_folder("Completion", visible=False) as self.completion_folder:
+            start = min(most, explorer.encoder.probe.n_point // 2 or 1)
+            self.n_context = gui.add_slider("Context points", 1, most, 1, start, hint="Points that the model is told")
+            self.n_context.on_update(lambda _: self._complete())
+            self.error = gui.add_markdown("")
+        with gui.add_folder("Cut plane", visible=False) as self.cut_folder:
+            self.axis = gui.add_button_group("Across", (NO_CUT, *AXES), hint="Key P")
+            self.axis.on_click(lambda _: self.work.ask("cut", self._show_cut))
+            self.at = gui.add_slider("At", -1.0, 1.0, 0.01, 0.0)
+            self.at.on_update(lambda _: self.work.ask("cut", self._show_cut))
+        with gui.add_folder("Attention", visible=False) as self.attention_folder:
+            self.attend = gui.add_checkbox("Show", False, hint="Click on the shape to ask there; key N")
+            self.attend.on_update(lambda _: self.work.ask("attention", self._show_context))
+            choices = (MEAN, *(f"{number}" for number in range(1, layers + 1)))
+            self.layer = gui.add_dropdown("Layer", choices, initial_value=MEAN)
+            self.layer.on_update(lambda _: self.work.ask("attention", self._show_context))
+
+    def _add_keys(self) -> None:
+        gui = self.client.gui
+        keys: list[tuple[str, Any, Any]] = [
+            ("Show the map", "M", lambda: self._go("map")),
+            ("Back to the shape", "B", lambda: self._go("shape")),
+            ("Turn by 30 degrees", "T", self._turn_on),
+            ("Next cut plane", "P", self._next_cut),
+            ("Attention on or off", "N", lambda: setattr(self.attend, "value", not self.attend.value)),
+            ("Light or dark", "L", lambda: setattr(self.dark, "value", not self.dark.value)),
+        ]
+        for number in range(self.explorer.limits.neighbours):
+            keys.append((f"Go to neighbour {number + 1}", f"{number + 1}", lambda n=number: self._to_neighbour(n)))
+        for label, key, act in keys:
+            gui.add_command(label, hotkey=key).on_trigger(lambda _, act=act: act())
+
+    def _go(self, where: Literal["map", "shape"]) -> None:
+        if where == "shape" and self.chosen is None:
+            self.client.add_notification("No shape yet", "Click on a dot of the map, or drop a file.", color="blue")
+            return
+        self.legend.visible = where == "map"
+        for folder in (self.near_folder, self.completion_folder, self.cut_folder, self.attention_folder):
+            folder.visible = where == "shape"
+        with self.client.atomic():
+            self.stage.show("map" if where == "map" else "stage")
+
+    def _clicked(self, event: Any) -> None:
+        pointed = ray(event.ray_origin, event.ray_direction)
+        if pointed is None:
+            return
+        if self.stage.on_map:
+            row = nearest_dot(pointed, self.explorer.places)
+            if row is not None:
+                self.choose(row)
+            return
+        near = self.stage.neighbour_at(pointed)
+        if near is not None:
+            self._to_neighbour(near)
+        elif self.chosen is not None:
+            point = self.stage.point_on(pointed, self.chosen.subject.form)
+            if point is not None:
+                self.question = point
+                self.attend.value = True
+                self.work.ask("attention", self._show_context)
+
+    def _listed(self, _: Any) -> None:
+        assert self.listed is not None
+        row = self.explorer.ids.index(self.listed.value)
+        if self.chosen is None or self.chosen.row != row:
+            self.choose(row)
+
+    def _to_neighbour(self, number: int) -> None:
+        if self.chosen is None or number >= len(self.chosen.neighbours):
+            return
+        row = self.explorer.row_of(self.chosen.neighbours[number])
+        if row is None:
+            self.refuse("that shape came into the index after the page was opened: start nepa3d explore again")
+        else:
+            self.choose(row)
+
+    def _uploaded(self, event: Any) -> None:
+        file = event.target.value
+        self.work.ask("choose", lambda: self._show(self.explorer.upload(file.name, file.content)))
+
+    def _turn_on(self) -> None:
+        self.turned.value = (self.turned.value + 30) % 360
+
+    def _next_cut(self) -> None:
+        choices = (NO_CUT, *AXES)
+        self.axis.value = choices[(choices.index(self.axis.value) + 1) % len(choices)]
+        self.work.ask("cut", self._show_cut)
+
+    def _show(self, chosen: Chosen) -> None:
+        """Put a shape and its neighbours on the stage."""
+        explorer, form = self.explorer, chosen.subject.form
+        forms = [(near, explorer.form(near.path)) for near in chosen.neighbours]
+        self.chosen, self.question = chosen, form.points(1)[0]
+        name = shown_name(chosen.subject.name) if chosen.row is None else chosen.subject.name
+        with self.client.atomic():
+            self.stage.arrange(len(forms))
+            self.stage.show_subject(form, explorer.color_of(chosen.row), short(name))
+            for number, (near, near_form) in enumerate(forms):
+                color = explorer.color_of(explorer.row_of(near))
+                self.stage.show_neighbour(number, near_form, color, f"{number + 1}  {near.similarity:.3f}")
+                button = self.near[number]
+                button.label, button.visible = f"{number + 1}  {short(plain(near.id))}  {near.similarity:.3f}", True
+            for button in self.near[len(forms) :]:
+                button.visible = False
+            self.stage.mark(None if chosen.row is None else explorer.places[chosen.row], short(name))
+        self._go("shape")
+        if self.listed is not None and chosen.row is not None:
+            self.listed.value = explorer.ids[chosen.row]
+        self._complete()
+
+    def _complete(self) -> None:
+        if self.chosen is not None:
+            self.work.ask("completion", self._show_completion)
+
+    def _show_completion(self) -> None:
+        chosen = self.chosen
+        assert chosen is not None
+        told = self.explorer.told(chosen.subject, self.n_context.value)
+        with self.explorer.model:
+            points = told.answers.point_xyz[:TESTED]
+            off = np.abs(told.distance(points) - chosen.subject.form.true_distance(points)).mean()
+        self.completion = told
+        self.error.content = f"Mean error of the distance: **{off:.4f}** of the shape's radius"
+        self._show_context()
+        with self.explorer.model:
+            found = told.surface(self.explorer.limits.resolution)
+        caption = f"completed from {len(told.rows)} points"
+        if found is None:
+            self.stage.show_completion(np.empty((0, 3)), np.empty((0, 3)), f"{caption}: no surface")
+        else:
+            self.stage.show_completion(found.vertices, found.faces, caption)
+        self._show_cut()
+
+    def _show_context(self) -> None:
+        """The points that the model is told, coloured by their distance or by the attention of the question."""
+        told = self.completion
+        if told is None:
+            return
+        if not self.attend.value:
+            self.stage.show_context(told.context, distance_colors(told.context_distance))
+            self.stage.show_question(None)
+            return
+        with self.explorer.model:
+            seen = told.attention(self.question)
+        weights = seen.mean() if self.layer.value == MEAN else seen.weights[int(self.layer.value) - 1]
+        self.stage.show_context(seen.points, weight_colors(weights), size=0.05)
+        self.stage.show_question(self.question)
+
+    def _show_cut(self) -> None:
+        axis, at, chosen, told = self.axis.value, float(self.at.value), self.chosen, self.completion
+        if axis == NO_CUT or chosen is None:
+            self.stage.hide_cut()
+            return
+        points = plane_points(axis, at, CUT_SIDE)
+        true = field_picture(chosen.subject.form.true_distance(points).reshape(CUT_SIDE, CUT_SIDE))
+        self.stage.show_cut(axis, at, true, None)
+        if told is not None:
+            with self.explorer.model:
+                predicted = told.distance(plane_points(axis, at, PREDICTED_SIDE))
+            picture = field_picture(predicted.reshape(PREDICTED_SIDE, PREDICTED_SIDE))
+            self.stage.show_cut(axis, at, true, picture)
+
+    def _set_theme(self, dark: bool, *, keep: bool) -> None:
+        theme: dict[str, Any] = {"show_logo": False, "show_share_button": False, "brand_color": (62, 90, 160)}
+        self.client.gui.configure_theme(dark_mode=dark, **theme)
+        if keep:
+            self.client.local_storage.set_item(DARK, f"{int(dark)}")
+
+    def _remembered_theme(self) -> None:
+        """Dark where it was so the last time, or where the browser prefers it (page.js then says so)."""
+        try:
+            if self.client.local_storage.get_item(DARK, timeout=20) == "1":
+                self.dark.value = True
+        except (RuntimeError, TimeoutError):  # a browser that keeps nothing
+            return
+
+
+def short(name: str, most: int = 34) -> str:
+    """A name as it fits a button."""
+    return name if len(name) <= most else f"{name[: most // 2 - 1]}..{name[-(most // 2 - 1) :]}"
+
+
+def legend(palette: dict[str, tuple[int, int, int]]) -> str:
+    """The classes with their colours, as HTML; the names are ``plain``."""
+    dot = '<span style="color:rgb{};font-size:1.3em">&#9679;</span>&nbsp;{}'
+    entries = " ".join(
+        f'<span style="white-space:nowrap;margin-right:.8em">{dot.format(color, name)}</span>'
+        for name, color in palette.items()
+    )
+    return f'<div style="padding:.3em .8em;font-size:.85em;line-height:1.6">{entries}</div>'
