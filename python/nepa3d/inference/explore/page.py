@@ -8,7 +8,7 @@ import io
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class Config:
     """Look at the shapes of an index in the browser: a map, neighbours, completions, distance fields, attention.
 
-    The page is served until you press Ctrl+C, to this machine only unless --host says otherwise. On a machine reached by
-    SSH, forward the port: ssh -L 8080:localhost:8080 MACHINE.
+    The page is served until you press Ctrl+C, to this machine only unless --host says otherwise. On a machine reached
+    by SSH, forward the port: ssh -L 8080:localhost:8080 MACHINE.
 
     Example: nepa3d explore shapes.lance
     """
@@ -47,7 +47,7 @@ class Config:
     """Port of the page; 0: any that is free."""
     host: str = "localhost"
     """Address the page is served at. Anyone who reaches another address may look at the shapes and send files."""
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
