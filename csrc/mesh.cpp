@@ -89,7 +89,7 @@ Mesh clean_mesh(std::span<const Vec3d> vertices, std::span<const Face> faces, Dr
     return mesh;
 }
 
-std::vector<Vec3> fit_unit_sphere(std::span<const Vec3d> vertices) {
+Fitted fit_unit_sphere(std::span<const Vec3d> vertices) {
     if (vertices.empty()) throw std::invalid_argument("vertices must not be empty");
     Vec3d low = vertices[0], high = low;
     for (const Vec3d v : vertices) low = min(low, v), high = max(high, v);
@@ -109,7 +109,7 @@ std::vector<Vec3> fit_unit_sphere(std::span<const Vec3d> vertices) {
         const Vec3d p = placed(v);
         return to_float({p.x / radius, p.y / radius, p.z / radius});
     });
-    return fitted;
+    return {std::move(fitted), centre, reach * radius};
 }
 
 }  // namespace nepa3d

@@ -45,8 +45,15 @@ struct Dropped {
 /// Throws std::invalid_argument if a face is out of range.
 Mesh clean_mesh(std::span<const Vec3d> vertices, std::span<const Face> faces, Dropped& dropped);
 
+/// Vertices in the unit sphere, and where they lay: a vertex v lay at scale * v + centre.
+struct Fitted {
+    std::vector<Vec3> vertices;
+    Vec3d centre;
+    double scale = 1;
+};
+
 /// Vertices centred on their bounding box and divided by the largest norm, so that they fit the unit sphere. They must
 /// be finite and not all in one place.
-std::vector<Vec3> fit_unit_sphere(std::span<const Vec3d> vertices);
+Fitted fit_unit_sphere(std::span<const Vec3d> vertices);
 
 }  // namespace nepa3d

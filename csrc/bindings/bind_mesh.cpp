@@ -84,19 +84,21 @@ auto clean(const py::array& vertices, const py::array& faces) {
     return py::make_tuple(arrays.vertices, arrays.faces, counts);
 }
 
-py::array_t<float> fit(const py::array& vertices) {
+py::tuple fit(const py::array& vertices) {
     const Rows<Vec3d, double> points(vertices, "vertices", "V");
     for (std::size_t i = 0; i < points.span().size(); ++i) {
         const Vec3d v = points.span()[i];
         if (!std::isfinite(v.x) || !std::isfinite(v.y) || !std::isfinite(v.z))
             throw py::value_error("vertices must be finite, row " + std::to_string(i) + " is not");
     }
-    std::vector<Vec3> fitted;
+    Fitted fitted;
     {
         const py::gil_scoped_release unlocked;
         fitted = fit_unit_sphere(points.span());
     }
-    return rows_to_numpy<float>(std::move(fitted));
+    py::array_t<double> centre(3);
+    *reinterpret_cast<Vec3d*>(centre.mutable_data()) = fitted.centre;
+    return py::make_tuple(rows_to_numpy<float>(std::move(fitted.vertices)), centre, fitted.scale);
 }
 
 auto sample(const py::array& vertices, const py::array& faces, const py::array& uniforms) {

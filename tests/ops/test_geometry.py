@@ -518,10 +518,15 @@ class TestFitUnitSphere:
     @pytest.mark.parametrize("count", [2, 3, 500])
     def test_same_as_the_plain_twin(self, count: int, scale: float) -> None:
         vertices = np.array([1, 4, 0.1]) * scale * (np.array([3, 0, -9]) + cloud(count, count))
-        np.testing.assert_array_equal(ops.fit_unit_sphere(vertices), reference.fit_unit_sphere(vertices))
+        fitted = ops.fit_unit_sphere(vertices)
+        for found, expected in zip(fitted, reference.fit_unit_sphere(vertices), strict=True):
+            np.testing.assert_array_equal(found, expected)
+        back = fitted.vertices * fitted.scale + fitted.centre
+        np.testing.assert_allclose(back, vertices, rtol=0, atol=1e-6 * fitted.scale)
 
     def test_by_hand(self) -> None:
-        fitted = ops.fit_unit_sphere([[0, 0, 0], [4, 0, 0], [1, 1, 0]])
+        fitted, centre, scale = ops.fit_unit_sphere([[0, 0, 0], [4, 0, 0], [1, 1, 0]])
+        assert centre.tolist() == [2, 0.5, 0] and scale == pytest.approx(4.25**0.5)
         np.testing.assert_allclose(fitted, np.array([[-2, -0.5, 0], [2, -0.5, 0], [-1, 0.5, 0]]) / 4.25**0.5, rtol=1e-6)
 
     def test_wrong_vertices_are_named(self) -> None:

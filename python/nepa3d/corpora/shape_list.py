@@ -89,7 +89,7 @@ def list_shapes(cache_root: str | os.PathLike[str], split: str) -> list[str]:
 def _from_index(index: Path, folder: str) -> ShapeList | None:
     """What the index says, unless a folder is not as it was when it was made, or the index is damaged."""
     try:
-        kept = map_npz(index)
+        kept = {key: array.view(np.ndarray) for key, array in map_npz(index).items()}  # a memmap is slow to index
         classes = bytes(kept["classes"]).decode("utf-8", "surrogateescape").split("\0")
         names, ends, times, made = kept["names"], kept["ends"], kept["times"], int(kept["made"][0])
     except (ValueError, KeyError):

@@ -103,7 +103,7 @@ def check_shard(job: ShardJob) -> str:
     pack = pack_of(job.folder)
     assert pack is not None
     path = pack.shard_path(job.number)
-    rows = np.flatnonzero(pack.shard == job.number)
+    rows = np.flatnonzero(pack.shard == job.number).tolist()
     split = Path(job.folder).name
     wanted = [(f"{split}/{pack.name(row)}", int(pack.offset[row]), int(pack.size[row])) for row in rows]
     try:

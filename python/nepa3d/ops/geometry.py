@@ -275,12 +275,12 @@ def clean_mesh(vertices: ArrayLike, faces: ArrayLike) -> CleanMesh:
     return CleanMesh(*_core.clean_mesh(np.asarray(vertices), np.asarray(faces)))
 
 
-def fit_unit_sphere(vertices: ArrayLike) -> Float:
+def fit_unit_sphere(vertices: ArrayLike) -> Fitted:
     """Vertices (V, 3) centred on their bounding box and divided by the largest norm, so that they fit the unit sphere.
 
     They must be finite and not all in one place.
     """
-    return _core.fit_unit_sphere(np.asarray(vertices))
+    return Fitted(*_core.fit_unit_sphere(np.asarray(vertices)))
 
 
 def triangulate_polygons(vertices: ArrayLike, corners: ArrayLike, sizes: ArrayLike) -> Int:

@@ -245,13 +245,16 @@ def _walk(occupancy: NDArray[np.uint8], origin: np.ndarray, direction: np.ndarra
     return None
 
 
-def fit_unit_sphere(vertices: NDArray[np.float64]) -> NDArray[np.float32]:
+def fit_unit_sphere(vertices: NDArray[np.float64]) -> Fitted:
     """See ``nepa3d.ops.fit_unit_sphere``."""
     low, high = vertices.min(0), vertices.max(0)
-    centred = vertices - (low / 2 + high / 2)
-    centred /= np.abs(centred).max()  # first, so that no square over- or underflows
+    centre = low / 2 + high / 2
+    centred = vertices - centre
+    reach = np.abs(centred).max()
+    centred /= reach  # first, so that no square over- or underflows
     x, y, z = (centred**2).T
-    return (centred / np.sqrt((x + y + z).max())).astype(np.float32)
+    radius = np.sqrt((x + y + z).max())
+    return Fitted((centred / radius).astype(np.float32), centre, float(reach * radius))
 
 
 def triangulate_polygons(vertices: NDArray[np.float64], corners: Int, sizes: Int) -> Int:

@@ -76,6 +76,14 @@ class CleanMesh(NamedTuple):
     dropped: dict[str, int]  # how many of each kind
 
 
+class Fitted(NamedTuple):
+    """Vertices in the unit sphere, and where they lay: a vertex v lay at ``scale * v + centre``."""
+
+    vertices: Float  # (V, 3)
+    centre: NDArray[np.float64]  # (3,)
+    scale: float
+
+
 class PoolDraws(NamedTuple):
     """All randomness of a shape's query pools. Of the P queries, A are uniform, the others lie near the surface."""
 

@@ -147,8 +147,8 @@ def prepare_mesh(
     if len(triangles) == 0:
         reason = Reason.ALL_DEGENERATE if dropped["degenerate_faces"] else Reason.NONFINITE_VERTICES
         raise BadShapeError(name, reason, "no face has an area and finite corners")
-    normalized, placement = _placed(kept)
-    return Mesh(normalized, triangles, dropped, repaired, placement)
+    fitted = ops.fit_unit_sphere(kept)
+    return Mesh(fitted.vertices, triangles, dropped, repaired, Placement(fitted.centre, fitted.scale))
 
 
 def normalize(vertices: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -156,19 +156,7 @@ def normalize(vertices: NDArray[np.float64]) -> NDArray[np.float32]:
 
     The vertices must be finite and not all in one place.
     """
-    return _placed(vertices)[0]
-
-
-def _placed(vertices: NDArray[np.float64]) -> tuple[NDArray[np.float32], Placement]:
-    """``normalize``, and where the vertices lay."""
-    low, high = vertices.min(0), vertices.max(0)
-    centre = low / 2 + high / 2
-    centred = vertices - centre
-    reach = np.abs(centred).max()
-    centred /= reach  # first, so that no square over- or underflows
-    x, y, z = (centred**2).T  # np.linalg.norm takes ten times as long for rows of three
-    radius = np.sqrt((x + y + z).max())
-    return (centred / radius).astype(np.float32), Placement(centre, float(reach * radius))
+    return ops.fit_unit_sphere(vertices).vertices
 
 
 def as_utf8(content: bytes) -> bytes:

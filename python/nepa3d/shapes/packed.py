@@ -58,7 +58,7 @@ class Pack:
     def __init__(self, folder: str) -> None:
         self.folder, self.path = folder, os.path.join(folder, INDEX)  # noqa: PTH118 - a Path would respell it
         try:
-            arrays = map_npz(self.path)
+            arrays = {key: array.view(np.ndarray) for key, array in map_npz(self.path).items()}
         except (ValueError, OSError) as error:
             raise PackError(f"{self.path}: not a readable index of shards: {error}") from error
         fault = _fault(arrays)
@@ -69,6 +69,10 @@ class Pack:
         self.shard, self.offset, self.size = arrays["shard"], arrays["offset"], arrays["size"]  # (N,) each
         self.modified: Numbers = arrays["modified"]  # (N,) ns, of the files that were packed
         self.digest: Bytes = arrays["digest"]  # (N, 32)
+        self._bytes, self._ends = (
+            memoryview(self.names),
+            memoryview(self.ends),
+        )  # numbers of arrays take ten times as long
         self.shard_size: Numbers = arrays["shard_size"]  # (S,) bytes
 
     def __len__(self) -> int:
@@ -76,8 +80,8 @@ class Pack:
 
     def name(self, row: int) -> str:
         """ "class/id.npz" of a shape."""
-        begin = self.ends[row - 1] if row else 0
-        return os.fsdecode(self.names[begin : self.ends[row]].tobytes())
+        begin = self._ends[row - 1] if row else 0
+        return os.fsdecode(self._bytes[begin : self._ends[row]].tobytes())
 
     def find(self, name: str) -> Place | None:
         """Where the shape "class/id.npz" lies; ``None`` if it is not among these."""
