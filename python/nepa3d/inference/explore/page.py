@@ -55,21 +55,29 @@ class Config:
 
 
 def free_port(host: str, port: int) -> int:
-    """``port``, or one that is free for 0. ``ValueError`` naming the flag if it is taken or ``host`` is no address of
-    this machine."""
+    """``port``, or one that is free for 0, on every address that ``host`` names. ``ValueError`` naming the flag if it
+    is taken, or ``host`` is no address of this machine."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.bind(address)
-            tried.listen(1)
-            return int(tried.getsockname()[1])
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         raise ValueError(f"host: {host!r} is no address: {error.strerror}") from error
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ValueError(f"port: {port} is taken on {host}, choose another, or 0 for any that is free") from error
-        raise ValueError(f"host, port: {host}:{port} cannot be served: {error.strerror}") from error
+    found = port
+    for family, kind, protocol, _, (name, _, *rest) in addresses:
+        try:
+            with socket.socket(family, kind, protocol) as tried:
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tried.bind((name, found, *rest))
+                tried.listen(1)
+                found = int(tried.getsockname()[1])
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise ValueError(_taken(host, found)) from error
+            raise ValueError(f"host, port: {host}:{found} cannot be served: {error.strerror}") from error
+    return found
+
+
+def _taken(host: str, port: int) -> str:
+    return f"port: {port} is taken on {host}, choose another, or 0 for any that is free"
 
 
 @contextlib.contextmanager
@@ -104,7 +112,7 @@ def served(explorer: Explorer, host: str, port: int, up: Literal["y", "z"] = "y"
     try:
         Guard(server, host, explorer.limits.most_bytes, refuse)
         if server.get_port() != wanted:  # taken since, and viser took the next one
-            raise ValueError(f"port: {wanted} is taken on {host}, choose another, or 0 for any that is free")
+            raise ValueError(_taken(host, wanted))
         yield server
     finally:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -115,10 +123,12 @@ def served(explorer: Explorer, host: str, port: int, up: Literal["y", "z"] = "y"
 
 def command(config: Config) -> None:
     """Serve the page until interrupted."""
+    port = free_port(config.host, config.port)  # before what takes long
     index = ShapeIndex.open(config.index, load(config.ckpt) if config.ckpt else None)
     with Reader() as reader:
         explorer = Explorer(index, reader, config.limits, config.projection)
-        with served(explorer, config.host, config.port, config.up) as server:
+        explorer.encoder.distance_head()  # fitted now where the model has none
+        with served(explorer, config.host, port, config.up) as server:
             print(f"{len(explorer.ids)} shapes: http://{config.host}:{server.get_port()} (Ctrl+C ends)", flush=True)
             with contextlib.suppress(KeyboardInterrupt):
                 threading.Event().wait()

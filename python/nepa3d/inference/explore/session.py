@@ -15,7 +15,9 @@ from nepa3d.inference.explore.latest import Latest
 from nepa3d.inference.explore.pictures import AXES, distance_colors, field_picture, plane_points, weight_colors
 from nepa3d.inference.explore.rays import Up, nearest_dot, ray
 from nepa3d.inference.explore.stage import Stage
+from nepa3d.inference.explore.subject import Form
 from nepa3d.inference.explore.uploads import message, plain, require_size, shown_name
+from nepa3d.inference.index import Neighbour
 
 CUT_SIDE = 96  # pixels of the true field
 PREDICTED_SIDE = 48  # and of the predicted one
@@ -185,7 +187,8 @@ class Session:
     def _show(self, chosen: Chosen) -> None:
         """Put a shape and its neighbours on the stage."""
         explorer, form = self.explorer, chosen.subject.form
-        forms = [(near, explorer.form(near.path)) for near in chosen.neighbours]
+        forms = self._forms_of(chosen)
+        chosen = chosen._replace(neighbours=[near for near, _ in forms])
         self.chosen, self.question = chosen, form.points(1)[0]
         name = shown_name(chosen.subject.name) if chosen.row is None else chosen.subject.name
         with self.client.atomic():
@@ -203,6 +206,16 @@ class Session:
         if self.listed is not None and chosen.row is not None:
             self.listed.value = explorer.ids[chosen.row]
         self._complete()
+
+    def _forms_of(self, chosen: Chosen) -> list[tuple[Neighbour, Form]]:
+        """The neighbours whose files can still be read."""
+        found = []
+        for near in chosen.neighbours:
+            try:
+                found.append((near, self.explorer.form(near.path)))
+            except (ValueError, OSError) as error:
+                self.refuse(str(error))
+        return found
 
     def _complete(self) -> None:
         if self.chosen is not None:
