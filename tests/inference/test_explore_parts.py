@@ -12,7 +12,7 @@ import trimesh
 
 from nepa3d.inference.explore.completion import Completion, complete, most_context
 from nepa3d.inference.explore.latest import Latest
-from nepa3d.inference.explore.pictures import AXES, TURNS, field_picture, plane_points, weight_colors
+from nepa3d.inference.explore.pictures import AXES, TURNS, enlarge, field_picture, plane_points, weight_colors
 from nepa3d.inference.explore.rays import Ray, about_z, hit, into_body, met, nearest_dot, ray, upright
 from nepa3d.inference.explore.shape_map import class_colors, project
 from nepa3d.inference.explore.subject import Form, form
@@ -133,6 +133,14 @@ def test_colors_of_fields_and_weights() -> None:
     red = weight_colors(np.array([0, 0.01, 0.5], np.float32)).astype(int)
     assert red[2, 0] - red[2, 2] > red[1, 0] - red[1, 2] > red[0, 0] - red[0, 2]
     assert (weight_colors(np.zeros(2, np.float32)) == red[0]).all()
+
+
+def test_a_larger_picture_of_a_plane_is_that_plane() -> None:
+    across = plane_points("z", 0.0, 8) @ np.array([1, 2, 0], np.float32)
+    wanted = plane_points("z", 0.0, 24) @ np.array([1, 2, 0], np.float32)
+    inside = slice(2, -2)
+    found = enlarge(across.reshape(8, 8), 24)
+    np.testing.assert_allclose(found[inside, inside], wanted.reshape(24, 24)[inside, inside], atol=1e-5)
 
 
 def test_a_completion_is_that_of_the_encoder(fitted: Encoder, completion: Completion) -> None:

@@ -22,7 +22,7 @@ from nepa3d.inference.index import Neighbour, ShapeIndex
 from nepa3d.inference.shape_files import ReadShape, content_hash
 
 KEPT = 64  # shapes whose geometry is kept in memory
-OUTSIDE = (90, 90, 90)  # colour of a shape that is not of the index
+OUTSIDE = (125, 135, 150)  # colour of a shape that is not of the index
 
 
 @dataclass(frozen=True)

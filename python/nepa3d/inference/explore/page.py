@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import logging
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -91,6 +92,7 @@ def served(explorer: Explorer, host: str, port: int, up: Literal["y", "z"] = "y"
     from nepa3d.inference.explore.guard import Guard
     from nepa3d.inference.explore.session import Session
 
+    logging.getLogger("websockets.server").setLevel(logging.CRITICAL)  # of what clients send that is no WebSocket
     wanted = free_port(host, port)
     with contextlib.redirect_stdout(io.StringIO()):  # it prints a frame with the address
         server = viser.ViserServer(host, wanted, verbose=False)

@@ -51,12 +51,19 @@ def field_picture(distance: NDArray[np.float32], opacity: int = 235) -> NDArray[
     colors = _along(VIRIDIS, distance / FARTHEST)
     pixel = 2.0 / len(distance)
     off = np.abs(distance / STEP - np.round(distance / STEP)) * STEP
-    on_line = (off < 0.5 * pixel) & (np.round(distance / STEP) > 0)
+    on_line = (off < 0.6 * pixel) & (np.round(distance / STEP) > 0)
     colors[on_line] *= 0.6
-    colors[distance < pixel] = 255.0  # the surface itself
+    colors[distance < 1.5 * pixel] = 255.0  # the surface itself
     picture = np.full((*distance.shape, 4), opacity, np.uint8)
     picture[..., :3] = np.round(colors)
     return picture
+
+
+def enlarge(field: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """A field of (S, S) pixels with ``side`` pixels along each axis, between the old ones' centres by straight lines."""
+    old, new = ((np.arange(count) + 0.5) / count for count in (len(field), side))
+    rows = np.stack([np.interp(new, old, row) for row in field])
+    return np.stack([np.interp(new, old, column) for column in rows.T], 1).astype(np.float32)
 
 
 def weight_colors(weights: NDArray[np.float32]) -> NDArray[np.uint8]:

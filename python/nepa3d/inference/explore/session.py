@@ -12,17 +12,17 @@ from viser import _messages as messages
 from nepa3d.inference.explore.completion import Completion
 from nepa3d.inference.explore.explorer import Chosen, Explorer
 from nepa3d.inference.explore.latest import Latest
-from nepa3d.inference.explore.pictures import AXES, distance_colors, field_picture, plane_points, weight_colors
+from nepa3d.inference.explore.pictures import AXES, distance_colors, enlarge, field_picture, plane_points, weight_colors
 from nepa3d.inference.explore.rays import Up, nearest_dot, ray
 from nepa3d.inference.explore.stage import Stage
 from nepa3d.inference.explore.subject import Form
 from nepa3d.inference.explore.uploads import message, plain, require_size, shown_name
 from nepa3d.inference.index import Neighbour
 
-CUT_SIDE = 96  # pixels of the true field
-PREDICTED_SIDE = 48  # and of the predicted one
+CUT_SIDE = 192  # pixels of a cut plane
+PREDICTED_SIDE = 48  # points a side that the model is asked at for it
 LISTED = 2000  # shapes that are offered by name
-NO_CUT = "none"
+NONE = "none"
 MEAN = "mean"
 TESTED = 512  # points at which a completion is compared with the truth
 DARK = "dark"  # key in the browser's storage
@@ -68,6 +68,7 @@ class Session:
         gui = self.client.gui
         gui.configure_theme(show_logo=False, show_share_button=False, brand_color=(62, 90, 160))
         gui.set_panel_label("nepa3d explore")
+        gui.main_panel.dock_right()
         script = importlib.resources.files(__package__).joinpath("page.js").read_text(encoding="utf-8")
         self.client._websock_connection.queue_message(messages.RunJavascriptMessage(script))
 
@@ -79,7 +80,7 @@ class Session:
         self.upload.on_upload(self._uploaded)
         self.listed = None
         if len(explorer.ids) <= LISTED:
-            self.listed = gui.add_dropdown("Shape", tuple(explorer.ids), initial_value=explorer.ids[0])
+            self.listed = gui.add_dropdown("Shape", (NONE, *explorer.ids), initial_value=NONE)
             self.listed.on_update(self._listed)
         self.legend = gui.add_html(legend(explorer.palette))
         self.turned = gui.add_slider("Turn", 0, 360, 1, 25, hint="Degrees; key T")
@@ -102,8 +103,8 @@ class Session:
             self.n_context.on_update(lambda _: self._complete())
             self.error = gui.add_markdown("")
         with gui.add_folder("Cut plane", visible=False) as self.cut_folder:
-            self.axis = gui.add_button_group("Across", (NO_CUT, *AXES), hint="Key P")
-            self.axis.on_click(lambda _: self.work.ask("cut", self._show_cut))
+            self.axis = gui.add_dropdown("Across", (NONE, *AXES), initial_value=NONE, hint="Key P")
+            self.axis.on_update(lambda _: self.work.ask("cut", self._show_cut))
             self.at = gui.add_slider("At", -1.0, 1.0, 0.01, 0.0)
             self.at.on_update(lambda _: self.work.ask("cut", self._show_cut))
         with gui.add_folder("Attention", visible=False) as self.attention_folder:
@@ -159,6 +160,8 @@ class Session:
 
     def _listed(self, _: Any) -> None:
         assert self.listed is not None
+        if self.listed.value == NONE:
+            return
         row = self.explorer.ids.index(self.listed.value)
         if self.chosen is None or self.chosen.row != row:
             self.choose(row)
@@ -180,9 +183,8 @@ class Session:
         self.turned.value = (self.turned.value + 30) % 360
 
     def _next_cut(self) -> None:
-        choices = (NO_CUT, *AXES)
+        choices = (NONE, *AXES)
         self.axis.value = choices[(choices.index(self.axis.value) + 1) % len(choices)]
-        self.work.ask("cut", self._show_cut)
 
     def _show(self, chosen: Chosen) -> None:
         """Put a shape and its neighbours on the stage."""
@@ -198,13 +200,13 @@ class Session:
                 color = explorer.color_of(explorer.row_of(near))
                 self.stage.show_neighbour(number, near_form, color, f"{number + 1}  {near.similarity:.3f}")
                 button = self.near[number]
-                button.label, button.visible = f"{number + 1}  {short(plain(near.id))}  {near.similarity:.3f}", True
+                button.label, button.visible = f"{number + 1}  {near.similarity:.3f}  {short(plain(near.id))}", True
             for button in self.near[len(forms) :]:
                 button.visible = False
             self.stage.mark(None if chosen.row is None else explorer.places[chosen.row], short(name))
         self._go("shape")
-        if self.listed is not None and chosen.row is not None:
-            self.listed.value = explorer.ids[chosen.row]
+        if self.listed is not None:
+            self.listed.value = NONE if chosen.row is None else explorer.ids[chosen.row]
         self._complete()
 
     def _forms_of(self, chosen: Chosen) -> list[tuple[Neighbour, Form]]:
@@ -252,12 +254,12 @@ class Session:
         with self.explorer.model:
             seen = told.attention(self.question)
         weights = seen.mean() if self.layer.value == MEAN else seen.weights[int(self.layer.value) - 1]
-        self.stage.show_context(seen.points, weight_colors(weights), size=0.05)
+        self.stage.show_context(seen.points, weight_colors(weights), size=0.04)
         self.stage.show_question(self.question)
 
     def _show_cut(self) -> None:
         axis, at, chosen, told = self.axis.value, float(self.at.value), self.chosen, self.completion
-        if axis == NO_CUT or chosen is None:
+        if axis == NONE or chosen is None:
             self.stage.hide_cut()
             return
         points = plane_points(axis, at, CUT_SIDE)
@@ -266,8 +268,8 @@ class Session:
         if told is not None:
             with self.explorer.model:
                 predicted = told.distance(plane_points(axis, at, PREDICTED_SIDE))
-            picture = field_picture(predicted.reshape(PREDICTED_SIDE, PREDICTED_SIDE))
-            self.stage.show_cut(axis, at, true, picture)
+            smooth = enlarge(predicted.reshape(PREDICTED_SIDE, PREDICTED_SIDE), CUT_SIDE)
+            self.stage.show_cut(axis, at, true, field_picture(smooth))
 
     def _set_theme(self, dark: bool, *, keep: bool) -> None:
         theme: dict[str, Any] = {"show_logo": False, "show_share_button": False, "brand_color": (62, 90, 160)}
@@ -284,7 +286,7 @@ class Session:
             return
 
 
-def short(name: str, most: int = 34) -> str:
+def short(name: str, most: int = 26) -> str:
     """A name as it fits a button."""
     return name if len(name) <= most else f"{name[: most // 2 - 1]}..{name[-(most // 2 - 1) :]}"
 

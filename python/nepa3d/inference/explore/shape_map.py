@@ -36,14 +36,15 @@ def project(vectors: ArrayLike, projection: Projection = "pca", seed: int = 0) -
         from sklearn.manifold import TSNE
     except ImportError as error:
         raise ValueError("the map needs scikit-learn: pip install 'nepa3d[explore]'") from error
+    if (of == of[0]).all():
+        return np.zeros((len(of), 2), np.float32)
     if projection == "tsne" and len(of) > 2:
         perplexity = min(PERPLEXITY, (len(of) - 1) / 3)
         places = TSNE(2, perplexity=perplexity, init="pca", metric="cosine", random_state=seed).fit_transform(of)
     else:
         components = min(2, *of.shape)
         places = np.zeros((len(of), 2))
-        if len(of) > 1:
-            places[:, :components] = PCA(components, svd_solver="full").fit_transform(of)
+        places[:, :components] = PCA(components, svd_solver="full").fit_transform(of)
     places = places - (places.min(0) + places.max(0)) / 2
     extent = np.abs(places).max()
     return (places / extent if extent > 0 else places).astype(np.float32)

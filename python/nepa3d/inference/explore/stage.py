@@ -76,7 +76,7 @@ class Stage:
     def show_map(self, places: NDArray[np.float32], colors: NDArray[np.uint8]) -> None:
         """Dots of places (N, 2) and colours (N, 3)."""
         flat = np.pad(places, ((0, 0), (0, 1)))
-        size = float(np.clip(0.6 / math.sqrt(len(places)), 0.006, 0.04))
+        size = float(np.clip(0.3 / math.sqrt(len(places)), 0.004, 0.025))
         options: dict[str, Any] = {"point_shape": "circle", "point_shading": "flat", "precision": "float32"}
         self._scene.add_point_cloud("/map/dots", flat, colors, point_size=size, **options)
 
@@ -143,7 +143,7 @@ class Stage:
             self._scene.remove_by_name(name)
         self._caption("predicted", self._layout.predicted, caption, 1.0)
 
-    def show_context(self, points: NDArray[np.float32], colors: NDArray[np.uint8], size: float = 0.03) -> None:
+    def show_context(self, points: NDArray[np.float32], colors: NDArray[np.uint8], size: float = 0.02) -> None:
         """The points (C, 3) that the model is told, in both frames."""
         options: dict[str, Any] = {"point_shape": "circle", "precision": "float32", "point_size": size}
         for frame in (TRUE, PREDICTED):
@@ -205,7 +205,7 @@ class Stage:
 
     def _caption(self, name: str, place: Place, text: str, scale: float) -> None:
         at = (place[0], place[1], place[2] - 1.1 * scale)
-        self._scene.add_label(f"/stage/caption/{name}", text, position=at, anchor="top-center")
+        self._scene.add_label(f"/stage/caption-{name}", text, position=at, anchor="top-center")
 
 
 def _near(number: int) -> str:
