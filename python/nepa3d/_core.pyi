@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['CompletionSettings', 'KdTree', 'SampleSettings', 'TriangleBvh', 'ViewRow', 'clean_mesh', 'commit', 'distance_transform', 'instruction_set', 'morton_code', 'morton_order', 'parse_obj', 'parse_off', 'parse_ply', 'parse_stl', 'ray_direction_order', 'read_completion_samples', 'read_evaluation_samples', 'read_training_samples', 'sample_surface', 'to_half', 'triangulate_polygons', 'trilinear_sample', 'use_instruction_set', 'voxel_first_hit', 'voxelize']
+__all__: list[str] = ['CompletionSettings', 'KdTree', 'SampleSettings', 'TriangleBvh', 'ViewRow', 'clean_mesh', 'commit', 'distance_transform', 'fit_unit_sphere', 'instruction_set', 'morton_code', 'morton_order', 'parse_obj', 'parse_off', 'parse_ply', 'parse_stl', 'query_pools', 'ray_direction_order', 'read_completion_samples', 'read_evaluation_samples', 'read_training_samples', 'sample_surface', 'to_half', 'triangulate_polygons', 'trilinear_sample', 'use_instruction_set', 'voxel_first_hit', 'voxelize']
 class KdTree:
     def __init__(self, points: numpy.ndarray) -> None:
         ...
@@ -43,6 +43,8 @@ def commit() -> str:
     """
 def distance_transform(occupancy: numpy.ndarray, spacing: typing.Annotated[collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], "FixedSize(3)"], *, threads: typing.SupportsInt | typing.SupportsIndex = 1) -> numpy.typing.NDArray[numpy.float32]:
     ...
+def fit_unit_sphere(vertices: numpy.ndarray) -> tuple:
+    ...
 def instruction_set() -> str:
     """
     What the vector kernels run on: baseline, avx2 or avx512.
@@ -58,6 +60,8 @@ def parse_off(text: bytes) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.t
 def parse_ply(content: bytes) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.int64], str]:
     ...
 def parse_stl(content: bytes) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.int64], str]:
+    ...
+def query_pools(bvh: TriangleBvh, vertices: numpy.ndarray, faces: numpy.ndarray, *, surface: numpy.ndarray, reference: numpy.ndarray, anywhere: numpy.ndarray, jitter: numpy.ndarray, around: numpy.ndarray, origins: numpy.ndarray, directions: numpy.ndarray, sigma: typing.SupportsFloat | typing.SupportsIndex, field: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex] | None, cloud: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex] | None, max_steps: typing.SupportsInt | typing.SupportsIndex = 0, threads: typing.SupportsInt | typing.SupportsIndex = 1) -> tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.uint8], numpy.ndarray, numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32]]:
     ...
 def ray_direction_order(directions: numpy.ndarray) -> numpy.typing.NDArray[numpy.int64]:
     ...

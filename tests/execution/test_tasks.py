@@ -106,6 +106,8 @@ def test_the_time_limit_of_a_batch_is_that_of_its_shapes(tmp_path: Path) -> None
         "endless": "timeout",
         "good 2": "ok",
     }
+
+
 def compute(job: tuple[str, Path]) -> str | Unwritten:
     what, path = job
     if what in ("bad mesh", "killed"):

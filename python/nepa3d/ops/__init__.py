@@ -33,6 +33,7 @@ from nepa3d.ops.geometry import (
 from nepa3d.ops.results import (
     CleanMesh,
     ClosestPoints,
+    Fitted,
     NearestPoints,
     ParsedMesh,
     PoolDraws,
@@ -46,6 +47,7 @@ from nepa3d.ops.results import (
 __all__ = [
     "CleanMesh",
     "ClosestPoints",
+    "Fitted",
     "KdTree",
     "NearestPoints",
     "ParsedMesh",

@@ -28,6 +28,7 @@ from nepa3d import _core
 from nepa3d.ops.results import (
     CleanMesh,
     ClosestPoints,
+    Fitted,
     Float,
     Int,
     NearestPoints,

@@ -14,7 +14,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from nepa3d.ops.results import ClosestPoints, Float, Int, NearestPoints, RayHits, SurfaceSamples, VoxelHits
+from nepa3d.ops.results import ClosestPoints, Fitted, Float, Int, NearestPoints, RayHits, SurfaceSamples, VoxelHits
 
 _CHUNK = 1 << 22  # pairs compared at once
 
