@@ -1,4 +1,4 @@
-"""Search among very many vectors: all compared, or an approximate index, with the share of neighbours it finds."""
+"""Search among very many vectors: every one compared, or an approximate index and the share of neighbours it finds."""
 
 from __future__ import annotations
 

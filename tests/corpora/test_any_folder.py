@@ -81,8 +81,8 @@ def test_a_stable_split_moves_nothing_when_shapes_are_added() -> None:
     assert abs(len(all_of_them) / 3000 - 0.2) < 0.03
     assert stable_test_split(keys, 0, 1) == [] and stable_test_split(keys, 1, 1) == sorted(keys)
     assert stable_test_split(keys, 0.2, 2) != all_of_them
-    moved = set(mesh_test_split(keys[:1000], 0.2, 1)) - set(mesh_test_split(keys, 0.2, 1))
-    assert moved  # as the other rule does
+    before, after = (set(mesh_test_split(some, 0.2, 1)) & set(keys[:1000]) for some in (keys[:1000], keys))
+    assert before != after  # the other rule moves some
     with pytest.raises(ValueError, match=r"test_ratio must lie in \[0, 1\], got 2"):
         stable_test_split(keys, 2, 0)
 
@@ -111,8 +111,9 @@ def test_a_folder_that_grows(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert f"5 meshes have the content of another; {across} of 5 groups are in both splits" in said
     assert f"  old/a0 ({split_of['old/a0']}) = old/m1 ({split_of['old/m1']})" in said
     without = [flag for flag in flags if flag != "--stable_split"]
-    assert preprocess_meshes.main(without) == cli.EXIT_USAGE
-    assert "stable_split True -> None" in capsys.readouterr().err
+    assert preprocess_meshes.main(without) == cli.EXIT_USAGE  # of another split, whichever is noticed first
+    said = capsys.readouterr().err
+    assert "stable_split True -> None" in said or "this shape now belongs to" in said
 
 
 def test_a_cache_with_classes_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
