@@ -35,8 +35,8 @@ class GridFlags:
     resolution: int = 128
     """Cells a side of the grid in which the surface is found."""
     level: float = 0.0
-    """Predicted distance at which the surface is drawn, where the scan's radius is 1; 0: a cell's side, but at least
-    0.04."""
+    """Predicted distance at which the surface is drawn, where the scan's radius is 1; 0: the least at which it encloses
+    four fifths of the scan's points, but at least a cell's side."""
     slope: float = 2.0
     """Largest slope of the predicted distance that is reckoned with: cells that the surface cannot reach are not
     asked; 0: every cell is."""

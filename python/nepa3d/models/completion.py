@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nepa3d.models.distances import Told
 from nepa3d.models.encoder import Encoder
 from nepa3d.shapes.level_set import AskedField, field_near, level_set
 from nepa3d.shapes.placement import Placement
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     import trimesh
 
 FLAT = 1e-5  # a cloud is flat whose thickness is less than this part of its length
-LEVEL = 0.04  # distance at which a surface is drawn where cells are smaller; less is within the errors of the models
+COVERED = 0.8  # part of the scan's points that a surface encloses whose level is not given
+TRIED = 512  # points of the scan at which that is looked up
 SLOPE = 2.0  # distances change by at most 1 a unit; predicted ones are wrong
 
 
@@ -37,7 +39,8 @@ class CompletionSettings:
     resolution: int = 128
     """Cells a side of the grid."""
     level: float | None = None
-    """Distance at which the surface is drawn; None: a cell's side, but at least 0.04."""
+    """Distance at which the surface is drawn; None: the least at which it encloses four fifths of the scan's points, by
+    the prediction there, but at least a cell's side."""
     slope: float = SLOPE
     """Largest slope of the predicted distance: cells that a surface cannot reach are not asked. Infinite: all are."""
     seed: int = 0
@@ -59,10 +62,13 @@ class CompletionSettings:
         if not self.slope >= 1:
             raise ValueError(f"slope must be at least 1, which that of a distance is, got {self.slope}")
 
-    @property
-    def drawn_at(self) -> float:
+    def drawn_at(self, told: Told, scan: Shape) -> float:
         """The level of the surface."""
-        return max(2.0 / self.resolution, LEVEL) if self.level is None else self.level
+        if self.level is not None:
+            return self.level
+        xyz = scan["pc_xyz"]
+        tried = np.ascontiguousarray(xyz[:: -(-len(xyz) // TRIED)])
+        return max(2.0 / self.resolution, float(np.quantile(told.distances(tried), COVERED)))
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ def complete_scan(encoder: Encoder, scan: Shape, settings: CompletionSettings = 
     told = encoder.told(
         scan, view=settings.view, n_context=settings.n_context, seed=settings.seed, batch=settings.batch
     )
-    level, slope = settings.drawn_at, settings.slope if encoder.asks_alone else math.inf
+    level, slope = settings.drawn_at(told, scan), settings.slope if encoder.asks_alone else math.inf
     field = field_near(told.distances, settings.resolution, level, slope)
     surface = level_set(field.values, level)
     if surface is None:

@@ -63,7 +63,7 @@ class Told:
         """Distances (M,) that the clipped thin-plate spline of the context has, without a model."""
         told = torch.from_numpy(self.context)[None]
         blocks = [
-            clipped_spline(told[..., :3], told[..., 3], torch.from_numpy(block)[None])[0][0]
+            clipped_spline(told[..., :3], told[..., 3], torch.tensor(block)[None])[0][0]
             for block in np.split(points, range(SPLINE_BLOCK, len(points), SPLINE_BLOCK))
         ]
         found: NDArray[np.float32] = torch.cat(blocks).numpy().astype(np.float32)

@@ -41,7 +41,10 @@ class Places(NamedTuple):
 
 def is_any(types: Tensor, wanted: tuple[TokenType, ...]) -> Tensor:
     """Which of the types (B, T) are one of ``wanted``."""
-    return torch.isin(types, torch.tensor(wanted, device=types.device))
+    found = types == wanted[0]
+    for kind in wanted[1:]:  # not torch.isin, which has no ONNX form
+        found = found | (types == kind)
+    return found
 
 
 def bind(features: Tensor, types: Tensor) -> Tensor:

@@ -68,9 +68,10 @@ def unit_colors(colors: ArrayLike) -> NDArray[np.float32]:
     """Colours (N, 3) from 0 to 1 of RGB or RGBA (N, 3 or 4), from 0 to 255 if they are whole numbers."""
     given = np.asarray(colors)
     whole = np.issubdtype(given.dtype, np.integer)
-    found = given.astype(np.float32)[:, :3] if given.ndim == 2 and given.shape[1] in (3, 4) else np.empty((0, 0))
-    found = found / np.float32(255) if whole else found
-    if found.shape[1] != 3 or not ((found >= 0) & (found <= 1)).all():
+    fits = given.ndim == 2 and given.shape[1] in (3, 4) and given.dtype.kind in "fiu"
+    found: NDArray[np.float32] = given[:, :3].astype(np.float32) if fits else np.empty((0, 3), np.float32)
+    found = np.divide(found, np.float32(255)) if whole else found
+    if not fits or not ((found >= 0) & (found <= 1)).all():
         raise ValueError(f"colors must have shape (N, 3) and lie in 0..1, or in 0..255 if whole, got {given.shape}")
     return found
 

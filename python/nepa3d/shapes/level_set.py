@@ -38,7 +38,7 @@ def field_near(ask: Ask, resolution: int, level: float, slope: float = math.inf)
     sides = [resolution]
     while math.isfinite(slope) and sides[0] % 2 == 0 and sides[0] // 2 >= COARSEST:
         sides.insert(0, sides[0] // 2)
-    cells = np.stack(np.indices(3 * (sides[0],)), -1).reshape(-1, 3)
+    cells = _cells(sides[0])
     values, asked = ask(_centres(cells, sides[0])).reshape(3 * (sides[0],)), len(cells)
     for side in sides[1:]:
         reach = slope * math.sqrt(3) * (2 / side + 2 / resolution)  # half a coarse cell's diagonal, a fine one's
@@ -51,7 +51,12 @@ def field_near(ask: Ask, resolution: int, level: float, slope: float = math.inf)
     return AskedField(values, asked)
 
 
-_CHILDREN = np.stack(np.indices((2, 2, 2)), -1).reshape(-1, 3)
+def _cells(side: int) -> NDArray[np.int64]:
+    """Numbers (side^3, 3) of all cells, z fastest."""
+    return np.indices((side, side, side)).reshape(3, -1).T
+
+
+_CHILDREN = _cells(2)
 
 
 def _centres(cells: NDArray[np.int64], side: int) -> NDArray[np.float32]:

@@ -30,6 +30,11 @@ class CloudFile(NamedTuple):
     normals: NDArray[np.floating] | None  # (N, 3)
     colors: NDArray[np.floating] | None  # (N, 3)
 
+    def some(self, rows: NDArray[np.int64]) -> CloudFile:
+        """These points (n,) alone."""
+        normals, colors = (None if array is None else array[rows] for array in (self.normals, self.colors))
+        return CloudFile(self.xyz[rows], normals, colors)
+
 
 def read_cloud(path: str | os.PathLike[str]) -> CloudFile | None:
     """The cloud of a file; None if it is the file of a mesh: a PLY with faces, or of another ending.

@@ -18,7 +18,7 @@ from nepa3d.shapes.interop import cloud_arrays, mesh_arrays, open3d_cloud, trime
 from nepa3d.shapes.mesh import load_mesh, prepare_mesh
 from nepa3d.shapes.placement import Placement
 from nepa3d.shapes.query_pools import PoolSettings, build_pools, random_stream
-from nepa3d.shapes.scan_files import CloudFile, read_cloud
+from nepa3d.shapes.scan_files import read_cloud
 from nepa3d.shapes.scans import placement_of_scan, scan_pools
 from nepa3d.shapes.views import ShapeAnswers, VoxelSettings
 from nepa3d.shapes.views import view as view_of
@@ -151,7 +151,7 @@ class Shape(ShapeArrays):
             count = len(cloud.xyz)
             if max_points and count > max_points:
                 rows = np.sort(random_stream(seed, key, "thin").choice(count, max_points, replace=False))
-                cloud = CloudFile(*(None if array is None else array[rows] for array in cloud))
+                cloud = cloud.some(rows)
             shape = cls.from_cloud(cloud.xyz, cloud.normals, colors=cloud.colors, key=key, settings=settings, seed=seed)
             shape.points_read = count
             return shape
