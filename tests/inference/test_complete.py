@@ -71,34 +71,51 @@ def test_the_surface_lies_where_the_scan_lay(ckpt: Path) -> None:
     """The model predicts its context's spline, which near a sphere is the distance to it."""
     scan = nepa3d.Shape.from_cloud(ball())
     encoder = nepa3d.load(ckpt, device="cpu")
-    settings = CompletionSettings(resolution=48, level=0.12, n_context=200, spline=True)
+    settings = CompletionSettings(resolution=30, level=0.12, n_context=200, spline=True)
     found = complete_scan(encoder, scan, settings)
     away = np.linalg.norm(found.surface.vertices - CENTRE, axis=1) / RADIUS
     assert np.median(away[away > 1]) == pytest.approx(1.12, abs=0.05)
     assert np.median(away[away < 1]) == pytest.approx(0.88, abs=0.06)
     np.testing.assert_allclose(found.surface.bounds.mean(0), CENTRE, atol=0.05 * RADIUS)
     assert found.spline is not None
-    np.testing.assert_allclose(found.spline.vertices, found.surface.vertices, atol=2e-3 * RADIUS)
-    assert found.asked < 48**3 + 1
+    np.testing.assert_allclose(found.spline.vertices, found.surface.vertices, atol=1e-4 * RADIUS)
+    assert found.asked == 30**3
     assert found.context.shape == (200, 4)
 
 
-def test_asked_near_the_surface_is_as_asked_everywhere(tmp_path: Path) -> None:
+def test_asked_near_the_surface_is_as_asked_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nepa3d.shapes.level_set.COARSEST", 8)
     encoder = nepa3d.load(checkpoint(tmp_path / "wrong.pt", wrong=0.002), device="cpu")
     scan = nepa3d.Shape.from_cloud(ball())
-    near = complete_scan(encoder, scan, CompletionSettings(resolution=64, level=0.12, n_context=60, slope=2.0))
-    whole = complete_scan(encoder, scan, CompletionSettings(resolution=64, level=0.12, n_context=60, slope=np.inf))
-    assert near.asked < whole.asked == 64**3
+    near, whole = (
+        complete_scan(encoder, scan, CompletionSettings(resolution=32, level=0.12, n_context=60, slope=slope))
+        for slope in (1.5, np.inf)
+    )
+    assert near.asked < whole.asked == 32**3
     np.testing.assert_allclose(near.surface.vertices, whole.surface.vertices, atol=1e-3 * RADIUS)
     np.testing.assert_array_equal(near.surface.faces, whole.surface.faces)
 
 
-def test_a_model_whose_questions_see_each_other_is_asked_everywhere(golden: Path) -> None:
+def test_a_model_whose_questions_see_each_other_is_asked_everywhere(
+    golden: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nepa3d.shapes.level_set.COARSEST", 4)
     encoder = nepa3d.load("nepa_qa.pt", device="cpu")
     encoder.fit_distance_head(sorted(Path("unpaired/train_udf").rglob("*.npz")))
     scan = nepa3d.Shape.from_cloud(ball())
     level = float(np.median(encoder.complete(scan, np.random.default_rng(0).uniform(-1, 1, (200, 3)))))
-    assert complete_scan(encoder, scan, CompletionSettings(resolution=64, level=level)).asked == 64**3
+    assert complete_scan(encoder, scan, CompletionSettings(resolution=16, level=level)).asked == 16**3
+
+
+def test_the_level_encloses_most_of_the_scan(ckpt: Path) -> None:
+    encoder = nepa3d.load(ckpt, device="cpu")
+    scan = nepa3d.Shape.from_cloud(ball(400))
+    at = encoder.told(scan, n_context=30).distances(scan["pc_xyz"])
+    found = complete_scan(encoder, scan, CompletionSettings(resolution=30, n_context=30))
+    assert found.level == pytest.approx(max(2 / 30, np.quantile(at, 0.8)), rel=1e-5)
+    assert np.mean(at <= found.level) >= 0.79
+    coarse = complete_scan(encoder, scan, CompletionSettings(resolution=6, n_context=200, level=None))
+    assert coarse.level >= 2 / 6
 
 
 def test_the_expected_error_is_the_heads_scale(tmp_path: Path) -> None:
@@ -107,7 +124,7 @@ def test_the_expected_error_is_the_heads_scale(tmp_path: Path) -> None:
     ckpt = checkpoint(tmp_path / "laplace.pt", answer_loss="laplace", wrong=0.002)
     encoder = nepa3d.load(ckpt, device="cpu")
     scan = nepa3d.Shape.from_cloud(ball())
-    found = complete_scan(encoder, scan, CompletionSettings(resolution=32, level=0.12, n_context=40, uncertainty=True))
+    found = complete_scan(encoder, scan, CompletionSettings(resolution=20, level=0.12, n_context=40, uncertainty=True))
     assert found.expected_error is not None and found.expected_error.shape == (len(found.surface.vertices),)
     told = encoder.told(scan, n_context=40)
     points = found.placement.normalized(found.surface.vertices[:5])
@@ -130,13 +147,13 @@ def test_the_command(ckpt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     pytest.importorskip("matplotlib")
     trimesh.PointCloud(ball()).export(tmp_path / "scan.ply")
     files = {name: tmp_path / name for name in ("mesh.ply", "mesh.json", "mesh.png", "mesh.spline.ply")}
-    flags = ["--out", f"{files['mesh.ply']}", "--ckpt", f"{ckpt}", "--resolution", "40", "--level", "0.12", "--spline"]
+    flags = ["--out", f"{files['mesh.ply']}", "--ckpt", f"{ckpt}", "--resolution", "24", "--level", "0.12", "--spline"]
     flags += ["--out_json", f"{files['mesh.json']}", "--picture", f"{files['mesh.png']}", "--max_points", "1000"]
     assert command.main([f"{tmp_path / 'scan.ply'}", *flags]) == cli.EXIT_OK
     out = capsys.readouterr().out
     assert "3000, 1000 taken" in out and f"wrote {files['mesh.ply']}" in out
     said = json.loads(files["mesh.json"].read_text())
-    assert (said["points"], said["points_used"], said["cells"]) == (3000, 1000, 40**3)
+    assert (said["points"], said["points_used"], said["cells"]) == (3000, 1000, 24**3)
     assert said["level"] == pytest.approx(0.12 * said["radius"])
     vertices, faces, _ = read_mesh(files["mesh.ply"])
     assert (len(vertices), len(faces)) == (said["vertices"], said["faces"])
