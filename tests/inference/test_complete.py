@@ -178,8 +178,9 @@ def test_colours_of_the_expected_error(tmp_path: Path, capsys: pytest.CaptureFix
     assert not (tmp_path / "no.ply").exists()
 
 
+HEADER = "ply\nformat ascii 1.0\nelement vertex 0\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
 BAD = {
-    "empty.ply": (trimesh.PointCloud(np.empty((0, 3))), "it holds no points"),
+    "empty.ply": (HEADER, "it holds no points"),
     "nan.ply": (trimesh.PointCloud([[0, 0, 0], [1, np.nan, 2], [1, 2, 3], [4, 4, 5]]), "nonfinite_vertices: 1 points"),
     "one.ply": (trimesh.PointCloud([[1, 2, 3]]), "all points are in one place"),
     "flat.ply": (trimesh.PointCloud(np.random.default_rng(0).random((99, 2)) @ [[1, 2, 3], [2, 0, 1]]), "in one plane"),
