@@ -106,8 +106,8 @@ def install(wheel: Path, without_torch: bool, options: list[str]) -> list[str]:
         start = time.perf_counter()
         pip = [str(programs / "python"), "-m", "pip", "install", "--quiet", "--only-binary=:all:", *options]
         if without_torch:
-            subprocess.run([*pip, "--no-deps", str(wheel)], check=True)
             subprocess.run([*pip, *(name for name in requirements(wheel) if not name.startswith("torch"))], check=True)
+            subprocess.run([*pip, "--no-deps", str(wheel)], check=True)
         else:
             subprocess.run([*pip, str(wheel)], check=True)
         installed = time.perf_counter() - start

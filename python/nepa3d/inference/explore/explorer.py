@@ -14,12 +14,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nepa3d.execution.files import content_hash
 from nepa3d.inference.explore.completion import Completion, complete, most_context
 from nepa3d.inference.explore.shape_map import Projection, class_colors, project
 from nepa3d.inference.explore.subject import Form, Subject
 from nepa3d.inference.explore.uploads import Reader, plain
 from nepa3d.inference.index import Neighbour, ShapeIndex
-from nepa3d.inference.shape_files import ReadShape, content_hash
+from nepa3d.inference.shape_files import ReadShape
 
 KEPT = 64  # shapes whose geometry is kept in memory
 OUTSIDE = (125, 135, 150)  # colour of a shape that is not of the index
