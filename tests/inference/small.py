@@ -25,13 +25,22 @@ PARTS = ArchitectureFlags(
 )
 
 
-def checkpoint(path: Path, *, answer_loss: str = "l1", wrong: float = 0.0, parts: ArchitectureFlags = PARTS) -> Path:
-    """The file; ``wrong`` is the standard deviation of the answer head's weights."""
+def checkpoint(
+    path: Path,
+    *,
+    answer_loss: str = "l1",
+    wrong: float = 0.0,
+    doubt: float = 0.0,
+    parts: ArchitectureFlags = PARTS,
+) -> Path:
+    """The file; ``wrong`` and ``doubt`` are the standard deviations of the answer head's weights, of distances and of
+    the logarithms of their scales."""
     sizes = {"d_model": 16, "layers": 2, "heads": 4, "n_point": 48, "n_ray": 0, "qa_tokens": 0, "add_eos": 1}
     args = sizes | {"answer_loss": answer_loss} | flags.spellings(parts)
     torch.manual_seed(0)
     model = model_for(args)
-    if wrong:
-        torch.nn.init.normal_(model.answer_head.weight, std=wrong)
+    with torch.no_grad():
+        for rows, deviation in zip(model.answer_head.weight.split(model.heads), (wrong, doubt), strict=True):
+            rows.copy_(deviation * torch.randn(rows.shape))
     save_checkpoint(path, Checkpoint(model.state_dict(), {}, None, args, 0, 0))
     return path

@@ -84,7 +84,7 @@ def test_the_surface_lies_where_the_scan_lay(ckpt: Path) -> None:
 
 
 def test_asked_near_the_surface_is_as_asked_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nepa3d.shapes.level_set.COARSEST", 8)
+    monkeypatch.setattr("nepa3d.shapes.level_set.COARSEST", 16)
     encoder = nepa3d.load(checkpoint(tmp_path / "wrong.pt", wrong=0.002), device="cpu")
     scan = nepa3d.Shape.from_cloud(ball())
     near, whole = (
@@ -121,7 +121,7 @@ def test_the_level_encloses_most_of_the_scan(ckpt: Path) -> None:
 def test_the_expected_error_is_the_heads_scale(tmp_path: Path) -> None:
     import torch
 
-    ckpt = checkpoint(tmp_path / "laplace.pt", answer_loss="laplace", wrong=0.002)
+    ckpt = checkpoint(tmp_path / "laplace.pt", answer_loss="laplace", wrong=0.002, doubt=0.5)
     encoder = nepa3d.load(ckpt, device="cpu")
     scan = nepa3d.Shape.from_cloud(ball())
     found = complete_scan(encoder, scan, CompletionSettings(resolution=20, level=0.12, n_context=40, uncertainty=True))
@@ -140,7 +140,7 @@ def test_the_expected_error_is_the_heads_scale(tmp_path: Path) -> None:
     with torch.no_grad():
         h = encoder.probe.model(features, types)[2][:, 42:]
         expected = encoder.probe.model.answers(h).log_scale[0, :, 1].exp().numpy()
-    np.testing.assert_allclose(found.expected_error[:5], expected * RADIUS, rtol=2e-3)
+    np.testing.assert_allclose(found.expected_error[:5], expected * found.placement.scale, rtol=1e-4)
 
 
 def test_the_command(ckpt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,7 +166,7 @@ def test_the_command(ckpt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_colours_of_the_expected_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     np.save(tmp_path / "scan.npy", ball())
-    ckpt = checkpoint(tmp_path / "laplace.pt", answer_loss="laplace", wrong=0.002)
+    ckpt = checkpoint(tmp_path / "laplace.pt", answer_loss="laplace", doubt=0.5)
     flags = [f"{tmp_path / 'scan.npy'}", "--resolution", "24", "--level", "0.12", "--uncertainty"]
     assert command.main([*flags, "--ckpt", f"{ckpt}", "--out", f"{tmp_path / 'mesh.ply'}"]) == cli.EXIT_OK
     assert "expected error, median" in capsys.readouterr().out
