@@ -50,9 +50,9 @@ class Embedder(nn.Module):
         z = model.embed(features, types, None, known)
         mask = None
         if model.mask_follows_types:
-            length = types.shape[1]
-            others = model.edges(types) & ~torch.eye(length, dtype=torch.bool, device=types.device)
-            mask = KeyEdges(torch.arange(length, device=types.device), others[:, None])
+            places = torch.arange(types.shape[1], device=types.device)
+            others = model.edges(types) & (places[:, None] != places)
+            mask = KeyEdges(places, others[:, None])
         h = model.states(z, features, types, mask, None, known)
         states = h if self.representation == "h" else model.pred_head(h)
         return nn.functional.normalize(_pooled(states, types, self.pooling), dim=-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -197,7 +198,8 @@ class QueryNepa(nn.Module):
         less those that ``dropped`` drops; see ``mask``. Of a model whose mask follows the types."""
         length, device = types.shape[-1], types.device
         answers, closing = is_any(types, ANSWERS), (types == TokenType.EOS)[..., None]
-        edges = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+        places = torch.arange(length, device=device)
+        edges, own = places[:, None] >= places, places[:, None] == places
         if dropped is not None:
             edges = edges & (dual_mask(length, dropped, device=device) | closing)
         if self.architecture.prefix_attention:
@@ -205,7 +207,7 @@ class QueryNepa(nn.Module):
             edges = edges | closing & answers[..., None, :]
         if self.architecture.answer_keys:
             seen = (answers | (types == TokenType.BOS))[..., None, :]
-            edges = edges & (seen | torch.eye(length, dtype=torch.bool, device=device))
+            edges = edges & (seen | own)
         return edges.expand(*types.shape, length)
 
     def states(
@@ -237,7 +239,9 @@ class QueryNepa(nn.Module):
             h = self.norm(h)
         if not architecture.answer_head:
             return h
-        with torch.autocast(h.device.type, enabled=False):  # distances need more than 8 bits
+        kind = h.device.type
+        # distances need more than 8 bits; where there is no autocast, none is left, as that has no ONNX form
+        with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
             count = self.heads
             distance = nn.functional.linear(h.float(), self.answer_head.weight[:count], self.answer_head.bias[:count])
         if known is not None:
