@@ -84,14 +84,14 @@ def test_the_surface_lies_where_the_scan_lay(ckpt: Path) -> None:
 
 
 def test_asked_near_the_surface_is_as_asked_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nepa3d.shapes.level_set.COARSEST", 16)
+    monkeypatch.setattr("nepa3d.shapes.level_set.COARSEST", 20)
     encoder = nepa3d.load(checkpoint(tmp_path / "wrong.pt", wrong=0.002), device="cpu")
     scan = nepa3d.Shape.from_cloud(ball())
     near, whole = (
-        complete_scan(encoder, scan, CompletionSettings(resolution=32, level=0.12, n_context=60, slope=slope))
-        for slope in (1.5, np.inf)
+        complete_scan(encoder, scan, CompletionSettings(resolution=40, level=0.12, n_context=60, slope=slope))
+        for slope in (1.0, np.inf)
     )
-    assert near.asked < whole.asked == 32**3
+    assert near.asked < whole.asked == 40**3
     np.testing.assert_allclose(near.surface.vertices, whole.surface.vertices, atol=1e-3 * RADIUS)
     np.testing.assert_array_equal(near.surface.faces, whole.surface.faces)
 
