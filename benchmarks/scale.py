@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,7 +25,7 @@ from nepa3d.corpora.packing import ShardJob, write_index
 from nepa3d.corpora.preprocess_meshes import ShapeJob
 from nepa3d.corpora.shape_list import ShapeList, list_shapes, open_shapes
 from nepa3d.corpora.splits import mesh_test_split, stratified_validation
-from nepa3d.execution.files import write_json
+from nepa3d.execution.files import read_json, write_json
 from nepa3d.execution.processes import Task
 from nepa3d.probes.ranking import rank_true_items
 from nepa3d.samples.dataset import SampleSettings
@@ -38,6 +38,7 @@ CLASSES = 1000
 IN_A_SHARD = 280  # of 1.83 MB in 512 MB
 WIDTH = 384
 QUERIES = 64
+FORK = multiprocessing.get_context("fork")
 SETTINGS = SampleSettings(n_point=256, n_ray=256, qa=True, eos=True)
 
 Work = Callable[[int, Path], dict[str, float]]
@@ -116,8 +117,9 @@ def mapped_list(count: int, folder: Path) -> dict[str, float]:
 def simulated_pack(count: int, folder: Path) -> Path:
     """The index of a packed split of ``count`` shapes, without shards, written by another process."""
     if not (folder / "train" / "pack.npz").exists():
-        code = f"from benchmarks.scale import *; pack_index({count}, Path({str(folder)!r}))"
-        subprocess.run([sys.executable, "-c", code], check=True)
+        process = FORK.Process(target=pack_index, args=(count, folder))
+        process.start()
+        process.join()
     return folder / "train"
 
 
@@ -234,29 +236,30 @@ TABLES: dict[str, Work] = {
 }
 
 
-def alone(name: str, count: int, memory_gb: float) -> None:
-    """Measure one table in this process and print the row as JSON."""
+def alone(name: str, count: int, memory_gb: float, out: Path) -> None:
+    """Measure one table in this process and write the row as JSON."""
     limit = round(memory_gb * 1e9)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     with tempfile.TemporaryDirectory() as folder:
         try:
             row: dict[str, Any] = TABLES[name](count, Path(folder))
-        except (MemoryError, subprocess.CalledProcessError):
+        except (MemoryError, ValueError):  # the latter where an index could not be made
             row = {"ended_at_GB": memory_gb}
-    print(json.dumps({"table": name, "shapes": count, **row}))
+    write_json(out, {"table": name, "shapes": count, **row})
 
 
 def measured(name: str, count: int, config: Config) -> dict[str, Any]:
-    """A table's row, from a process of its own."""
-    code = f"from benchmarks.scale import alone; alone({name!r}, {count}, {config.memory_gb})"
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60 * config.minutes, check=True
-        )
-    except subprocess.TimeoutExpired:
-        return {"table": name, "shapes": count, "ended_after_minutes": config.minutes}
-    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return row
+    """A table's row, from a process of its own, which has the imports of this one."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "row.json")
+        process = FORK.Process(target=alone, args=(name, count, config.memory_gb, out))
+        process.start()
+        process.join(60 * config.minutes)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            return {"table": name, "shapes": count, "ended_after_minutes": config.minutes}
+        return read_json(out) if out.exists() else {"table": name, "shapes": count, "ended_at_GB": config.memory_gb}
 
 
 def command(config: Config) -> None:

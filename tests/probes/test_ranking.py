@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nepa3d.probes import ranking
 from nepa3d.probes.ranking import (
     TIE_DISTANCE,
     Ranks,
@@ -158,3 +159,12 @@ def test_plane_keeps_what_lies_in_a_plane() -> None:
 
 def pairwise(points: np.ndarray) -> np.ndarray:
     return np.linalg.norm(points[:, None] - points[None], axis=2)
+
+
+def test_large_galleries_are_ranked_a_few_queries_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = np.random.RandomState(0).randn(2, 40, 8)
+    whole = rank_true_items(*vectors)
+    monkeypatch.setattr(ranking, "COSINES_AT_ONCE", 100)
+    few = rank_true_items(*vectors)
+    np.testing.assert_array_equal(few.better, whole.better)
+    np.testing.assert_array_equal(few.tied, whole.tied)

@@ -23,6 +23,8 @@ Array = NDArray[np.float64]
 # while a gallery squeezed into a ball of 1e-3 can still be told apart (cosines in float64 resolve it).
 TIE_DISTANCE = 1e-5
 
+COSINES_AT_ONCE = 1 << 25  # of a large gallery fewer queries are ranked at a time
+
 TIE_RULES = {
     "expected": f"expected over a random order of the items within {TIE_DISTANCE:g} of the true one (float64)",
     "strict": "only strictly better items count, so that ties are wins (float32, as first published)",
@@ -51,11 +53,13 @@ def rank_true_items(
     chunk: int = 256,
     tie_distance: float = TIE_DISTANCE,
 ) -> Ranks:
-    """Rank the gallery (N, D) by cosine to each of the queries (Q, D), ``chunk`` queries at a time.
+    """Rank the gallery (N, D) by cosine to each of the queries (Q, D), ``chunk`` queries at a time, fewer where the
+    gallery has over 131,072 items.
 
     An item ties with the true one when they are ``tie_distance`` apart or less, or their cosines are equal.
     """
     truth = _check(queries, gallery, chunk, truth)
+    chunk = max(1, min(chunk, COSINES_AT_ONCE // len(gallery)))
     queries, gallery = normalize(queries), normalize(gallery)
     n = len(queries)
     better, tied = np.empty(n, np.int64), np.empty(n, np.int64)
