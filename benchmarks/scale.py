@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tabulate import tabulate
 
 from benchmarks import machine
@@ -23,14 +24,14 @@ from nepa3d.corpora import shape_list
 from nepa3d.corpora.objects import objects_of
 from nepa3d.corpora.packing import ShardJob, write_index
 from nepa3d.corpora.preprocess_meshes import ShapeJob
-from nepa3d.corpora.shape_list import ShapeList, list_shapes, open_shapes
+from nepa3d.corpora.shape_list import list_shapes, open_shapes
 from nepa3d.corpora.splits import mesh_test_split, stratified_validation
-from nepa3d.execution.files import read_json, write_json
+from nepa3d.execution.files import read_json, write_json, write_npz
 from nepa3d.execution.processes import Task
 from nepa3d.probes.ranking import rank_true_items
 from nepa3d.samples.dataset import SampleSettings
 from nepa3d.samples.mixes import draw_mixture
-from nepa3d.shapes.packed import compiled_places, pack_of
+from nepa3d.shapes.packed import DIGEST_BYTES, FORMAT, INDEX, compiled_places, pack_of
 from nepa3d.shapes.query_pools import PoolSettings
 from nepa3d.train.corpus import Corpus, Part
 
@@ -48,7 +49,8 @@ Work = Callable[[int, Path], dict[str, float]]
 class Config:
     """Make lists of simulated shapes ("class/32 hexadecimal digits") and measure what the package's tables take.
 
-    Each table is made in a process of its own. Memory is what that process grew by at its peak while it made the table.
+    Each table is made in a process of its own. Memory is what that process grew by at its peak while it made the
+    table; seconds are of a processor.
 
     Example: python -m benchmarks scale --shapes 1000000
     """
@@ -66,18 +68,29 @@ class Config:
 
 
 def names_of(count: int) -> list[str]:
-    """Simulated shapes "class/id", sorted."""
-    rng = np.random.default_rng(0)
-    ids = rng.integers(0, 2**63, (count, 2)).astype(np.uint64)
-    return sorted(f"c{i % CLASSES:04d}/{a:016x}{b:016x}" for i, (a, b) in enumerate(ids.tolist()))
+    """Simulated shapes "class/id", sorted: a class of 5 characters and 32 hexadecimal digits."""
+    return [f"c{i * CLASSES // count:04d}/{i:032x}" for i in range(count)]
+
+
+def name_bytes(count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The same with ".npz" as one block of bytes (B,) and the ends of the names (N,)."""
+    digits = np.frombuffer(b"0123456789abcdef", np.uint8)
+    block = np.full((count, len("c0000/") + 32 + len(".npz")), ord("0"), np.uint8)
+    block[:, 0], block[:, 5], block[:, -4:] = ord("c"), ord("/"), np.frombuffer(b".npz", np.uint8)
+    number = np.arange(count)
+    for place in range(4):
+        block[:, 4 - place] = digits[number * CLASSES // count // 10**place % 10]
+    for place in range(8):
+        block[:, 37 - place] = digits[number >> 4 * place & 15]
+    return block.reshape(-1), np.arange(1, count + 1) * block.shape[1]
 
 
 def clock(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    """What ``work`` gives, the seconds it took, and the memory by which the process was larger at its peak."""
+    """What ``work`` gives, the seconds of a processor it took, and by how much the process grew at its peak."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # from here on, the peak is that of the work
-    before, begin = status_mb("VmRSS"), time.perf_counter()
+    before, begin = status_mb("VmRSS"), time.process_time()
     made = work()
-    seconds = time.perf_counter() - begin
+    seconds = time.process_time() - begin
     return made, {"peak_MB": status_mb("VmHWM") - before, "seconds": seconds}
 
 
@@ -89,16 +102,15 @@ def status_mb(key: str) -> float:
 
 def shape_index(count: int, folder: Path) -> dict[str, float]:
     """The list of a split of files, as it is kept and mapped."""
-    names = [f"{name}.npz" for name in names_of(count)]
-    for name in {name.partition("/")[0] for name in names}:
+    names, ends = name_bytes(count)
+    classes = [f"c{i:04d}" for i in range(CLASSES)]
+    for name in classes:
         (folder / "train" / name).mkdir(parents=True)
-    shapes = ShapeList.of(f"{folder / 'train'}", names)
-    classes = sorted({name.partition("/")[0] for name in names})
     times = shape_list._times(f"{folder / 'train'}", classes)
     assert times is not None
     index = folder / "_meta" / "index_train.npz"
-    arrays = {"classes": np.frombuffer("\0".join(classes).encode(), np.uint8), "names": shapes._names}
-    shape_list.write_npz(index, {**arrays, "ends": shapes._ends, "times": times, "made": times[:1] + 10**13})
+    arrays = {"classes": np.frombuffer("\0".join(classes).encode(), np.uint8), "names": names, "ends": ends}
+    write_npz(index, {**arrays, "times": times, "made": times[:1] + 10**13})
     found, row = clock(lambda: open_shapes(folder, "train"))
     rows = np.random.default_rng(0).integers(0, count, 1000)
     _, lookups = clock(lambda: [found[int(row)] for row in rows])
@@ -115,11 +127,22 @@ def mapped_list(count: int, folder: Path) -> dict[str, float]:
 
 
 def simulated_pack(count: int, folder: Path) -> Path:
-    """The index of a packed split of ``count`` shapes, without shards, written by another process."""
-    if not (folder / "train" / "pack.npz").exists():
-        process = FORK.Process(target=pack_index, args=(count, folder))
-        process.start()
-        process.join()
+    """The index of a packed split of ``count`` shapes, without shards."""
+    names, ends = name_bytes(count)
+    number = np.arange(count)
+    size = 1_832_494
+    arrays: dict[str, NDArray] = {
+        "format": np.array([FORMAT]),
+        "names": names,
+        "ends": ends,
+        "shard": (number // IN_A_SHARD).astype(np.int32),
+        "offset": 512 + number % IN_A_SHARD * (size + 978),
+        "size": np.full(count, size),
+        "modified": number,
+        "digest": np.zeros((count, DIGEST_BYTES), np.uint8),
+        "shard_size": np.full(-(-count // IN_A_SHARD), 512 + IN_A_SHARD * (size + 978)),
+    }
+    write_npz(folder / "train" / INDEX, arrays)
     return folder / "train"
 
 
