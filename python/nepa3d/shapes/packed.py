@@ -70,11 +70,7 @@ class Pack:
         self.shard, self.offset, self.size = arrays["shard"], arrays["offset"], arrays["size"]  # (N,) each
         self.modified: Numbers = arrays["modified"]  # (N,) ns, of the files that were packed
         self.digest: Bytes = arrays["digest"]  # (N, 32)
-        self._bytes, self._ends = (
-            memoryview(self.names),
-            memoryview(self.ends),
-        )  # numbers of arrays take ten times as long
-        self.shard_size: Numbers = arrays["shard_size"]  # (S,) bytes
+        self._bytes, self._ends = self.names.data, self.ends.data  # an array's own numbers take ten times as long
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -192,6 +188,11 @@ class _Part(io.RawIOBase):
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
+
+    def readall(self) -> bytes:
+        data = os.pread(self._file.fileno(), max(0, self._size - self._at), self._begin + self._at)
+        self._at += len(data)
+        return data
 
     def close(self) -> None:
         self._file.close()
