@@ -25,7 +25,7 @@ from nepa3d.ops import cuda, cuda_grids, cuda_orders
 from nepa3d.shapes.mesh import Mesh, load_mesh
 from nepa3d.shapes.query_pools import PoolSettings
 
-Answer = tuple[Tensor, ...]
+Answer = tuple[Any, ...]  # of tensors
 Ragged = tuple[Tensor, Tensor]
 
 
@@ -254,7 +254,7 @@ def is_equal(case: Case, batch: Sequence[Inputs]) -> bool:
 
 def time_calls(run: Callable[[], Any], rounds: int, shapes: int, device: str) -> list[float]:
     """Microseconds a shape of each call, to the end of what it launched; the first two calls do not count."""
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    wait: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else lambda: None
     taken = []
     for _ in range(rounds + 2):
         wait()

@@ -52,15 +52,15 @@ def build_pools_of_batch(
     )
     trees = cuda.MeshBatch(*cuda.build_bvh(*batch.vertices, *batch.faces))
     if settings.pt_dist_mode == "mesh":
-        distance = trees.closest_point(*queries).distance
+        distance = torch.as_tensor(trees.closest_point(*queries).distance)
     else:
-        distance = cuda.nearest_distance(*batch.surface(settings.dist_ref_points, "reference")[0], *queries).distance
+        distance, _ = _nearest(batch.surface(settings.dist_ref_points, "reference")[0], queries)
     found: Tensors = {
         "pc_xyz": surface[0],
         "pc_n": normals,
         "pt_xyz_pool": queries[0],
         "pt_dist_pool": distance,
-        "pt_dist_pc_pool": cuda.nearest_distance(*surface, *queries).distance,
+        "pt_dist_pc_pool": _nearest(surface, queries)[0],
     }
     found |= _distance_field(surface, queries, settings)
     cast = [camera_rays(settings, random_stream(seed, key, "rays")) for key in keys]
@@ -70,6 +70,12 @@ def build_pools_of_batch(
     if not settings.no_pc_rays:
         found |= _cloud_ray_answers(surface, normals, origins, directions, settings)
     return _shape_by_shape(found, len(meshes))
+
+
+def _nearest(points: Ragged, queries: Ragged) -> tuple[Tensor, Tensor]:
+    """Distances and indices."""
+    distance, index = map(torch.as_tensor, cuda.nearest_distance(*points, *queries))
+    return distance, index
 
 
 def _shape_by_shape(found: Tensors, shapes: int) -> list[Arrays]:
@@ -154,7 +160,7 @@ def _cloud_ray_answers(
     walked = cuda_grids.voxel_first_hit(occupancy, origins[0], *directions, settings.pc_max_steps)
     hit, t = map(torch.as_tensor, walked)
     along = t[:, None] * directions[0]
-    nearest = torch.as_tensor(cuda.nearest_distance(*surface, origins[0] + along, origins[1]).index)
+    _, nearest = _nearest(surface, (origins[0] + along, origins[1]))
     clouds = surface[1][:-1].long().repeat_interleave(origins[1].diff(), output_size=len(hit))
     normal = normals[clouds + nearest]
     return {
