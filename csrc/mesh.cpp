@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <limits>
 
 namespace nepa3d {
 
@@ -25,17 +26,19 @@ bool has_area(Vec3d a, Vec3d b, Vec3d c) {
 /// Faces told apart by their three vertices in any order: an open-addressing table of places in `faces`.
 class FaceSet {
 public:
+    /// `most` faces at most, fewer than 2^32.
     FaceSet(const std::vector<Face>& faces, std::size_t most) : faces_(faces), slots_(std::bit_ceil(2 * most + 1), 0) {}
+
+    /// Brings the place of a face into the cache, some time before it is inserted.
+    void prefetch(const Face& face) const { __builtin_prefetch(&slots_[hash_of(sorted(face)) & (slots_.size() - 1)]); }
 
     /// True if no face of the set has these vertices; then the caller must append the face to `faces`.
     bool insert(const Face& face) {
         const std::array<std::int64_t, 3> key = sorted(face);
-        std::uint64_t hash = 0;
-        for (const std::int64_t index : key) hash = (hash ^ static_cast<std::uint64_t>(index)) * 0x9e3779b97f4a7c15ull;
-        for (std::size_t slot = hash >> 32;; ++slot) {
-            std::size_t& place = slots_[slot & (slots_.size() - 1)];
+        for (std::size_t slot = hash_of(key);; ++slot) {
+            std::uint32_t& place = slots_[slot & (slots_.size() - 1)];
             if (place == 0) {
-                place = faces_.size() + 1;
+                place = static_cast<std::uint32_t>(faces_.size() + 1);
                 return true;
             }
             if (sorted(faces_[place - 1]) == key) return false;
@@ -43,23 +46,33 @@ public:
     }
 
 private:
+    static std::size_t hash_of(const std::array<std::int64_t, 3>& key) {
+        std::uint64_t hash = 0;
+        for (const std::int64_t index : key) hash = (hash ^ static_cast<std::uint64_t>(index)) * 0x9e3779b97f4a7c15ull;
+        return hash >> 32;
+    }
     static std::array<std::int64_t, 3> sorted(const Face& f) {
         const std::int64_t low = std::min({f.a, f.b, f.c}), high = std::max({f.a, f.b, f.c});
         return {low, f.a ^ f.b ^ f.c ^ low ^ high, high};
     }
 
     const std::vector<Face>& faces_;
-    std::vector<std::size_t> slots_;  // 1 + place, 0 where empty
+    std::vector<std::uint32_t> slots_;  // 1 + place, 0 where empty
 };
 
 }  // namespace
 
 Mesh clean_mesh(std::span<const Vec3d> vertices, std::span<const Face> faces, Dropped& dropped) {
+    if (faces.size() >= std::numeric_limits<std::uint32_t>::max())
+        throw std::invalid_argument("faces must number less than 2^32 - 1");
     Mesh mesh;
     std::vector<std::int64_t> renumbered(vertices.size(), -1);
     mesh.faces.reserve(faces.size());
     FaceSet kept(mesh.faces, faces.size());
-    for (const Face& face : faces) {
+    constexpr std::size_t ahead = 8;
+    for (std::size_t i = 0; i < faces.size(); ++i) {
+        if (i + ahead < faces.size()) kept.prefetch(faces[i + ahead]);
+        const Face& face = faces[i];
         const Vec3d a = corner_of(vertices, face.a), b = corner_of(vertices, face.b), c = corner_of(vertices, face.c);
         if (!is_finite(a) || !is_finite(b) || !is_finite(c)) {
             ++dropped.nonfinite_faces;

@@ -42,7 +42,7 @@ struct Dropped {
 };
 
 /// The mesh without what carries no surface; kept faces and vertices stay in order. O(V + F) on average.
-/// Throws std::invalid_argument if a face is out of range.
+/// Throws std::invalid_argument if a face is out of range, or there are 2^32 - 1 or more.
 Mesh clean_mesh(std::span<const Vec3d> vertices, std::span<const Face> faces, Dropped& dropped);
 
 /// Vertices in the unit sphere, and where they lay: a vertex v lay at scale * v + centre.
