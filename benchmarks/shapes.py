@@ -132,9 +132,9 @@ def profile(meshes: Sequence[Path], out: Path, work: Callable[[ShapeJob], None],
     return {stage: value / len(chosen) for stage, value in seconds.items()}
 
 
-def projected_hours(run: Throughput) -> float:
-    """Hours for ShapeNet's shapes on ``CORES`` cores, each as fast as a worker of ``run``."""
-    return SHAPENET / (CORES * run.shapes / run.seconds / run.workers) / 3600
+def projected_minutes(run: Throughput) -> float:
+    """Minutes for ShapeNet's shapes on ``CORES`` cores, each as fast as a worker of ``run``."""
+    return SHAPENET / (CORES * run.shapes / run.seconds / run.workers) / 60
 
 
 def spent(calls: Mapping[tuple[str, int, str], tuple], part: str | tuple[str, str]) -> float:
@@ -208,12 +208,12 @@ def command(config: Config) -> None:
         print(tabulate([(name, f"{s * 1e3:.2f}", f"{s / whole:.0%}") for name, s in parts.items()], (title, "ms", "")))
     largest = max(runs, key=lambda run: run.workers)
     print(
-        f"ShapeNet, projected: {SHAPENET:,} shapes on {CORES} cores take {projected_hours(largest):.2f} h at the "
+        f"ShapeNet, projected: {SHAPENET:,} shapes on {CORES} cores take {projected_minutes(largest):.1f} minutes at the "
         f"{largest.shapes / largest.seconds / largest.workers:.1f} shapes/s and worker of {largest.workers} workers"
     )
     path = config.results / f"shapes-{machine.slug()}.json"
     found = {"runs": [asdict(run) for run in runs], "stages": stages, "steps": steps, "memory": memory}
-    found["projected"] = {"shapes": SHAPENET, "cores": CORES, "hours": projected_hours(largest)}
+    found["projected"] = {"shapes": SHAPENET, "cores": CORES, "minutes": projected_minutes(largest)}
     write_json(path, {**about, **found})
     picture(about, stages, memory, path.with_suffix(".png"))
     print(f"wrote {path} and {path.with_suffix('.png')}")

@@ -40,7 +40,7 @@ def test_whole_shapes(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert path.with_suffix(".png").stat().st_size > 1000
     assert set(found["steps"]) == {*shapes.STEPS, "other"}
     assert all(seconds > 0 for step, seconds in found["steps"].items() if step != "other")
-    assert found["projected"]["hours"] == pytest.approx(52_000 / 16 * run["seconds"] / 2 / 3600)
+    assert found["projected"]["minutes"] == pytest.approx(52_000 / 16 * run["seconds"] / 2 / 60)
     printed = capsys.readouterr().out
     assert "distances" in printed
     assert "52,000 shapes on 16 cores" in printed
