@@ -208,8 +208,8 @@ def command(config: Config) -> None:
         print(tabulate([(name, f"{s * 1e3:.2f}", f"{s / whole:.0%}") for name, s in parts.items()], (title, "ms", "")))
     largest = max(runs, key=lambda run: run.workers)
     print(
-        f"ShapeNet, projected: {SHAPENET:,} shapes on {CORES} cores take {projected_minutes(largest):.1f} minutes at the "
-        f"{largest.shapes / largest.seconds / largest.workers:.1f} shapes/s and worker of {largest.workers} workers"
+        f"ShapeNet, projected: {SHAPENET:,} shapes on {CORES} cores take {projected_minutes(largest):.1f} minutes at "
+        f"the {largest.shapes / largest.seconds / largest.workers:.1f} shapes/s and worker of {largest.workers} workers"
     )
     path = config.results / f"shapes-{machine.slug()}.json"
     found = {"runs": [asdict(run) for run in runs], "stages": stages, "steps": steps, "memory": memory}
