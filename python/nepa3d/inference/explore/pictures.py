@@ -60,7 +60,7 @@ def field_picture(distance: NDArray[np.float32], opacity: int = 235) -> NDArray[
 
 
 def enlarge(field: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    """A field of (S, S) pixels with ``side`` pixels along each axis, linear between the centres of the old ones."""
+    """A field of (S, S) pixels with ``side`` pixels along each axis, linear between the old ones' centres."""
     old, new = ((np.arange(count) + 0.5) / count for count in (len(field), side))
     rows = np.stack([np.interp(new, old, row) for row in field])
     return np.stack([np.interp(new, old, column) for column in rows.T], 1).astype(np.float32)

@@ -20,6 +20,7 @@ from nepa3d.inference.explore.subject import Form
 Color = tuple[int, int, int]
 TRUE, PREDICTED = "/stage/true", "/stage/predicted"
 PREDICTED_COLOR = (225, 130, 60)
+HERE = (225, 0, 140)
 SMALL = 0.42  # size of a neighbour
 SEE_THROUGH = 0.3
 
@@ -85,7 +86,7 @@ class Stage:
         self._scene.remove_by_name("/map/here")
         if place is not None:
             at = (float(place[0]), float(place[1]), 0.0)
-            self._scene.add_icosphere("/map/here", radius=0.025, color=(20, 20, 20), position=at)
+            self._scene.add_icosphere("/map/here", radius=0.025, color=HERE, position=at)
             self._scene.add_label("/map/here/name", name, position=(0.0, 0.03, 0.0), anchor="bottom-center")
 
     def show(self, what: Literal["map", "stage"]) -> None:
