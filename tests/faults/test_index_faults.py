@@ -83,7 +83,7 @@ def test_damaged_files_are_listed_and_the_rest_is_indexed(tmp_path: Path, capsys
             (
                 ("cut.npz", "npz"),
                 ("empty.stl", "empty_file"),
-                ("junk.glb", "unreadable"),
+                ("junk.glb", "unsupported"),
                 ("lost.obj", "No such file"),
                 ("point.ply", "zero_extent"),
                 ("", "the name is not UTF-8"),
