@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = 5
-QUERY = "#b8457d"  # frame of the query
+QUERY = "#b8457d"  # colour of the query's name
 
 
 def draw_neighbours(
@@ -36,7 +36,7 @@ def draw_neighbours(
     columns = min(COLUMNS, len(found) + 1)
     lines = math.ceil((len(found) + 1) / columns)
     with matplotlib.rc_context(panels.STYLE):
-        figure = Figure(figsize=(2.6 * columns, 3.0 * lines), dpi=120, layout="constrained", facecolor="white")
+        figure = Figure(figsize=(2.6 * columns, 2.8 * lines), dpi=120, layout="constrained", facecolor="white")
         axes = figure.subplots(lines, columns, squeeze=False).ravel()
         _draw(axes[0], query, up)
         _name(axes[0], "query", query.name, QUERY)
@@ -51,7 +51,7 @@ def draw_neighbours(
 
 def _draw(axes: Axes, path: Path, up: str) -> None:
     """The surface samples or points of a file, shaded."""
-    axes.set(xlim=(-1.15, 1.15), ylim=(-1.15, 1.15), aspect="equal")
+    axes.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal")
     axes.set_axis_off()
     try:
         points, normals = drawn_points(path)
@@ -63,6 +63,4 @@ def _draw(axes: Axes, path: Path, up: str) -> None:
 
 
 def _name(axes: Axes, head: str, detail: str, color: str) -> None:
-    axes.set_title(f"{head}\n", fontsize=11, color=color, pad=2)
-    place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "bottom", "fontsize": 8}
-    axes.text(0.5, 1.02, panels.shortened(detail, 34), **place)
+    axes.set_title(f"{head}\n{panels.shortened(detail, 30)}", fontsize=9, fontweight="normal", color=color)
