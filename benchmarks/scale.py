@@ -109,8 +109,8 @@ def shape_index(count: int, folder: Path) -> dict[str, float]:
     times = shape_list._times(f"{folder / 'train'}", classes)
     assert times is not None
     index = folder / "_meta" / "index_train.npz"
-    arrays = {"classes": np.frombuffer("\0".join(classes).encode(), np.uint8), "names": names, "ends": ends}
-    write_npz(index, {**arrays, "times": times, "made": times[:1] + 10**13})
+    arrays: dict[str, NDArray] = {"names": names, "ends": ends, "times": times, "made": times[:1] + 10**13}
+    write_npz(index, arrays | {"classes": np.frombuffer("\0".join(classes).encode(), np.uint8)})
     found, row = clock(lambda: open_shapes(folder, "train"))
     rows = np.random.default_rng(0).integers(0, count, 1000)
     _, lookups = clock(lambda: [found[int(row)] for row in rows])
@@ -154,7 +154,7 @@ def pack_index(count: int, folder: Path) -> dict[str, float]:
     def packed() -> None:
         times = range(1_700_000_000_000_000_000, 1_700_000_000_000_000_000 + count)
         members = [(f"{name}.npz", 1_832_494, time) for name, time in zip(names_of(count), times, strict=True)]
-        jobs = []
+        jobs: list[ShardJob] = []
         for begin in range(0, count, IN_A_SHARD):
             own = tuple(members[begin : begin + IN_A_SHARD])
             job = ShardJob(f"{split}", split / f"shard-{len(jobs):05d}.tar", own)

@@ -70,6 +70,7 @@ class Pack:
         self.shard, self.offset, self.size = arrays["shard"], arrays["offset"], arrays["size"]  # (N,) each
         self.modified: Numbers = arrays["modified"]  # (N,) ns, of the files that were packed
         self.digest: Bytes = arrays["digest"]  # (N, 32)
+        self.shard_size: Numbers = arrays["shard_size"]  # (S,) bytes
         self._bytes, self._ends = self.names.data, self.ends.data  # an array's own numbers take ten times as long
 
     def __len__(self) -> int:
