@@ -165,7 +165,9 @@ def test_a_taken_port_is_refused(explorer: Explorer, capsys: pytest.CaptureFixtu
     "argv", [["--port", "70000"], ["--max_upload_mb", "0"], ["--resolution", "7"], ["--neighbours", "10"]]
 )
 def test_wrong_flags_are_named(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert page.main(["x.lance", *argv]) == cli.EXIT_USAGE
+    with pytest.raises(SystemExit) as ended:
+        page.main(["x.lance", *argv])
+    assert ended.value.code == cli.EXIT_USAGE
     assert argv[0].removeprefix("--") in capsys.readouterr().err
 
 
