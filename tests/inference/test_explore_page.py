@@ -219,7 +219,7 @@ def test_what_the_page_would_not_send_is_dropped(server: Any, client: Client, mo
     client.send(
         type="ScenePointerMessage",
         event_type="click",
-        ray_origin=["a"],
+        ray_origin=[float("nan"), 0.0, 0.0],
         ray_direction=None,
         screen_pos=[],
         modifier=None,
