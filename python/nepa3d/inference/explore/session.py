@@ -82,6 +82,7 @@ class Session:
         if len(explorer.ids) <= LISTED:
             self.listed = gui.add_dropdown("Shape", (NONE, *explorer.ids), initial_value=NONE)
             self.listed.on_update(self._listed)
+        self.title = gui.add_html(heading("Click on a dot, or drop a file"))
         self.legend = gui.add_html(legend(explorer.palette))
         self.turned = gui.add_slider("Turn", 0, 360, 1, 25, hint="Degrees; key T")
         self.turned.on_update(lambda _: self.stage.turn(self.turned.value))
@@ -205,6 +206,7 @@ class Session:
                 button.visible = False
             self.stage.mark(None if chosen.row is None else explorer.places[chosen.row], short(name))
         self._go("shape")
+        self.title.content = heading(plain(name))
         if self.listed is not None:
             self.listed.value = NONE if chosen.row is None else explorer.ids[chosen.row]
         self._complete()
@@ -289,6 +291,11 @@ class Session:
 def short(name: str, most: int = 26) -> str:
     """A name as it fits a button."""
     return name if len(name) <= most else f"{name[: most // 2 - 1]}..{name[-(most // 2 - 1) :]}"
+
+
+def heading(text: str) -> str:
+    """A line of HTML; the text is ``plain``."""
+    return f'<div style="padding:.3em .8em;font-weight:600;overflow-wrap:anywhere">{text}</div>'
 
 
 def legend(palette: dict[str, tuple[int, int, int]]) -> str:
