@@ -68,7 +68,8 @@ class Session:
         gui = self.client.gui
         gui.configure_theme(show_logo=False, show_share_button=False, brand_color=(62, 90, 160))
         gui.set_panel_label("nepa3d explore")
-        gui.main_panel.dock_right()
+        if self.client.camera.aspect >= 1:  # viser has a sheet of its own for narrow screens
+            gui.main_panel.dock_right()
         script = importlib.resources.files(__package__).joinpath("page.js").read_text(encoding="utf-8")
         self.client._websock_connection.queue_message(messages.RunJavascriptMessage(script))
 
