@@ -118,7 +118,9 @@ def complete(config: Config, encoder: Encoder) -> tuple[Shape, Completion]:
     scan = Shape.from_scan(config.scan, max_points=config.told.max_points, seed=config.told.seed)
     found = complete_scan(encoder, scan, config.settings())
     if found.expected_error is not None:
-        found.surface.visual.vertex_colors = error_colors(found.expected_error)
+        from trimesh.visual import ColorVisuals
+
+        found.surface.visual = ColorVisuals(found.surface, vertex_colors=error_colors(found.expected_error))
     write(config.out, found.surface)
     if found.spline is not None:
         write(config.spline_path, found.spline)
@@ -129,7 +131,7 @@ def write(path: Path, mesh: trimesh.Trimesh) -> None:
     """Write a mesh in the format of its ending, whole or not at all."""
     with atomic_open(path) as file:
         exported = mesh.export(file_type=path.suffix.lower().removeprefix("."))
-        file.write(exported if isinstance(exported, bytes) else exported.encode())
+        file.write(exported if isinstance(exported, bytes) else str(exported).encode())
 
 
 def error_colors(error: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

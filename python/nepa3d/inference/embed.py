@@ -131,8 +131,8 @@ def embed(config: Config, encoder: Encoder) -> Embedded:
                 )
             bar.update(len(some))
     if not ids:
-        path, reason = next(iter(failed.items()))
-        raise ValueError(f"root: none of {len(failed)} files could be read, the first: {path}: {reason}")
+        first, reason = next(iter(failed.items()))
+        raise ValueError(f"root: none of {len(failed)} files could be read, the first: {first}: {reason}")
     return Embedded(ids, files, np.concatenate(vectors), failed)
 
 
