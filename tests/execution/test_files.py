@@ -89,7 +89,10 @@ def test_large_archives_are_left_to_the_standard_library(monkeypatch: pytest.Mon
 
 
 def write(content: bytes) -> Callable[[BinaryIO], None]:
-    return lambda file: file.write(content) and None
+    def fill(file: BinaryIO) -> None:
+        file.write(content)
+
+    return fill
 
 
 def test_files_that_are_finished_together(tmp_path: Path) -> None:
@@ -109,8 +112,17 @@ def test_files_that_are_finished_together(tmp_path: Path) -> None:
 def test_every_file_is_synced_before_any_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[tuple[str, str]] = []
     replace, sync = Path.replace, files.sync
-    monkeypatch.setattr(Path, "replace", lambda old, new: (steps.append(("rename", new.name)), replace(old, new)))
-    monkeypatch.setattr(files, "sync", lambda path: (steps.append(("sync", Path(path).name)), sync(path)))
+
+    def noted_replace(old: Path, new: Path) -> Path:
+        steps.append(("rename", new.name))
+        return replace(old, new)
+
+    def noted_sync(path: Path) -> None:
+        steps.append(("sync", path.name))
+        sync(path)
+
+    monkeypatch.setattr(Path, "replace", noted_replace)
+    monkeypatch.setattr(files, "sync", noted_sync)
     pending = [files.write_pending(tmp_path / name, write(b"x")) for name in ("a", "b")]
     assert steps == []
     assert files.finish(pending) == {}
