@@ -38,7 +38,7 @@ def samples(settings: SampleSettings, view: str, count: int) -> tuple[np.ndarray
 
 def run(path: Path, features: np.ndarray, types: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(f"{path}", providers=["CPUExecutionProvider"])
-    (found,) = session.run(["embedding"], {"features": features, "types": types})
+    (found,) = session.run(["embeddings"], {"features": features, "types": types})
     assert isinstance(found, np.ndarray)
     return found
 
@@ -135,7 +135,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     ckpt, out = checkpoint(tmp_path / "query.pt"), tmp_path / "model.onnx"
     flags = ["--ckpt", f"{ckpt}", "--out", f"{out}"]
     assert command.main(flags) == cli.EXIT_OK
-    assert "embedding (N, 16)" in capsys.readouterr().out
+    assert "embeddings (N, 16)" in capsys.readouterr().out
     assert out.is_file()
     assert command.main([*flags[:2], "--out", f"{tmp_path}"]) == cli.EXIT_USAGE
     assert "out: expected a file to write to" in capsys.readouterr().err

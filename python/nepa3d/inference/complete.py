@@ -7,9 +7,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import trimesh
 import tyro
 from tabulate import tabulate
 
@@ -20,9 +21,6 @@ from nepa3d.models.completion import Completion, CompletionSettings, complete_sc
 from nepa3d.models.encoder import Encoder
 from nepa3d.report import completion_picture
 from nepa3d.shapes.shape import SCAN_POINTS, Shape
-
-if TYPE_CHECKING:
-    import trimesh
 
 FORMATS = (".ply", ".glb", ".obj", ".stl", ".off")
 COLORED = (".ply", ".glb")
@@ -118,9 +116,9 @@ def complete(config: Config, encoder: Encoder) -> tuple[Shape, Completion]:
     scan = Shape.from_scan(config.scan, max_points=config.told.max_points, seed=config.told.seed)
     found = complete_scan(encoder, scan, config.settings())
     if found.expected_error is not None:
-        from trimesh.visual import ColorVisuals
-
-        found.surface.visual = ColorVisuals(found.surface, vertex_colors=error_colors(found.expected_error))
+        found.surface.visual = trimesh.visual.ColorVisuals(
+            found.surface, vertex_colors=error_colors(found.expected_error)
+        )
     write(config.out, found.surface)
     if found.spline is not None:
         write(config.spline_path, found.spline)
@@ -131,7 +129,7 @@ def write(path: Path, mesh: trimesh.Trimesh) -> None:
     """Write a mesh in the format of its ending, whole or not at all."""
     with atomic_open(path) as file:
         exported = mesh.export(file_type=path.suffix.lower().removeprefix("."))
-        file.write(exported if isinstance(exported, bytes) else str(exported).encode())
+        file.write(exported if isinstance(exported, bytes) else f"{exported}".encode())
 
 
 def error_colors(error: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

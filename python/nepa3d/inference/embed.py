@@ -141,8 +141,8 @@ def shapes(root: Path, split: str) -> Iterator[tuple[str, Path]]:
     if not split:
         yield from ((mesh.key, mesh.path) for mesh in folder(root))
         return
-    for path in map(Path, list_shapes(root, split)):
-        yield f"{path.parent.name}/{path.stem}", path
+    for file in map(Path, list_shapes(root, split)):
+        yield f"{file.parent.name}/{file.stem}", file
 
 
 def pools_for(view: str, n_ray: int) -> PoolSettings:
@@ -151,7 +151,7 @@ def pools_for(view: str, n_ray: int) -> PoolSettings:
     row, every = view_row(view), PoolSettings()
     return replace(
         every,
-        ray_pool=every.ray_pool if n_ray and row.rays else 0,
+        ray_pool=every.ray_pool if n_ray and (row.rays or row.voxels) else 0,
         no_pc_rays="pc_pool" not in row.rays,
         no_udf="pt_dist_udf_pool" not in {stored.key for stored in row.distances},
     )

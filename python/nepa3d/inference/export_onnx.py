@@ -38,7 +38,7 @@ def command(config: Config) -> None:
     megabytes = config.out.stat().st_size / 1e6
     print(
         f"wrote {config.out} ({megabytes:.1f} MB): features (N, T, 15) float32, types (N, T) int64 -> "
-        f"embedding (N, {encoder.width}) float32"
+        f"embeddings (N, {encoder.width}) float32"
     )
 
 

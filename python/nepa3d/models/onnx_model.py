@@ -25,7 +25,8 @@ from nepa3d.ops.attention import KeyEdges
 if TYPE_CHECKING:
     from nepa3d.models.embedding import Probe
 
-INPUTS, OUTPUT = ("features", "types"), "embedding"
+INPUTS = ("features", "types")
+OUTPUT = "embeddings"  # not "embedding", as the exporter names the rows of a torch.nn.Embedding
 OPSET = 20
 METADATA = "nepa3d"  # the key of the settings among the model's metadata
 
@@ -76,7 +77,7 @@ def export_onnx(
 ) -> None:
     """Write ``Embedder`` of the probe's model as one ``.onnx`` file, whole or not at all.
 
-    Inputs are ``features`` (N, T, 15) float32 and ``types`` (N, T) int64, the output is ``embedding`` (N, D) float32;
+    Inputs are ``features`` (N, T, 15) float32 and ``types`` (N, T) int64, the output is ``embeddings`` (N, D) float32;
     N and T are free, T at most what the position embedding covers. The settings that samples are made with are in the
     model's metadata. Raises ``ValueError`` if onnx or onnxscript is not installed (``nepa3d[onnx]``).
     """
