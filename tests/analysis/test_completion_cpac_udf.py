@@ -161,7 +161,7 @@ def test_unreadable_shape_is_listed_never_scored_as_zero(golden: Path, tmp_path:
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (flags(ckpt="none.pt"), "ckpt.*none.pt"),
+        (flags(ckpt="none.pt"), "none.pt: expected a checkpoint"),
         (flags(root="nowhere"), "nowhere.*no such folder"),
         (flags("--head_train_split", "train_none"), "train_none.*no such folder"),
         (flags("--n_query", "40"), "make 58 tokens, but nepa_v1.pt takes at most 50"),

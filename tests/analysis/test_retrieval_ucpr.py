@@ -158,7 +158,7 @@ def test_unreadable_shape_is_listed_and_left_out(golden: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (flags(ckpt="none.pt"), "ckpt.*none.pt"),
+        (flags(ckpt="none.pt"), "none.pt: expected a checkpoint"),
         (flags(root="nowhere"), "nowhere.*no such folder"),
         (flags("--split", "train_none"), "train_none.*no such folder"),
         (flags("--n_point", "99"), "make 117 tokens, but nepa_v1.pt takes at most 50"),
