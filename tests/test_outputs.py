@@ -14,7 +14,7 @@ import pytest
 
 from nepa3d import cli
 from nepa3d.__main__ import main
-from nepa3d.cli.commands import COMMANDS
+from nepa3d.cli.commands import COMMANDS, spelled
 from nepa3d.execution.files import require_writable
 
 PAIR = ("--query_backend", "pointcloud", "--gallery_backend", "udfgrid")
@@ -112,9 +112,9 @@ def without_docstrings(*arguments: str) -> str:
 def test_help_without_docstrings() -> None:
     """R18: of every command."""
     shown = without_docstrings("-c", HELP).split("\f\n")[:-1]
-    for (name, (_, what)), text in zip(COMMANDS.items(), shown, strict=True):
+    for (name, (module, what)), text in zip(COMMANDS.items(), shown, strict=True):
         usage, purpose, *_ = (line for line in text.splitlines() if line)
-        assert usage.startswith(f"usage: nepa3d {name} ")
+        assert usage.startswith(f"usage: {spelled(module)} "), name
         assert purpose.startswith(f"{what} (PYTHONOPTIMIZE=2 ")
         assert "--config FILE" in text and "Config(" not in text
 

@@ -94,7 +94,7 @@ def test_models_of_the_document(ckpt: str, golden: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize("representation", ["h", "z_hat"])
 def test_the_module_is_the_encoder(pooling: str, representation: str, tmp_path: Path) -> None:
     """Every way of pooling, without the exporter; Q/A tokens, whose questions have answers."""
-    parts = replace(PARTS, prefix_attention=False)
+    parts = replace(PARTS, prefix_attention=False, interpolation=pooling in ("eos", "mean_a"))
     encoder = nepa3d.load(checkpoint(tmp_path / "query.pt", wrong=0.1, parts=parts), device="cpu")
     encoder = nepa3d.Encoder(replace(encoder.probe, qa=True), encoder.args)
     settings = SampleSettings(encoder.probe.n_point, 0, qa=True, eos=True)
@@ -142,3 +142,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert command.main(flags) == cli.EXIT_USAGE
     assert "pip install 'nepa3d[onnx]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("pooling", "keys"), [("mean_q", True), ("mean_zhat", True), ("mean_all", True), ("eos", False)]
+)
+def test_splines_of_questions_are_refused(pooling: str, keys: bool, tmp_path: Path) -> None:
+    parts = replace(PARTS, prefix_attention=False, answer_keys=keys)
+    model = nepa3d.load(checkpoint(tmp_path / "query.pt", parts=parts), device="cpu").probe.model
+    with pytest.raises(ValueError, match=rf"pooling must be eos or mean_a, .* got {pooling} and {keys:d}"):
+        Embedder(model, pooling)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ COMMANDS = {
     "procedural": ("nepa3d.data.procedural", "generate a procedural mesh corpus"),
     "virtual-scanner": ("nepa3d.data.virtual_scanner", "scan meshes with a virtual camera, in ScanObjectNN's layout"),
     "preprocess-meshes": ("nepa3d.data.preprocess_meshes", "preprocess any folder of meshes into a shape cache"),
-    "preprocess-folder": ("nepa3d.data.preprocess_meshes", "the same command under another name"),
+    "preprocess-folder": ("nepa3d.data.preprocess_meshes", "preprocess any folder of meshes into a shape cache"),
     "preprocess-shapenet": ("nepa3d.data.preprocess_shapenet", "preprocess ShapeNet into a shape cache"),
     "preprocess-modelnet40": ("nepa3d.data.preprocess_modelnet40", "preprocess ModelNet40 into a shape cache"),
     "preprocess-scanobjectnn": ("nepa3d.data.preprocess_scanobjectnn", "preprocess ScanObjectNN into a shape cache"),

@@ -36,12 +36,18 @@ class Embedder(nn.Module):
     ``Encoder.embed`` makes of one draw.
 
     Every operation has an ONNX form whatever N and T are: attention is its plain twin, the product of all tokens under
-    the edges, with the biases of the kernel. Samples of different types may share a batch. Each point of a sample has
-    its answer, as in all samples of ``nepa3d.samples``: no spline is made for blind questions.
+    the edges, with the biases of the kernel. Samples of different types may share a batch. The spline that a model with
+    ``interpolation`` is told at questions has no such form: ``ValueError`` where an embedding depends on their states.
     """
 
     def __init__(self, model: QueryNepa, pooling: Pooling = "eos", representation: Representation = "h") -> None:
         super().__init__()
+        architecture = model.architecture
+        if architecture.interpolation and not (architecture.answer_keys and pooling in ("eos", "mean_a")):
+            raise ValueError(
+                "pooling must be eos or mean_a, and answer_keys 1, for a model with interpolation 1: the spline that "
+                f"its questions are told has no ONNX form, got {pooling} and {architecture.answer_keys:d}"
+            )
         self.model, self.pooling, self.representation = model, pooling, representation
 
     def forward(self, features: Tensor, types: Tensor) -> Tensor:
