@@ -10,6 +10,7 @@ import pytest
 
 from nepa3d import cli
 from nepa3d.__main__ import COMMANDS, main
+from nepa3d.cli.commands import spelled
 
 
 def test_every_name_is_a_command_with_help() -> None:
@@ -36,10 +37,10 @@ def test_help_fits_a_screen_and_gives_an_example(capsys: pytest.CaptureFixture[s
         with pytest.raises(SystemExit):
             main([name, "--help"])
         shown = capsys.readouterr().out
-        assert shown.startswith(f"usage: nepa3d {name} ")
+        assert shown.startswith(f"usage: {spelled(module)} ")
         assert len(shown.splitlines()) <= {"pretrain": 100, "finetune": 80}.get(name, 66), name
         assert "Example: " in shown and "--config FILE" in shown
-        assert f"nepa3d {name}" in shown.partition("Example: ")[2] or module in shown
+        assert spelled(module) in shown.partition("Example: ")[2] or module in shown
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

@@ -120,4 +120,5 @@ class RayEngine:
                     continue
                 results = Outcome(chunks[number][0].key, "crash", f"{MAX_LOSSES} workers were lost with it: {error}")
             start(worker)
+            del worker  # one without work leaves its processor to a worker that waits for one
             yield chunks[number], results
