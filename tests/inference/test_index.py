@@ -185,7 +185,7 @@ def test_the_model_is_found_where_it_was(index: ShapeIndex, shapes: Path, tmp_pa
     with pytest.raises(ValueError, match=r"another model than the one at .*model\.pt"):
         ShapeIndex.open(index.path).search(shapes / "box" / "b0.obj")
     ckpt.unlink()
-    with pytest.raises(ValueError, match=r"model\.pt: neither a checkpoint"):
+    with pytest.raises(ValueError, match=r"model\.pt: expected a checkpoint"):
         ShapeIndex.open(index.path).search(shapes / "box" / "b0.obj")
 
 

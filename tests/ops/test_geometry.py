@@ -521,7 +521,7 @@ class TestFitUnitSphere:
         fitted = ops.fit_unit_sphere(vertices)
         for found, expected in zip(fitted, reference.fit_unit_sphere(vertices), strict=True):
             np.testing.assert_array_equal(found, expected)
-        back = fitted.vertices * fitted.scale + fitted.centre
+        back = fitted.vertices.astype(np.float64) * fitted.scale + fitted.centre
         np.testing.assert_allclose(back, vertices, rtol=0, atol=1e-6 * fitted.scale)
 
     def test_by_hand(self) -> None:
