@@ -19,7 +19,7 @@ def require_loadable() -> None:
     for module in MODULES:
         if find_spec(module) is None:
             continue
-        done = subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True, encoding="utf-8")
         if done.returncode == 0:
             continue
         reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]

@@ -160,7 +160,9 @@ def pack_index(count: int, folder: Path) -> dict[str, float]:
             job = ShardJob(f"{split}", split / f"shard-{len(jobs):05d}.tar", own)
             offsets = [512 + 1_833_472 * i for i in range(len(own))]
             total = offsets[-1] + 1_833_472
-            job.listing.write_text(json.dumps({"offsets": offsets, "digests": ["00" * 32] * len(own), "bytes": total}))
+            job.listing.write_text(
+                json.dumps({"offsets": offsets, "digests": ["00" * 32] * len(own), "bytes": total}), encoding="utf-8"
+            )
             jobs.append(job)
         write_index(split, jobs)
 

@@ -196,7 +196,7 @@ def text_calls_without_encoding(source: str) -> list[int]:
             name == "open"
             and of != "os"
             and not binary
-            and of not in ("archive", "_zip")
+            and of not in ("archive", "_zip", "tarfile", "ShapeIndex", "ShapeTable")
             and (method or mode is not None)
         )
         text = name in ("run", "Popen", "check_output") and {"text", "universal_newlines"} & given.keys()
