@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +25,7 @@ from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.inference.model_flags import ModelFlags
 from nepa3d.models.embedding import Pooling, Representation
 from nepa3d.models.encoder import Encoder
-from nepa3d.shapes.query_pools import PoolSettings
+from nepa3d.shapes.query_pools import PoolSettings, needed_by
 from nepa3d.shapes.shape import Shape
 from nepa3d.shapes.view_table import require_backend, view_row
 
@@ -93,7 +93,7 @@ class Embedded:
 def embed(config: Config, encoder: Encoder) -> Embedded:
     """Embed every shape that can be read. ``ValueError`` if none can."""
     listed = list(shapes(config.root, config.split))
-    pools = pools_for(config.view, encoder.probe.n_ray)
+    pools = needed_by(PoolSettings(), view_row(config.view), rays=encoder.probe.n_ray > 0)  # of a whole cache file
     ids, files, failed = list[str](), list[str](), dict[str, str]()
     vectors = [np.empty((0, encoder.width), np.float32)]
 
@@ -143,18 +143,6 @@ def shapes(root: Path, split: str) -> Iterator[tuple[str, Path]]:
         return
     for file in map(Path, list_shapes(root, split)):
         yield f"{file.parent.name}/{file.stem}", file
-
-
-def pools_for(view: str, n_ray: int) -> PoolSettings:
-    """What a mesh is asked for a view's sake: the defaults, less answers that it does not tell. The samples are those
-    of the whole cache file."""
-    row, every = view_row(view), PoolSettings()
-    return replace(
-        every,
-        ray_pool=every.ray_pool if n_ray and (row.rays or row.voxels) else 0,
-        no_pc_rays="pc_pool" not in row.rays,
-        no_udf="pt_dist_udf_pool" not in {stored.key for stored in row.distances},
-    )
 
 
 def settings(config: Config, encoder: Encoder) -> dict[str, Any]:

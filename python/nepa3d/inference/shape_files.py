@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ from nepa3d import ops
 from nepa3d.corpora.folder import shape_key
 from nepa3d.corpora.layouts import LAYOUTS, require_layout
 from nepa3d.shapes.mesh import READERS, prepare_mesh, read_mesh
-from nepa3d.shapes.query_pools import PoolSettings, build_pools, random_stream
+from nepa3d.shapes.query_pools import PoolSettings, build_pools, needed_by, random_stream
 from nepa3d.shapes.scans import normalize_scan, scan_pools
 from nepa3d.shapes.shape import Shape
 from nepa3d.shapes.views import require_backend, view_row
@@ -86,17 +85,8 @@ def pools_for(view: str, n_point: int, n_ray: int) -> PoolSettings:
 
     Distances are measured as in a cache of default settings.
     """
-    row = view_row(view)
-    rays = n_ray > 0 and bool(row.rays) and not row.voxels
-    keys = {stored.key for stored in row.distances[:1]}
-    default = PoolSettings()
-    return replace(
-        default,
-        pt_pool=max(LEAST_POINTS, 2 * n_point),
-        ray_pool=max(default.ray_pool, n_ray) if rays or (row.voxels and n_ray > 0) else 0,
-        no_udf="pt_dist_udf_pool" not in keys,
-        no_pc_rays=not rays or row.rays[0] != "pc_pool",
-    )
+    enough = PoolSettings(pt_pool=max(LEAST_POINTS, 2 * n_point), ray_pool=max(PoolSettings.ray_pool, n_ray))
+    return needed_by(enough, view_row(view), rays=n_ray > 0)
 
 
 def read_shape(path: Path, view: str, name: str, *, n_point: int, n_ray: int) -> ReadShape:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from nepa3d.ops import TriangleBvh
 from nepa3d.samples.dataset import Sample, SampleSettings, sample_of
 from nepa3d.shapes.mesh import Mesh, load_mesh
-from nepa3d.shapes.query_pools import PoolSettings, build_pools, random_stream
+from nepa3d.shapes.query_pools import PoolSettings, build_pools, needed_by, random_stream
 from nepa3d.shapes.shape import Shape
 from nepa3d.shapes.view_table import ViewRow, view_row
 
@@ -91,18 +91,15 @@ class Live:
 def _wanted(pools: PoolSettings, row: ViewRow, settings: SampleSettings, near: int, *, rays: bool) -> PoolSettings:
     """The pools of one sample of a view, and of what is in a cache file only what it needs."""
     keys = {stored.key for stored in row.distances[:1]}
-    stored = row.rays[0] if row.rays and rays and not row.voxels else ""
     n_ray = settings.n_ray if rays and (row.rays or row.voxels) else 0
     n_point = max(1, settings.n_point)
     per_view = -(-n_ray // pools.n_views)
     return replace(
-        pools,
+        needed_by(pools, row, rays=rays),
         pt_pool=n_point,
         pt_surface_ratio=near / n_point,
         ray_pool=per_view * pools.n_views,  # as many of each camera
         rays_per_view=max(1, per_view),
-        no_udf="pt_dist_udf_pool" not in keys,
-        no_pc_rays=stored != "pc_pool",
         # a view that does not ask for these distances has the faster ones
         pt_dist_mode=pools.pt_dist_mode if "pt_dist_pool" in keys else "mesh",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nepa3d import ops
 from nepa3d.shapes.mesh import Mesh
+from nepa3d.shapes.view_table import ViewRow
 
 CAMERA_RADIUS = 2.2
 CAMERA_ELEVATION = 0.35 * math.pi
@@ -67,6 +68,17 @@ class PoolSettings:
         for name in ("pc_grid", "df_grid"):
             _require(getattr(self, name) <= 2048, name, "at most 2048", getattr(self, name))
         _require(0 <= self.pt_surface_ratio <= 1, "pt_surface_ratio", "between 0 and 1", self.pt_surface_ratio)
+
+
+def needed_by(settings: PoolSettings, row: ViewRow, *, rays: bool) -> PoolSettings:
+    """The settings less what the view ``row`` does not ask of a mesh, or of its rays where no ``rays`` are asked."""
+    asks_rays = rays and bool(row.rays or row.voxels)
+    return replace(
+        settings,
+        ray_pool=settings.ray_pool if asks_rays else 0,
+        no_pc_rays=not asks_rays or row.rays[:1] != ("pc_pool",),
+        no_udf="pt_dist_udf_pool" not in {stored.key for stored in row.distances[:1]},
+    )
 
 
 def random_stream(seed: int, key: str, purpose: str) -> np.random.Generator:
