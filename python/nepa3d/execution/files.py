@@ -64,15 +64,14 @@ def write_pending(path: str | os.PathLike[str], write: Callable[[BinaryIO], None
     """Let ``write`` fill the file that ``finish`` puts at ``path``. Its way to the disk begins, but is not awaited."""
     path = Path(path)
     temporary = _temporary_for(path)
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(temporary.unlink, missing_ok=True)
         with _naming(path), temporary.open("xb") as file:
             write(file)
             file.flush()
             if hasattr(os, "posix_fadvise"):  # the system writes what is given up, and keeps it until that is done
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        undo.pop_all()
     return PendingFile(path, temporary)
 
 

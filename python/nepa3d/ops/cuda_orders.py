@@ -20,11 +20,6 @@ def morton_order(xyz: Tensor, offsets: Tensor) -> Tensor:
     return _sorted_by("morton_order", xyz, "xyz", "N", offsets)
 
 
-@morton_order.register_fake
-def _morton_order_like(xyz: Tensor, offsets: Tensor) -> Tensor:
-    return _order_like(xyz)
-
-
 @torch.library.custom_op("nepa3d::ray_direction_order", mutates_args=())
 def ray_direction_order(directions: Tensor, offsets: Tensor) -> Tensor:
     """Indices (R,) that sort each shape's unit directions (R, 3); see ``nepa3d.ops.ray_direction_order``.
@@ -34,12 +29,9 @@ def ray_direction_order(directions: Tensor, offsets: Tensor) -> Tensor:
     return _sorted_by("ray_direction_order", directions, "directions", "R", offsets)
 
 
+@morton_order.register_fake
 @ray_direction_order.register_fake
-def _ray_direction_order_like(directions: Tensor, offsets: Tensor) -> Tensor:
-    return _order_like(directions)
-
-
-def _order_like(rows: Tensor) -> Tensor:
+def _order_like(rows: Tensor, offsets: Tensor) -> Tensor:
     return rows.new_empty(len(rows), dtype=torch.int64)
 
 
@@ -48,7 +40,7 @@ def _sorted_by(order: str, rows: Tensor, name: str, letter: str, offsets: Tensor
     tensors.require_offsets(offsets, "offsets", rows)
     tensors.require_one_device(**{name: rows, "offsets": offsets})
     rows, offsets = tensors.contiguous(rows, offsets)
-    found = _order_like(rows)
+    found = _order_like(rows, offsets)
     module, (device, stream) = tensors.module_for(rows.device), tensors.place(rows)
     scratch_bytes = module.ordering_scratch_bytes(len(rows), len(offsets) - 1, device)
     scratch = rows.new_empty(scratch_bytes, dtype=torch.uint8)
