@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import random
@@ -386,14 +387,15 @@ def test_kills_lose_nothing(twins: tuple[Path, Path], tmp_path: Path) -> None:
     command += ["--shard_mb", "0.1", "--workers", "1"]
     wanted = contents(twins[1] / "cache")
     for _ in range(6):
+        known = names(tmp_path)
         process = subprocess.Popen(
             command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
         )
-        known = names(tmp_path)
         while not names(tmp_path) - known and process.poll() is None:
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.03))
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it may have ended just before
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         there = {
             name: data for name, data in contents(tmp_path).items() if name.endswith(".tar") and ".tmp-" not in name
