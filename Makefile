@@ -54,7 +54,7 @@ demo: env
 
 test: env
 	@echo "== tests"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup
 
 $(VENV)/.bench: $(VENV)/.installed
 	@echo "== install the peers of the benchmarks"

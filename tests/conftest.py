@@ -26,6 +26,15 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is loaded: its kernels then run on the CPU
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With ``pytest -n N --dist loadgroup`` the tests of a file share a process, as they share fixtures; so do all that
+    start Ray, whose clusters on one machine disturb each other."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.relative_to(item.config.rootpath)}"))
+
+
 @pytest.fixture(scope="session")
 def orphan_prefix() -> str:
     """What the temporary files of a process begin with that does not live any more."""

@@ -142,6 +142,7 @@ ray = pytest.importorskip("ray", reason="ray is not installed")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 
 
+@pytest.mark.xdist_group("ray")
 @pytest.mark.filterwarnings("default")
 class TestRay:
     @pytest.fixture

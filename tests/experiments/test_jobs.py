@@ -109,6 +109,7 @@ def test_table_jobs_are_the_documents(tmp_path: Path, monkeypatch: pytest.Monkey
     assert scratch | {"fewshot_k": 0, "fewshot_seed": 0, "ckpt": "", "n_point": 256, "seed": 2} == scratch
 
 
+@pytest.mark.xdist_group("ray")
 @pytest.mark.filterwarnings("default")
 def test_jobs_on_a_ray_cluster(tmp_path: Path) -> None:
     """As here: the failure stops no other, what is done is skipped, each has its log."""
@@ -122,7 +123,7 @@ def test_jobs_on_a_ray_cluster(tmp_path: Path) -> None:
     assert not running(tmp_path / "logs")
 
 
-@pytest.mark.parametrize("engine", ["local", "ray"])
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.xdist_group("ray"))])
 def test_an_interrupted_table_is_completed(golden: Path, tmp_path: Path, engine: str) -> None:
     """Four jobs of a tiny model; the launcher is ended while it works, and called again."""
     pytest.importorskip("ray" if engine == "ray" else "torch")

@@ -72,7 +72,7 @@ def long_folder(tmp_path: Path) -> Iterator[Path]:
     assert not list(folder.glob("pymp-*"))
 
 
-@pytest.mark.parametrize("engine", ["local", "ray"])
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.xdist_group("ray"))])
 def test_a_long_tmpdir(made: Path, tmp_path: Path, long_folder: Path, engine: str) -> None:
     """E01: sockets go where their paths fit, those of workers and those of Ray."""
     if engine == "ray":
