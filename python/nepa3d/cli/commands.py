@@ -34,6 +34,7 @@ COMMANDS = {
     "cpac": ("nepa3d.analysis.completion_cpac_udf", "evaluate completion of the distance field (CPAC-UDF)"),
     "probe-cls": ("nepa3d.analysis.classification_probes", "evaluate classifiers on frozen features"),
     "evaluate": ("nepa3d.experiments.evaluate", "run all probes and controls for several checkpoints"),
+    "ablation": ("nepa3d.experiments.ablation", "train variants of the recommended recipe and compare them"),
     "surfaces": ("nepa3d.analysis.surfaces", "write completed shapes as meshes, with scores"),
     "index": ("nepa3d.inference.build_index", "embed the shapes of a folder into an index"),
     "search": ("nepa3d.inference.search", "find the shapes of an index that are like a file"),
