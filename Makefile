@@ -1,7 +1,7 @@
 # make demo   the whole pipeline on real meshes, ending in a table and a picture (QUICK=1: a small run)
 # make test   the tests
-# make bench  the kernels beside other libraries, answers compared first: a table, JSON, a picture (QUICK=1: a small run;
-#              CORPUS=DIR: meshes that are there already, such as demo/full/corpus)
+# make bench  kernels, preprocessing, training and probes beside other libraries, answers compared first: tables, JSON, pictures,
+#              and README's table of them (QUICK=1: the kernels on small meshes; CORPUS=DIR: meshes that are there already)
 # make cuda   the geometry on a GPU: builds nepa3d._cuda, with a compiler from NVIDIA's wheels where there is no nvcc
 # make gpu-check  on a machine with a GPU: its tests and benchmarks, part by part within 12 minutes; goes on where it ended
 # make wheels  the wheels and the sdist: dist/, checked where there is no compiler, for each CPython on the path
@@ -68,6 +68,12 @@ $(VENV)/.bench: $(VENV)/.installed
 bench: $(VENV)/.bench
 	@echo "== benchmarks"
 	@$(BIN)/python -m benchmarks $(if $(CORPUS),--corpus $(CORPUS)) $(if $(QUICK),--quick)
+ifndef QUICK
+	@$(BIN)/python -m benchmarks shapes $(if $(CORPUS),--corpus $(CORPUS))
+	@$(BIN)/python -m benchmarks training
+	@$(BIN)/python -m benchmarks evaluation
+	@$(BIN)/python -m benchmarks summary --readme README.md
+endif
 
 # CMake looks for these wheels, too (cmake/cuda.cmake): once they are there, every build has the module.
 $(VENV)/.cuda: $(VENV)/.installed

@@ -17,6 +17,7 @@ from benchmarks import (
     scaling,
     search,
     shapes,
+    summary,
     training,
 )
 
@@ -32,6 +33,7 @@ COMMANDS = {
     "scaling": scaling.main,
     "search": search.main,
     "shapes": shapes.main,
+    "summary": summary.main,
     "training": training.main,
 }
 

@@ -21,12 +21,12 @@ from tabulate import tabulate
 from torch import nn
 
 from benchmarks import machine
+from benchmarks.inputs import make_caches
 from benchmarks.run import RESULTS
 from nepa3d import cli
 from nepa3d.analysis import completion_cpac_udf as cpac
 from nepa3d.analysis import retrieval_ucpr as ucpr
 from nepa3d.cli.flags import build
-from nepa3d.data import preprocess_shapenet, procedural
 from nepa3d.execution.files import write_json
 from nepa3d.models.checkpoint import Checkpoint, model_for, save_checkpoint
 from nepa3d.models.embedding import Probe, ProbeRequest, open_probe, pick_device, shapes_of
@@ -253,16 +253,6 @@ def write_model(path: Path, size: Size) -> None:
     save_checkpoint(path, Checkpoint(model.state_dict(), {}, None, args, 0, 0))
 
 
-def make_caches(config: Config) -> str:
-    """Caches of procedural shapes below ``work``; what is there is kept."""
-    meshes, caches = (config.work / f"{what}_{config.per_class}" for what in ("procedural", "procedural_cache"))
-    procedural.write_procedural(procedural.Config(meshes, config.per_class))
-    preprocess_shapenet.preprocess(
-        preprocess_shapenet.Config(shapenet_root=meshes, out_root=caches, test_ratio=0.5, workers=2)
-    )
-    return f"{caches}"
-
-
 def ridge_memory(shapes: int, queries: int = 256, width: int = 384, batch: int = 64) -> dict[str, float]:
     """Fit a ridge head to so many shapes' features, drawn a batch at a time, in this process; what its peak of resident
     memory grew by, in MiB, batch and all. ``ValueError`` where the weights that made the targets are not found."""
@@ -295,7 +285,7 @@ def _quietly(run: Run) -> Figures:
 
 def command(config: Config) -> None:
     """Measure, print the tables, write JSON; see ``Config``."""
-    cache_root = f"{config.cache_root}" if config.cache_root else make_caches(config)
+    cache_root = f"{config.cache_root or make_caches(config.work, config.per_class)}"
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
         ridge = alone.submit(ridge_memory, config.ridge_shapes).result()
     rows = []

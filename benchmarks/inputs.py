@@ -105,6 +105,18 @@ def make_corpus(work: Path, quick: bool) -> Path:
     return work / "corpus"
 
 
+def make_caches(work: Path, per_class: int = 16) -> Path:
+    """Caches of procedural shapes below ``work``, half of each class in train; what is there is kept."""
+    from nepa3d.data import preprocess_shapenet, procedural  # here, as they may import SciPy, a peer
+
+    meshes, caches = (work / f"{what}_{per_class}" for what in ("procedural", "procedural_cache"))
+    procedural.write_procedural(procedural.Config(meshes, per_class))
+    preprocess_shapenet.preprocess(
+        preprocess_shapenet.Config(shapenet_root=meshes, out_root=caches, test_ratio=0.5, workers=2)
+    )
+    return caches
+
+
 def choose_meshes(corpus: Path, work: Path, quick: bool) -> list[MeshFile]:
     """For each target the OBJ file with the nearest number of faces, and unless ``quick`` one above ``LARGE``.
 

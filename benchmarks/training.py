@@ -14,6 +14,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from benchmarks import machine
+from benchmarks.inputs import make_caches
 from benchmarks.run import RESULTS
 from nepa3d import cli
 from nepa3d.cli import flags
@@ -42,8 +43,10 @@ class Config:
     Example: python -m benchmarks training --cache_root demo/full/cache
     """
 
-    cache_root: Path
-    """Cache whose train split is read."""
+    cache_root: Path | None = None
+    """Cache whose train split is read; left out: procedural shapes, made below work."""
+    work: Path = Path("data/bench")
+    """Folder of what is made."""
     batch: int = 8
     """Sequences a step."""
     n_point: int = 256
@@ -151,10 +154,12 @@ class Row:
         return min(self.seconds)
 
 
-def measure(config: Config, corpus: str, backends: Sequence[str], process_group: ProcessGroup) -> list[Row]:
+def measure(
+    config: Config, cache: Path, corpus: str, backends: Sequence[str], process_group: ProcessGroup
+) -> list[Row]:
     """Steps of every way in turn. ``ValueError`` where the first losses differ by more than the tolerance."""
     settings = pretraining(config).sample_settings()
-    paths = open_shapes(f"{config.cache_root}", "train")
+    paths = open_shapes(f"{cache}", "train")
     parts = tuple(Part(name, paths, name, settings) for name in backends)
     warm_up = WARM_UP[process_group.device.type]
     mix = Corpus(parts, seed=0, mixed=True, num_samples=config.batch * (config.rounds + warm_up))
@@ -183,7 +188,9 @@ def measure(config: Config, corpus: str, backends: Sequence[str], process_group:
 def command(config: Config) -> None:
     """Measure, print the table, write JSON; see ``Config``."""
     process_group = ProcessGroup(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    rows = measure(config, "mesh", MIX[:1], process_group) + measure(config, "mesh, udf, cloud", MIX, process_group)
+    cache = config.cache_root or make_caches(config.work)
+    corpora = {"mesh": MIX[:1], "mesh, udf, cloud": MIX}
+    rows = [row for name, views in corpora.items() for row in measure(config, cache, name, views, process_group)]
     table = []
     for row in rows:
         peer = next(other for other in rows if other.corpus == row.corpus and other.way == PLAIN)
@@ -193,7 +200,7 @@ def command(config: Config) -> None:
     print(tabulate(table, ("corpus", "way", "first loss", "samples/s", "ratio", "spread"), disable_numparse=True))
     device = torch.cuda.get_device_name(process_group.device) if process_group.device.type == "cuda" else ""
     path = config.results / f"training-{machine.slug()}{'-' + device.lower().replace(' ', '-') if device else ''}.json"
-    used = {name: f"{value}" for name, value in asdict(config).items() if name not in ("results", "cache_root")}
+    used = {name: f"{value}" for name, value in asdict(config).items() if name not in ("results", "cache_root", "work")}
     about = machine.describe() | {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device}
     write_json(path, {**about, "flags": used, "rows": [asdict(row) for row in rows]})
     print(f"wrote {path}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import evaluation
+from benchmarks.inputs import make_caches
 from nepa3d import cli
 
 TINY = ["--cache_root", "cache", "--shapes", "3", "--document_shapes", "0", "--rounds", "2", "--ridge_shapes", "12"]
@@ -54,9 +55,8 @@ def test_memory_does_not_grow_with_the_shapes() -> None:
 
 
 def test_procedural_caches_are_made_once(tmp_path: Path) -> None:
-    config = evaluation.Config(work=tmp_path, per_class=2)
-    root = Path(evaluation.make_caches(config))
+    root = make_caches(tmp_path, per_class=2)
     made = {path: path.stat().st_mtime_ns for path in root.rglob("*.npz")}
     assert {path.relative_to(root).parts[0] for path in made} == {"train", "test"}
-    evaluation.make_caches(config)
+    assert make_caches(tmp_path, per_class=2) == root
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*.npz")} == made
