@@ -70,10 +70,11 @@ def test_questions_are_parted(qa: bool) -> None:
     found = arrange(batch, torch.arange(2), 4, 2, (0, 1))
     pair = [T.Q_POINT, T.A_POINT] if qa else [T.POINT]
     assert found.types[0].tolist() == [T.BOS, *4 * pair, T.EOS, T.Q_POINT, T.Q_POINT]
-    assert found.eos == 1 + 4 * len(pair)
-    assert found.blind.tolist() == [found.eos + 1, found.eos + 2]
+    eos = 1 + 4 * len(pair)
+    assert found.blind.tolist() == [eos + 1, eos + 2]
     assert found.causal.tolist() == ([1, 3, 5, 7] if qa else [])
     asked = torch.cat([found.blind, found.causal])
+    assert found.wanted.tolist() == [*asked.tolist(), eos]
     assert torch.equal(found.features[:, asked, 0], found.distance)  # the coordinates name the point
     assert (found.features[:, found.blind, POINT_DISTANCE] == 0).all()
     for sample in range(2):
@@ -81,8 +82,8 @@ def test_questions_are_parted(qa: bool) -> None:
         answered = context[context > 0].tolist()
         assert answered == sorted(answered)  # the order of the sample is kept
         assert sorted([*answered, *found.distance[sample, :2].tolist()]) == [10 * sample + i for i in range(1, 7)]
-    parts = [set(found.distance[sample, :2].tolist()) for sample in range(2)]
-    assert {x - 10 for x in parts[1]} != parts[0] or arrange(batch, torch.arange(2), 4, 2, (0, 2)) is not None
+    parted = [arrange(batch, torch.arange(2), 4, 2, (0, step)).distance[:, :2] for step in range(8)]
+    assert any({x - 10 for x in of[1].tolist()} != set(of[0].tolist()) for of in parted)  # samples are parted apart
 
 
 def test_a_samples_parts_do_not_depend_on_the_others() -> None:

@@ -41,7 +41,7 @@ class QueryBatch:
     samples: int  # of the whole batch
     blind: Tensor  # (Q,) where the blind questions stand
     causal: Tensor  # (C,) where the context's questions stand; empty in plain sequences
-    eos: int | None  # where EOS stands
+    wanted: Tensor  # (n,) whose states are used: both, and EOS where there is one
     distance: Tensor  # (B, Q + C) true distances of both
 
 
@@ -107,9 +107,9 @@ class QueryObjective:
 
     def terms(self, trainer: Training, micro: QueryBatch, attention_mask: Mask) -> tuple[list[Term], Tallied]:
         """Errors of both kinds of questions (B, Q) and (B, C), and of every sample of the whole batch."""
-        _, _, h = trainer.forward(micro.features, micro.types, attention_mask, None, None)
-        asked = torch.cat([micro.blind, micro.causal])
-        everything = trainer.model.answers(h[:, asked])
+        _, _, h = trainer.forward(micro.features, micro.types, attention_mask, None, micro.wanted)
+        asked = micro.wanted[: len(micro.blind) + len(micro.causal)]
+        everything = trainer.model.answers(h[:, : len(asked)])
         rows, heads = torch.arange(len(h), device=h.device), trainer.heads[micro.parts]
         predicted = Answers(everything.distance[rows, :, heads], everything.log_scale[rows, :, heads])
         errors = answer_errors(predicted, micro.distance, trainer.query.answer_loss)
@@ -119,9 +119,9 @@ class QueryObjective:
                 if some.shape[1]:
                     found.append(Term(some, torch.ones_like(some, dtype=torch.bool)))
         if self.aligns:
-            if micro.eos is None:
+            if len(asked) == len(micro.wanted):
                 raise ValueError("add_eos must be 1 where draws are aligned: its state is what is compared")
-            found.append(_alignment(trainer, micro, h[:, micro.eos]))
+            found.append(_alignment(trainer, micro, h[:, -1]))
         apart = (predicted.distance - micro.distance).abs().detach()
         types = micro.types[:, asked]
         parts = micro.parts[:, None].expand_as(types)
@@ -203,7 +203,6 @@ def arrange(
         truths.append(arranged[:, causal + 1, POINT_DISTANCE])
     arranged[:, asked, POINT_DISTANCE] = 0.0
     tokens[asked] = TokenType.Q_POINT
-    eos = (tokens == TokenType.EOS).nonzero()[:, 0].tolist()
     return QueryBatch(
         features=unsettled(arranged, tokens, augment, seeds, first),
         types=tokens.expand(len(rows), -1),
@@ -213,7 +212,7 @@ def arrange(
         samples=batch.samples,
         blind=asked,
         causal=causal,
-        eos=eos[0] if eos else None,
+        wanted=torch.cat([asked, causal, (tokens == TokenType.EOS).nonzero()[:, 0]]),
         distance=torch.cat(truths, 1),
     )
 
@@ -252,6 +251,7 @@ def _moved(micro: QueryBatch, device: torch.device) -> QueryBatch:
         shapes=micro.shapes.to(device, non_blocking=True),
         blind=micro.blind.to(device, non_blocking=True),
         causal=micro.causal.to(device, non_blocking=True),
+        wanted=micro.wanted.to(device, non_blocking=True),
         distance=micro.distance.to(device, non_blocking=True),
     )
 
