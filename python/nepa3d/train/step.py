@@ -105,7 +105,7 @@ class Trainer:
                 totals += torch.stack(list(self.objective.counts(micro)))
             totals = self.process_group.add(totals)  # a process may have no share
             for micro in todo:
-                loss = self._loss(micro, self._mask(micro.types, mask, masks), totals, weights, tally)
+                loss = self._loss(micro, self._mask(micro, mask, masks), totals, weights, tally)
                 (loss if self.scaler is None else self.scaler.scale(loss)).backward()
         except torch.OutOfMemoryError as error:
             raise MemoryError(
@@ -115,11 +115,11 @@ class Trainer:
         self._update()
         return self.process_group.add(tally)
 
-    def _mask(self, types: Tensor, mask: DualMask | None, known: dict[tuple[int, ...], Mask]) -> Mask:
-        """The edges of sequences of types (B, T), made once a step."""
-        key = tuple(types[0].tolist()) if self.model.mask_follows_types else (types.shape[1],)
+    def _mask(self, micro: Any, mask: DualMask | None, known: dict[tuple[int, ...], Mask]) -> Mask:
+        """The edges of a micro-batch's sequences, made once a step for those of the same types, or of one length."""
+        key = micro.kinds if self.model.mask_follows_types else (len(micro.kinds),)
         if key not in known:
-            known[key] = self.model.mask(types[0], mask)
+            known[key] = self.model.mask(micro.types[0], mask)
         return known[key]
 
     def _loss(self, micro: Any, mask: Mask, totals: Tensor, weights: Sequence[float], tally: Tensor) -> Tensor:

@@ -114,7 +114,10 @@ class Objective(Protocol):
         """How many errors each term will have that count."""
 
     def terms(self, trainer: Training, micro: Any, attention_mask: Any) -> tuple[Sequence[Term], Tallied]:
-        """The terms of a micro-batch, and its errors for the log. ``micro.types`` (B, T) decide the mask."""
+        """The terms of a micro-batch, and its errors for the log.
+
+        ``micro.types`` (B, T) decide the mask; ``micro.kinds`` are those of its first sequence, on the CPU.
+        """
 
 
 class Choice(NamedTuple):

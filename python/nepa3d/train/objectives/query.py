@@ -35,6 +35,7 @@ class QueryBatch:
 
     features: Tensor  # (B, T, 15)
     types: Tensor  # (B, T)
+    kinds: tuple[int, ...]  # of each sequence, which the CPU knows without a wait for the device
     parts: Tensor  # (B,)
     shapes: Tensor  # (B,)
     first: int  # place of the first in the whole batch
@@ -206,6 +207,7 @@ def arrange(
     return QueryBatch(
         features=unsettled(arranged, tokens, augment, seeds, first),
         types=tokens.expand(len(rows), -1),
+        kinds=tuple(tokens.tolist()),
         parts=batch.parts[rows],
         shapes=batch.shapes[rows],
         first=first,

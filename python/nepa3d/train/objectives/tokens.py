@@ -93,12 +93,14 @@ def target(trainer: Training, features: Tensor, types: Tensor, z: Tensor) -> Ten
 class MicroBatch:
     """Samples of a batch that go through the model together.
 
-    ``counted`` (B, T) are the tokens the loss is of, ``hidden`` (B, T) those without features, ``positions`` (T,) the
-    places in the whole sequence of the tokens that are there, ``wanted`` (n,) the tokens whose predictions count.
+    ``kinds`` are the types of its first sequence, which the CPU knows without a wait for the device. ``counted`` (B, T)
+    are the tokens the loss is of, ``hidden`` (B, T) those without features, ``positions`` (T,) the places in the whole
+    sequence of the tokens that are there, ``wanted`` (n,) the tokens whose predictions count.
     """
 
     features: Tensor
     types: Tensor
+    kinds: tuple[int, ...]
     parts: Tensor
     counted: Tensor
     hidden: Tensor | None
@@ -146,6 +148,7 @@ def micro_batches(
                 MicroBatch(
                     features=_cut(features, taken, places),
                     types=_cut(kinds, taken, places),
+                    kinds=tuple(_cut(types, group[:1], columns)[0].tolist()),
                     parts=_cut(parts, taken, None),
                     counted=_cut(targets, taken, places),
                     hidden=None if unseen is None else _cut(unseen, taken, places),
