@@ -15,6 +15,8 @@ import torch
 
 from nepa3d import cli
 from nepa3d.models.checkpoint import load_checkpoint
+from nepa3d.train.distributed import ProcessGroup
+from nepa3d.train.pretrain import Config, pretrain
 from tests.train.test_pretrain import QA, SMALL, assert_same_state, losses, run
 
 
@@ -28,16 +30,23 @@ RECIPE += ["--batch", "8", "--context_min", "8", "--context_max", "16"]
 
 
 @pytest.mark.parametrize(
-    "flags", [[*QA, "--skip_missing_rays", "1"], ["--objective", "mae", "--batch", "20"], RECIPE], ids=str
+    ("processes", "flags"),
+    [
+        (2, [*QA, "--skip_missing_rays", "1", "--accumulate", "3"]),
+        (2, ["--objective", "mae", "--batch", "20"]),
+        (3, [*QA, "--batch", "23"]),  # of the last batch, of two samples, one has none
+        (2, RECIPE),
+    ],
+    ids=str,
 )
-def test_two_processes_train_as_one(golden: Path, tmp_path: Path, flags: list[str]) -> None:
+def test_several_processes_train_as_one(golden: Path, tmp_path: Path, processes: int, flags: list[str]) -> None:
     """48 samples in batches of 16, or of 20 and a smaller last one."""
     flags = ["--epochs", "2", *flags]
     assert run(tmp_path / "one", *flags) == cli.EXIT_OK
-    done = subprocess.run(torchrun(2, tmp_path / "two", *flags), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(torchrun(processes, tmp_path / "two", *flags), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("last checkpoint:") == 1
-    assert "on cpu and 1 more" in done.stdout
+    assert f"on cpu and {processes - 1} more" in done.stdout
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert two == pytest.approx(one, abs=1e-5)
     first, second = (load_checkpoint(tmp_path / name / "last.pt").model for name in ("one", "two"))
@@ -47,6 +56,13 @@ def test_two_processes_train_as_one(golden: Path, tmp_path: Path, flags: list[st
     assert [set(json.loads(line)["parts"]) for line in lines[0]] == [
         set(json.loads(line)["parts"]) for line in lines[1]
     ]
+
+
+def test_each_process_has_to_send_a_sample_that_is_compared(golden: Path, tmp_path: Path) -> None:
+    config = cli.parse(Config, [*SMALL, *RECIPE, "--batch", "4", "--save_dir", f"{tmp_path / 'run'}"])
+    with pytest.raises(ValueError, match="batch must be at least 5, the processes, got 4"):
+        pretrain(config, ProcessGroup(0, 5, torch.device("cpu")))
+    assert not (tmp_path / "run").exists()
 
 
 def children(process: int) -> list[int]:

@@ -192,7 +192,6 @@ def test_the_gradients_of_processes_add_up(golden: Path, monkeypatch: pytest.Mon
     """Two processes one after the other: what they join in the forward pass is known from a first round."""
     settings = config()
     whole_tally, expected = gradients(settings, batch_of(settings))
-    monkeypatch.setattr(ProcessGroup, "add_gradients", lambda *_: None)
 
     def train(rank: int, others: list[torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor, Trainer]:
         """The tensors it adds, the tally and the trainer of one of two; ``others`` are what the other one added."""

@@ -7,13 +7,14 @@ process's sums, so that a run is the same, up to rounding, on any number of proc
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 TORCHRUN = ("WORLD_SIZE", "RANK", "LOCAL_RANK")  # the numbers it gives each process
 MASTER = ("MASTER_ADDR", "MASTER_PORT")  # where they meet
@@ -58,19 +59,24 @@ class ProcessGroup:
                 ) from error
         return values
 
-    def add_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replace every gradient by its sum over all processes; what is not trained has none."""
+    def summing(self, module: nn.Module) -> nn.Module:
+        """``module`` as one whose gradients are summed over all processes while its backward pass still runs."""
         if self.size == 1:
-            return
-        parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in parameters])
-        self.add(flat)
-        for parameter, grad in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = grad.view_as(parameter)
+            return module
+        parallel = DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+        parallel.register_comm_hook(None, _sum)  # its own takes the mean
+        return parallel
 
     def any(self, said: bool) -> bool:
         """Whether it is said by any process."""
         return bool(self.add(torch.tensor(float(said), device=self.device)) > 0)
+
+
+def _sum(_: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    """The sum of a bucket of gradients over all processes, to come."""
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    assert work is not None
+    return work.get_future().then(lambda future: future.value()[0])
 
 
 def local_rank() -> int | None:

@@ -85,6 +85,8 @@ def pretrain(config: Config, process_group: ProcessGroup) -> Path:
     corpus = open_corpus(config.corpus, config.sample_settings(), config.seed)
     if OBJECTIVES[config.loss.objective].draws == 2:
         corpus = replace(corpus, paired_batch=config.loop.batch)
+        if config.loop.batch < process_group.size:  # what they compare, each of them has to send
+            raise ValueError(f"batch must be at least {process_group.size}, the processes, got {config.loop.batch}")
     elif any(part.pair is not None for part in corpus.parts):
         raise ValueError(f"objective {config.loss.objective} takes no mix whose components have a pair")
     # a mix may decide on it, and the checkpoint has to tell what was trained
@@ -125,6 +127,7 @@ def start(config: Config, process_group: ProcessGroup, parts: int, total_steps: 
     args = flags.spellings(config)
     torch.manual_seed(config.seed)
     model = model_for(args).to(process_group.device).train()
+    model.pred_head.requires_grad_(OBJECTIVES[config.loss.objective].predicts_embeddings)
     optimizer = optimizer_of(model, config.learning_rate, config.step.optimizer)
     on_gpu = process_group.device.type == "cuda"
     amp = config.step.amp if config.step.amp != "auto" else "fp16" if on_gpu else "none"
@@ -146,7 +149,6 @@ def start(config: Config, process_group: ProcessGroup, parts: int, total_steps: 
         views=views,
     )
     trainer.objective.require(trainer)
-    model.pred_head.requires_grad_(trainer.objective.predicts_embeddings)
     mask = config.dual_mask if OBJECTIVES[config.loss.objective].predicts_next else None
     schedule = Schedule(config.learning_rate, mask, config.seed, total_steps)
     ema = config.step.ema

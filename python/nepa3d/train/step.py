@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 import tyro
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from nepa3d.models.causal_transformer import Mask
 from nepa3d.models.query_nepa import QueryNepa
@@ -51,6 +53,23 @@ class LossFlags:
             raise ValueError(f"mask_ratio must lie in [0, 1], got {self.mask_ratio}")
 
 
+class MicroLoss(nn.Module):
+    """The loss of a micro-batch as a module's forward pass, which is what ``DistributedDataParallel`` takes."""
+
+    loss: Callable[..., Tensor]
+
+    def __init__(self, model: QueryNepa, loss: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, micro: Any, *rest: Any) -> Tensor:
+        """``loss``; 0 for None, of a process that has no share of the batch and yet takes part in the sums."""
+        if micro is not None:
+            return self.loss(micro, *rest)
+        return torch.stack([0.0 * p.sum() for p in self.parameters() if p.requires_grad]).sum()
+
+
 @dataclass
 class Trainer:
     """What a step works on."""
@@ -70,6 +89,10 @@ class Trainer:
     scaler: torch.amp.GradScaler | None
     parts: int  # components of the corpus
     views: Sequence[str] = ()  # of each of them, where known
+    micro_loss: nn.Module = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.micro_loss = self.process_group.summing(MicroLoss(self.model, self._loss))
 
     @property
     def heads(self) -> Tensor:
@@ -104,9 +127,12 @@ class Trainer:
             for micro in todo:
                 totals += torch.stack(list(self.objective.counts(micro)))
             totals = self.process_group.add(totals)  # a process may have no share
-            for micro in todo:
-                loss = self._loss(micro, self._mask(micro, mask, masks), totals, weights, tally)
-                (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+            with self._unsummed():
+                for micro in todo[:-1]:
+                    self._backward(micro, self._mask(micro, mask, masks), totals, weights, tally)
+            last = todo[-1] if todo else None
+            edges = None if last is None else self._mask(last, mask, masks)
+            self._backward(last, edges, totals, weights, tally)
         except torch.OutOfMemoryError as error:
             raise MemoryError(
                 f"a batch of {batch.samples} samples does not fit onto {device}: "
@@ -114,6 +140,16 @@ class Trainer:
             ) from error
         self._update()
         return self.process_group.add(tally)
+
+    def _unsummed(self) -> AbstractContextManager[None]:
+        """Where gradients are kept to be summed over processes with those of the last micro-batch."""
+        whole = self.micro_loss
+        return whole.no_sync() if isinstance(whole, DistributedDataParallel) else nullcontext()
+
+    def _backward(self, *of_micro_batch: Any) -> None:
+        """Add the gradients of a micro-batch's loss to those that there are."""
+        loss = self.micro_loss(*of_micro_batch)
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def _mask(self, micro: Any, mask: DualMask | None, known: dict[tuple[int, ...], Mask]) -> Mask:
         """The edges of a micro-batch's sequences, made once a step for those of the same types, or of one length."""
@@ -142,7 +178,6 @@ class Trainer:
         return torch.autocast(self.process_group.device.type, dtype=self.precision or torch.bfloat16, enabled=enabled)
 
     def _update(self) -> None:
-        self.process_group.add_gradients(self.model.parameters())
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         if self.flags.clip_grad > 0:
