@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,19 @@ def test_a_failure_stops_no_other_and_what_is_done_is_skipped(tmp_path: Path) ->
     again = {finished.job.name: finished.state for finished in run_jobs(jobs, ["cpu"])}
     assert again == {"a": "done before", "bad": "failed", "b": "done before"}
     assert not running(tmp_path / "logs")
+
+
+def test_a_result_of_other_settings_is_not_taken_for_this_jobs(tmp_path: Path) -> None:
+    job = made(tmp_path, "a")
+    assert run_jobs([job], ["cpu"])[0].state == "ok"
+    other = replace(job, config=replace(job.config, per_class=2))
+    with pytest.raises(ValueError, match=r"a was made with other settings \(per_class 1 -> 2\): delete it"):
+        run_jobs([made(tmp_path, "b"), other], ["cpu"])
+    assert not (tmp_path / "b").exists()  # it is said before any work
+    allowed = replace(other, harmless=(*other.harmless, "per_class"))
+    assert run_jobs([allowed], ["cpu"])[0].state == "done before"
+    (tmp_path / "a" / "procedural.config.yaml").unlink()  # it does not say
+    assert run_jobs([other], ["cpu"])[0].state == "done before"
 
 
 def test_a_pid_file_is_running_only_while_its_process_can_write(tmp_path: Path) -> None:

@@ -109,6 +109,12 @@ def test_embeddings_are_those_of_retrieval(golden: Path, ckpt: str) -> None:
     np.testing.assert_allclose(in_memory, from_files, atol=1e-6)
     assert (from_files.shape, from_files.dtype) == ((len(paths), encoder.width), np.float32)
     np.testing.assert_allclose(np.linalg.norm(from_files, axis=1), 1, atol=1e-6)
+    settings = EmbeddingSettings(pooling="mean_zhat")
+    predicted = encoder.embed(paths, seed=5, pooling="mean_zhat")
+    np.testing.assert_allclose(predicted, embed(encoder.probe, paths, View("mesh", 5), settings, {}).vectors, atol=1e-6)
+    of_states = encoder.embed(paths, seed=5, pooling="mean_zhat", representation="h")
+    np.testing.assert_array_equal(of_states, predicted)  # it is the mean of predictions, whatever is asked
+    assert settings.report(encoder.probe)["representation"] == "z_hat"
 
 
 def test_anything_that_is_a_shape_is_embedded(golden: Path, tmp_path: Path) -> None:

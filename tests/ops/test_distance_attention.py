@@ -107,6 +107,20 @@ def test_only_columns_in_use_are_keys() -> None:
     assert found.edges.int().tolist() == [[0, 0], [0, 0], [0, 0], [1, 0], [1, 1]]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_products_of_low_precision_are_wide(dtype: torch.dtype) -> None:
+    """A token's edge to itself, too: what is left is the rounding of the result."""
+    points, tensors = inputs(45)
+    edges = edges_of(45, True)
+    tensors = [(8 * x).to(dtype) for x in tensors[:3]] + tensors[3:]
+    found = masked_attention(*tensors[:3], key_edges(edges), DistanceBias(points, *tensors[3:]))
+    exact = by_its_formula(points, edges, [x.double() for x in tensors])
+    rounded = exact.to(dtype)
+    assert ((found - rounded).abs() > 2 * torch.finfo(dtype).eps * rounded.abs()).double().mean() < 0.01
+    large = [torch.full_like(x, 200.0) for x in tensors[:3]]  # 200 * 200 * D is no number in float16
+    assert masked_attention(*large, key_edges(edges)).isfinite().all()
+
+
 def test_without_a_bias_keys_are_the_mask() -> None:
     _, (q, k, v, _, _) = inputs(20)
     edges = edges_of(20, True)

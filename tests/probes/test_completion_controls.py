@@ -13,7 +13,7 @@ import nepa3d
 from nepa3d.analysis.completion_cpac_udf import Config, complete, main
 from nepa3d.cli.flags import build
 from nepa3d.probes import completion
-from nepa3d.probes.completion import COMPLETION, CompletionSettings
+from nepa3d.probes.completion import COMPLETION, TEST_SEED_OFFSET, CompletionSettings
 from nepa3d.probes.completion_tables import bars
 from nepa3d.probes.distance_head import Reading
 from nepa3d.probes.embedding import untrained_encoder
@@ -162,3 +162,17 @@ def test_the_controls_are_shown_and_judged() -> None:
     assert vars(dots)["rows"][0].references == {"nearest copy": 0.09, "spline": 0.045, "untrained": 0.055}
     assert bars([("cpac_b", new)])[0].rows[0].references == (0.045,)
     assert bars([("cpac_a", old), ("cpac_b", new)])[0].rows[1].references == (0.09,)
+
+
+def test_what_a_model_predicts_itself_is_of_the_target(golden: Path) -> None:
+    """One call reads the same head as the command: the grid's, though the mesh's is what the encoder completes by."""
+    pytest.importorskip("scipy")
+    encoder = nepa3d.load("furniture-small", device="cpu")
+    settings = CompletionSettings(seed=TEST_SEED_OFFSET, reading=Reading(progress=False))
+    found = completion.run(encoder, eval_shapes(), settings)
+    sizes = {name: found.settings[name] for name in ("n_context", "n_query", "query_source", "context_backend")}
+    flags = {"cache_root": "unpaired", "ckpt": "furniture-small", "head_train_split": "own", "device": "cpu"}
+    command = complete(build(Config, flags | sizes))
+    assert found.figures["mae"] == pytest.approx(command.figures["mae"], rel=1e-5)
+    of_mesh = build(Config, flags | sizes | {"target": "mesh", "query_source": "pool"})
+    assert complete(of_mesh).figures["mae"] != pytest.approx(found.figures["mae"], rel=1e-3)

@@ -154,3 +154,16 @@ def test_a_dataset_gives_the_loops_samples(golden: Path, num_workers: int) -> No
         data[len(data)]
     with pytest.raises(ValueError, match="view must be one of"):
         ShapeDataset("unpaired", "train_mesh", "sdf")
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on one core
+def test_workers_that_live_on_draw_another_epoch(golden: Path) -> None:
+    data = ShapeDataset("unpaired", "train_mesh", "mesh", SampleSettings(16, 8, qa=True, eos=True), seed=7)
+    loader = DataLoader(data, batch_size=len(data), num_workers=1, persistent_workers=True)
+    found = []
+    for epoch in range(2):
+        data.set_epoch(epoch)
+        found += [features for features, _ in loader]
+        assert data.epoch == epoch
+        np.testing.assert_array_equal(found[-1][1], data[1][0])
+    assert len(found) == 2 and not torch.equal(*found)

@@ -213,6 +213,18 @@ def test_meshes_find_themselves_and_controls_are_beside(solids: Path, encoder: n
     assert low <= result.figures["r@1"] <= high
 
 
+def test_uniform_questions_are_asked(solids: Path, encoder: nepa3d.Encoder) -> None:
+    """Their answers are other ones, for the model and the controls alike."""
+    meshes = search_of_caches(solids / "cache", "test", solids / "cache", ["test"])
+    facing = ScanRetrievalSettings(query_view="mesh", turn_queries=True)
+    uniform = replace(facing, embedding=replace(facing.embedding, questions="uniform"))
+    pool, result = (retrieve(few(encoder, 30), meshes, settings, progress=False) for settings in (facing, uniform))
+    assert result.settings["questions"] == "uniform"
+    assert control(result, "raw_distances") != control(pool, "raw_distances")
+    with pytest.raises(ValueError, match="questions pool and uniform"):
+        compare(pool, result)
+
+
 def control(result: scan_retrieval.Result, name: str) -> dict[str, float]:
     figures = result.controls[name]
     assert figures is not None

@@ -15,6 +15,7 @@ import nepa3d
 from nepa3d import cli
 from nepa3d.report import view
 from nepa3d.shapes.query_pools import PoolSettings
+from nepa3d.shapes.scan_files import read_cloud
 
 POOLS = PoolSettings(pc_points=64, pt_pool=60, ray_pool=8, n_views=2, rays_per_view=4, pc_grid=8, df_grid=8)
 RNG = np.random.default_rng(0)
@@ -136,3 +137,31 @@ def test_a_window_that_cannot_be(
     said = capsys.readouterr()
     assert "window: Open3D is not installed" in said.err and said.out == ""
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("rest", "normals", "colors"),
+    [
+        ("0 0 1", [[0, 0, 1]] * 3, None),
+        ("0 0.6 0.8", [[0, 0.6, 0.8]] * 3, None),
+        ("235 55 187", None, [[235, 55, 187]] * 3),
+        ("0 0 0", None, [[0, 0, 0]] * 3),
+        ("0.2 0.5 0.1", None, None),  # colours from 0 to 1, or anything else
+        ("300 0 0", None, None),
+        ("0 0 1 7", None, None),
+    ],
+)
+def test_columns_behind_the_points_of_a_text(
+    tmp_path: Path, rest: str, normals: list[list[float]] | None, colors: list[list[float]] | None
+) -> None:
+    path = tmp_path / "scan.xyz"
+    path.write_text("".join(f"{x} 0 {x * x} {rest}\n" for x in range(3)), encoding="utf-8")
+    found = read_cloud(path)
+    assert found is not None
+    for array, expected in ((found.normals, normals), (found.colors, colors)):
+        assert (array is None) == (expected is None)
+        if array is not None:
+            np.testing.assert_allclose(array, expected)
+    shape = nepa3d.Shape.from_scan(path)
+    assert ("pc_rgb" in shape) == (colors is not None)
+    assert shape["pc_n"].any() == (normals is not None)

@@ -57,6 +57,10 @@ def test_a_run_leaves_what_the_document_says(golden: Path, tmp_path: Path, capsy
     assert not (tmp_path / "state.pt").exists()
     assert run(tmp_path) == cli.EXIT_OK  # which now is done
     assert "is there already" in capsys.readouterr().out
+    assert run(tmp_path, "--lr", "0.5", "--cache_root", "nowhere") == cli.EXIT_USAGE
+    said = capsys.readouterr().err
+    assert "last.pt: is of a run with other settings (cache_root cache -> nowhere; lr " in said
+    assert "-> 0.5): delete it to start anew" in said
 
 
 def test_training_changes_what_is_predicted(golden: Path, tmp_path: Path) -> None:

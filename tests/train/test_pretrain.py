@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ import yaml
 
 from nepa3d import cli
 from nepa3d.execution.files import TEMPORARY_PREFIX
-from nepa3d.models.checkpoint import build_model, load_checkpoint
+from nepa3d.models.checkpoint import build_model, load_checkpoint, save_checkpoint
 from nepa3d.ops.attention import DualMask
 from nepa3d.train import loop, pretrain
+from nepa3d.train.corpus import Batch
 from nepa3d.train.schedule import DualMaskFlags, LearningRateFlags, Schedule
 
 SMALL = ["--mix_config", "mix.yaml", "--mix_num_samples", "48", "--batch", "16", "--lr", "1e-3", "--n_point", "8"]
@@ -93,6 +95,56 @@ def test_a_run_goes_on_within_an_epoch(
     assert steps == [*range(interrupted_at + 1), *range(kept, 6)]
     assert_same_state(tmp_path / "whole" / "last.pt", tmp_path / "parts" / "last.pt")
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+def test_another_batch_at_the_end_of_an_epoch_leaves_nothing_out(
+    golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three steps of 16 samples, then two of 24 and three of 20; within an epoch another batch is refused."""
+    samples: list[int] = []
+    step = loop.train_step
+
+    def counted(state: loop.Run, batch: Batch) -> torch.Tensor:
+        samples.append(batch.samples)
+        return step(state, batch)
+
+    monkeypatch.setattr(loop, "train_step", counted)
+    for epochs, batch in enumerate(("16", "24", "20"), 1):
+        assert run(tmp_path, "--epochs", f"{epochs}", "--batch", batch) == cli.EXIT_OK
+    assert samples == [16, 16, 16, 24, 24, 20, 20, 8]
+
+
+def test_another_batch_within_an_epoch_is_refused(
+    golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = loop.train_step
+
+    def interrupted(state: loop.Run, batch: Batch) -> torch.Tensor:
+        if state.step == 2:
+            raise KeyboardInterrupt
+        return step(state, batch)
+
+    flags = ["--epochs", "1", "--save_steps", "1"]
+    monkeypatch.setattr(loop, "train_step", interrupted)
+    assert run(tmp_path, *flags) == cli.EXIT_INTERRUPTED
+    monkeypatch.setattr(loop, "train_step", step)
+    assert load_checkpoint(tmp_path / "last.pt").batches == 2
+    assert run(tmp_path, *flags, "--batch", "8") == cli.EXIT_USAGE
+    said = f"batch must be 16 to resume {tmp_path / 'last.pt'}, which has 2 batches of an epoch, got 8"
+    assert said in capsys.readouterr().err
+    assert run(tmp_path, *flags) == cli.EXIT_OK and len(losses(tmp_path)) == 3
+
+
+def test_a_checkpoint_that_does_not_say_its_place_in_an_epoch(golden: Path, tmp_path: Path) -> None:
+    """As those of before, which tell it by their steps."""
+    flags = ["--epochs", "2", "--save_steps", "1"]
+    assert run(tmp_path / "whole", *flags) == cli.EXIT_OK
+    assert run(tmp_path / "old", *flags) == cli.EXIT_OK
+    kept = load_checkpoint(tmp_path / "old" / "ckpt_ep000.pt")
+    assert kept.batches == 0
+    save_checkpoint(tmp_path / "old" / "last.pt", replace(kept, batches=None))
+    assert run(tmp_path / "old", *flags) == cli.EXIT_OK
+    assert losses(tmp_path / "old") == losses(tmp_path / "whole")
 
 
 def test_averaged_weights_are_kept_for_evaluation(golden: Path, tmp_path: Path) -> None:
@@ -343,6 +395,12 @@ def test_single_cache(golden: Path, tmp_path: Path) -> None:
         (["--clip_grad", "-1"], "clip_grad must be at least 0, got -1"),
         (["--accumulate", "0"], "accumulate must be at least 1, got 0"),
         (["--warmup_frac", "1.5"], "warmup_frac must lie in [0, 1], got 1.5"),
+        (["--turn", "0.5"], "turn is of the objectives answer, align and query only, got 0.5 for nepa"),
+        (["--objective", "mae", "--scale_min", "0.5"], "scale_min is of the objectives answer, align and query only"),
+        (
+            ["--objective", "answer", "--target", "content", "--answer_head", "1"],
+            "target is of the objectives nepa and mae only, got content for answer",
+        ),
     ],
 )
 def test_wrong_requests(

@@ -196,6 +196,7 @@ def test_learning_rates() -> None:
     assert {constant.learning_rate(number) for number in range(100)} == {1.0}
     flags = LearningRateFlags(lr=1.0, warmup_frac=0.1, schedule="cosine")
     rates = [Schedule(flags, None, seed=0, total_steps=100).learning_rate(number) for number in range(100)]
+    assert {Schedule(flags, None, seed=0, total_steps=100).learning_rate(number) for number in (100, 130, 300)} == {0.0}
     assert rates[:3] == pytest.approx([0.1, 0.2, 0.3])
     assert rates[9] == rates[10] == 1.0
     assert rates[55] == pytest.approx(0.5)

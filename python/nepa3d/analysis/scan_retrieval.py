@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nepa3d import cli
-from nepa3d.analysis.flag_groups import PoolingFlags, SampleModelFlags, require_at_least_one
+from nepa3d.analysis.flag_groups import PoolingFlags, QuestionFlags, SampleModelFlags, require_at_least_one
 from nepa3d.analysis.outcome import conclude
 from nepa3d.cli.spellings import Switch
 from nepa3d.probes.embedding import EmbeddingSettings
@@ -88,6 +88,7 @@ class Config:
     """File to write the results and settings to; empty: none."""
     embedding: PoolingFlags = field(default_factory=PoolingFlags)
     voxel: VoxelFlags = field(default_factory=VoxelFlags)
+    asked: QuestionFlags = field(default_factory=QuestionFlags)
 
     def check(self) -> None:
         """``ValueError`` naming a flag that no retrieval can mean."""
@@ -113,6 +114,7 @@ class Config:
                 batch=self.chunk,
                 threads=self.num_workers,
                 voxel=self.voxel.settings(),
+                questions=self.asked.questions,
             ),
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import PurePath
 from typing import Annotated, Any, TypeVar
@@ -89,6 +89,22 @@ def values(config: Any) -> dict[str, Any]:
 def spellings(config: Any) -> dict[str, Any]:
     """Every flag of ``config`` as files hold it: numbers, strings and lists."""
     return {name: flag.spelling(_value(config, flag)) for name, flag in flags(type(config)).items()}
+
+
+def differing(before: Mapping[str, Any], config: Any, *, harmless: Sequence[str] = ()) -> list[str]:
+    """The flags of ``config`` that differ from those of an earlier run, as "lr 0.1 -> 0.2"; both by their spelling.
+
+    A flag that the run did not know had its default. None, which stands for what a run finds, differs from nothing.
+    """
+    now, known = values(config), flags(type(config))
+    found = []
+    for name, flag in known.items():
+        if name in harmless or now[name] is None or (name not in before and flag.default is MISSING):
+            continue
+        was, spelling = before.get(name, flag.spelling(flag.default)), flag.spelling(now[name])
+        if was != spelling:
+            found.append(f"{name} {was} -> {spelling}")
+    return found
 
 
 def build(config_type: type[Config], given: Mapping[str, Any]) -> Config:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from nepa3d import ops
 from nepa3d.corpora.scanner import turn
@@ -65,8 +64,13 @@ def near_duplicates(
 ) -> list[Twin]:
     """Each of N cache files with its most alike of M others, where that is within the tolerance; most alike first.
 
-    Raises ``CacheError`` naming a file that cannot be read. Cost: N M H K.
+    Raises ``CacheError`` naming a file that cannot be read, and ``ValueError`` where SciPy is not installed. Cost:
+    N M H K.
     """
+    try:
+        from scipy.spatial.distance import cdist
+    except ImportError as error:
+        raise ValueError("near-duplicates: SciPy is not installed: pip install 'nepa3d[probes]'") from error
     settings = settings or DuplicateSettings()
     points = ball(settings.points)
     angles = np.arange(settings.headings) * (2 * np.pi / settings.headings)

@@ -164,7 +164,8 @@ def _jobs(config: Config, variant: str, seed: int) -> Iterator[Job]:
         seed=seed,
     )
     checkpoint = folder / f"ckpt_ep{config.epochs - 1:03d}.pt"
-    yield Job(tag, with_words(training, f"{config.extra} {VARIANTS[variant]}"), checkpoint, config.logs / f"{tag}.log")
+    training = with_words(training, f"{config.extra} {VARIANTS[variant]}")
+    yield Job(tag, training, checkpoint, config.logs / f"{tag}.log", harmless=pretrain.HARMLESS)
 
     def job(kind: str, probe: Any) -> Job:
         out = config.results / f"{tag}_{kind}.json"

@@ -270,7 +270,7 @@ def pretrain_jobs(demo: Demo) -> Iterator[Job]:
             step=StepFlags(skip_missing_rays=method.skip_missing_rays),
             output=OutputFlags(save_every=1000),
         )
-        yield Job(f"pretrain {name}", config, demo.checkpoint(name))
+        yield Job(f"pretrain {name}", config, demo.checkpoint(name), harmless=pretrain.HARMLESS)
     config = cli.parse(pretrain.Config, ["--config", RECIPE_FILE, "--save_dir", f"{demo.runs / RECIPE}"])
     few, most = recipe.context
     config = replace(
@@ -282,7 +282,7 @@ def pretrain_jobs(demo: Demo) -> Iterator[Job]:
         loop=LoopFlags(batch=32, epochs=recipe.epochs, num_workers=1),
         output=OutputFlags(save_every=1000),
     )
-    yield Job(f"pretrain {RECIPE}", config, demo.checkpoint(RECIPE))
+    yield Job(f"pretrain {RECIPE}", config, demo.checkpoint(RECIPE), harmless=pretrain.HARMLESS)
 
 
 def probe_jobs(demo: Demo) -> Iterator[Job]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from nepa3d.cli import configuration, flags
 from nepa3d.cli.flags import command_line
 from nepa3d.execution.files import lives
 from nepa3d.execution.progress_bar import progress_bar
@@ -43,6 +44,8 @@ class Job:
     """File that its output is appended to; without it, output goes to the terminal."""
     accepted: tuple[int, ...] = (0,)
     """Exit statuses that count as success."""
+    harmless: tuple[str, ...] = ("device", "num_workers", "workers")
+    """Flags in which a result that is there may differ."""
 
     @property
     def module(self) -> str:
@@ -58,6 +61,26 @@ class Job:
     def done(self) -> bool:
         """Whether its result is there."""
         return self.result is not None and self.result.exists()
+
+
+def require_same_settings(jobs: Sequence[Job]) -> None:
+    """``ValueError`` where a result that is there is of other flags than its job's, as the configuration beside it
+    says: it would be taken for this one's."""
+    for job in jobs:
+        if not job.done or job.result is None:
+            continue
+        for output in (job.result, job.result.parent):
+            saved = configuration.beside(output, job.module)
+            if saved.exists():
+                before = configuration.load(saved, job.module, type(job.config))
+                known = flags.flags(type(job.config))
+                spelled = {name: known[name].spelling(value) for name, value in before.items()}
+                differing = flags.differing(spelled, job.config, harmless=job.harmless)
+                if differing:
+                    raise ValueError(
+                        f"{job.result} was made with other settings ({'; '.join(differing)}): delete it, or write the "
+                        "results to another folder"
+                    )
 
 
 @dataclass(frozen=True)
@@ -151,8 +174,9 @@ def _run_logged(log: Path, command: Sequence[str], environment: Mapping[str, str
 def run_jobs(jobs: Sequence[Job], slots: Sequence[Device], *, stop_at_failure: bool = False) -> list[Finished]:
     """Run the jobs in order, as many at a time as there are slots; prints a line for each that ends.
 
-    With ``stop_at_failure``, no job is begun after one has failed.
+    With ``stop_at_failure``, no job is begun after one has failed. ``ValueError`` as ``require_same_settings`` says.
     """
+    require_same_settings(jobs)
     waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
     for job in jobs:
         waiting.put(job)

@@ -90,7 +90,8 @@ def _job(config: Config, name: str) -> Job:
         seed=config.seed,
     )
     result = folder / f"ckpt_ep{config.epochs - 1:03d}.pt"
-    return Job(run, with_words(wanted, config.extra), result, config.logs / f"{run}.log")
+    more = with_words(wanted, config.extra)
+    return Job(run, more, result, config.logs / f"{run}.log", harmless=pretrain.HARMLESS)
 
 
 def command(config: Config) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.execution.ray_tasks import ray, ray_cluster
-from nepa3d.experiments.jobs import Finished, Job, Processes, run_job
+from nepa3d.experiments.jobs import Finished, Job, Processes, require_same_settings, run_job
 
 PATIENCE = 10.0  # seconds in which jobs that are told to end may do so
 
@@ -23,7 +23,8 @@ def _run(job: Job, folder: str) -> Finished:
 
 def run_jobs_on_ray(jobs: Sequence[Job], address: str, slots: Sequence[str]) -> list[Finished]:
     """Run the jobs, begun in order, each once; one whose node is lost has failed. ``slots`` tells whether GPUs are
-    used and, without an address, how many there are."""
+    used and, without an address, how many there are. ``ValueError`` as ``require_same_settings`` says."""
+    require_same_settings(jobs)
     gpus = sum(slot != "cpu" for slot in slots)
     remote = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0, max_retries=0)(_run)
     folder = f"{Path.cwd()}"

@@ -43,6 +43,7 @@ class Checkpoint:
     epoch: int
     step: int
     ema: dict[str, Any] | None = None  # the state of averaged weights
+    batches: int | None = None  # done of the epoch after ``epoch``; None where the file does not say
     path: str = ""
 
 
@@ -51,8 +52,9 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
 
     ``OSError`` naming ``path`` and the size if that fails; a file of that name is then as it was.
     """
-    content = {f.name: getattr(checkpoint, f.name) for f in fields(Checkpoint) if f.name not in ("path", "ema")}
-    write_tensors(path, content if checkpoint.ema is None else content | {"ema": checkpoint.ema})
+    content = {f.name: getattr(checkpoint, f.name) for f in fields(Checkpoint) if f.name != "path"}
+    may_lack = ("ema", "batches")
+    write_tensors(path, {name: value for name, value in content.items() if name not in may_lack or value is not None})
 
 
 def write_tensors(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
@@ -82,8 +84,10 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
     for key, value in content["model"].items():
         if not isinstance(value, torch.Tensor):
             raise ValueError(f"{path}: expected model.{key} to be a tensor, got {type(value).__name__}")
-    scaler, ema = content.get("scaler"), content.get("ema")
-    return Checkpoint(**{key: content[key] for key in wanted}, scaler=scaler, ema=ema, path=str(path))
+    scaler, ema, batches = (content.get(key) for key in ("scaler", "ema", "batches"))
+    if not isinstance(batches, int | None):
+        raise ValueError(f"{path}: expected batches to be an int, got {type(batches).__name__}")
+    return Checkpoint(**{key: content[key] for key in wanted}, scaler=scaler, ema=ema, batches=batches, path=str(path))
 
 
 @dataclass(frozen=True, kw_only=True)

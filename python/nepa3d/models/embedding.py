@@ -175,7 +175,8 @@ def pooled_states(
     pooling: Pooling,
     representation: Representation = "h",
 ) -> torch.Tensor:
-    """``pool`` of ``hidden_states``, (B, D) f32, the states that no mean is of left out."""
+    """``pool`` of ``hidden_states``, (B, D) f32, the states that no mean is of left out; see ``pooled_of``."""
+    representation = pooled_of(pooling, representation)
     read = tokens_read(types, pooling)
     wanted = np.flatnonzero(read.any(0))
 
@@ -183,6 +184,11 @@ def pooled_states(
         return _mean(_states(probe, features[rows], types[rows], representation, wanted), read[rows][:, wanted])
 
     return _in_pieces(probe, features, types, piece)
+
+
+def pooled_of(pooling: Pooling, representation: Representation) -> Representation:
+    """What a pooling is of: ``mean_zhat`` is the mean of predictions, whatever the representation."""
+    return "z_hat" if pooling == "mean_zhat" else representation
 
 
 def pool(hidden: torch.Tensor, types: NDArray[np.int64], pooling: Pooling) -> torch.Tensor:

@@ -253,12 +253,12 @@ class Encoder:
         hidden = question_states(self.probe, sample.features[None], sample.types[None], sample.query_tokens)
         return predict(self.distance_head(), hidden[0])
 
-    def distance_head(self) -> NDArray[np.float64]:
+    def distance_head(self, view: str = "") -> NDArray[np.float64]:
         """Weights (D + 1,) of the head that reads distances off hidden states, bias last. If none was fitted, it is the
-        model's own prediction, of the mesh's distance if it makes that; of a model that makes none, a head fitted
-        on the built-in corpus."""
+        model's own prediction of the distance that ``view`` answers, by default the mesh's if it makes that; of a
+        model that makes none, a head fitted on the built-in corpus."""
         if self._head is None and self.probe.model.architecture.answer_head:
-            self._head = own_weights(self.probe, own_view(self.probe))
+            return own_weights(self.probe, view or own_view(self.probe))
         if self._head is None:
             self.fit_distance_head()
         assert self._head is not None

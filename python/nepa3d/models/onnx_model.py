@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nepa3d.execution.files import atomic_path
-from nepa3d.models.embedding import Pooling, Representation
+from nepa3d.models.embedding import Pooling, Representation, pooled_of
 from nepa3d.models.interpolation import Interpolated
 from nepa3d.models.query_nepa import QueryNepa
 from nepa3d.models.token_features import ANSWERS, QUESTIONS, is_any
@@ -48,7 +48,7 @@ class Embedder(nn.Module):
                 "pooling must be eos or mean_a, and answer_keys 1, for a model with interpolation 1: the spline that "
                 f"its questions are told has no ONNX form, got {pooling} and {architecture.answer_keys:d}"
             )
-        self.model, self.pooling, self.representation = model, pooling, representation
+        self.model, self.pooling, self.representation = model, pooling, pooled_of(pooling, representation)
 
     def forward(self, features: Tensor, types: Tensor) -> Tensor:
         """(N, T, 15) and (N, T) to (N, D)."""
@@ -121,7 +121,7 @@ def export_onnx(
         "eos": probe.eos,
         "width": probe.model.width,
         "pooling": pooling,
-        "representation": representation,
+        "representation": model.representation,
         "most_tokens": probe.max_len,
     }
     onnx.helper.set_model_props(proto, {METADATA: json.dumps(settings)})

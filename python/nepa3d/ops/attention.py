@@ -136,7 +136,7 @@ def _attention_to_keys(q: Tensor, k: Tensor, v: Tensor, key_edges: KeyEdges, bia
     The bias is bilinear: 2 s x_i x_j - s |x_j|^2 - s |x_i|^2 + offset_j is a product of six numbers of i and six of j.
     """
     keys, wide = key_edges.keys, torch.promote_types(q.dtype, torch.float32)
-    queries, own = q.to(wide) / math.sqrt(q.shape[3]), (q * k).to(wide).sum(-1) / math.sqrt(q.shape[3])
+    queries, own = q.to(wide) / math.sqrt(q.shape[3]), (q.to(wide) * k.to(wide)).sum(-1) / math.sqrt(q.shape[3])
     those = k[:, :, keys].to(wide)
     if bias is not None:
         shape, slope = (*q.shape[:3], 1), bias.slope[:, None, None]

@@ -33,7 +33,7 @@ from nepa3d.probes.completion_tables import (
     report_table,
 )
 from nepa3d.probes.distance_errors import ERROR_FIGURES, DistanceErrors, error_metrics
-from nepa3d.probes.distance_head import Headed, Plan, Reading, batch_of, batches, fit_head
+from nepa3d.probes.distance_head import TARGET_VIEWS, Headed, Plan, Reading, batch_of, batches, fit_head
 from nepa3d.probes.embedding import in_memory, require_read, untrained, voxel_report
 from nepa3d.probes.intervals import cell, interval
 from nepa3d.probes.kind import ProbeKind, Section
@@ -90,10 +90,11 @@ def run(
     view: str = "pointcloud_noray",
     untrained: Encoder | None = None,
 ) -> Result:
-    """Errors of the distances that ``encoder.complete`` predicts at points of each shape's pool that the context does
-    not hold, against its distance field. Controls copy the distance of the nearest context point and fit a spline to
-    the context; a third is the encoder ``untrained``, see ``nepa3d.probes.embedding.untrained_encoder``.
+    """Errors of the distances that the encoder predicts at points of each shape's pool that the context does not hold,
+    against its distance field, of which a model with several answer views predicts the grid's.
 
+    Controls copy the distance of the nearest context point and fit a spline to the context; a third is the encoder
+    ``untrained``, see ``nepa3d.probes.embedding.untrained_encoder``.
     Fit the heads on other shapes first (``Encoder.fit_distance_head``); else the built-in corpus is what they know.
     ``ValueError`` names a shape that cannot be read, and says what to install where SciPy is missing.
     """
@@ -102,7 +103,9 @@ def run(
     settings = settings or CompletionSettings(reading=Reading(progress=False))
     sequence = encoder.sequence(view, query_source="pool_disjoint")
     encoders = {MODEL: encoder} | ({} if untrained is None else {UNTRAINED: untrained})
-    models = {name: Headed(one.probe, one.distance_head()) for name, one in encoders.items()}
+    models = {
+        name: Headed(one.probe, one.distance_head(TARGET_VIEWS[sequence.target])) for name, one in encoders.items()
+    }
     failed: dict[str, str] = {}
     known = in_memory(shapes)
     found = [
@@ -287,7 +290,7 @@ COMPLETION = ProbeKind(
     diagnostics=("missing_controls",),
     protocol=(
         *("eval_split", "context_backend", "target", "n_seeds", "seed", "query_source", "context", "questions"),
-        *("head_train_split", "precision"),
+        *("head_train_split", "precision", "n_context", "n_query", "tau"),
     ),
     item_figures=("mae",),
     table=document_table,

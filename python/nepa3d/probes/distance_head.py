@@ -26,6 +26,9 @@ TRANSDUCTIVE = "none"
 OWN = "own"
 
 
+TARGET_VIEWS = {"udf": "udfgrid", "mesh": "mesh"}  # the view that answers as the target of a completion
+
+
 @dataclass(frozen=True)
 class Reading:
     """How sequences go through the model."""
@@ -114,7 +117,7 @@ def fit_head(
     Those of the model's own prediction if the plan says so; ``ValueError`` if it makes none.
     """
     if plan.own:
-        return own_weights(probe, {"udf": "udfgrid", "mesh": "mesh"}[plan.test_settings.target]), 0
+        return own_weights(probe, TARGET_VIEWS[plan.test_settings.target]), 0
     sums: RidgeSums | None = None
 
     def read(rows: range) -> tuple[CompletionBatch, dict[str, str]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.models.checkpoint import Checkpoint, fresh_model
-from nepa3d.models.embedding import Pooling, Probe, Representation, pooled_states, sample_length
+from nepa3d.models.embedding import Pooling, Probe, Representation, pooled_of, pooled_states, sample_length
 from nepa3d.models.encoder import Encoder, ShapeLike, as_shape, draw_samples, is_cache, shape_name
 from nepa3d.models.stored import read_model
 from nepa3d.models.vectors import normalize
@@ -70,7 +70,7 @@ class EmbeddingSettings:
             "qa_tokens": probe.qa,
             "mc_k": self.draws,
             "pooling": self.pooling,
-            "representation": self.representation,
+            "representation": pooled_of(self.pooling, self.representation),
             **voxel_report(self.voxel),
             "questions": self.questions,
         }
@@ -225,6 +225,6 @@ def _pooled(
         features[np.isin(types, (TokenType.POINT, TokenType.Q_POINT)), XYZ] = 0.0
     if settings.hide_distances:
         features[np.isin(types, (TokenType.POINT, TokenType.A_POINT)), POINT_DISTANCE] = 0.0
-    representation = "z_hat" if settings.pooling == "mean_zhat" else settings.representation
-    vectors: NDArray[np.float32] = pooled_states(probe, features, types, settings.pooling, representation).cpu().numpy()
+    states = pooled_states(probe, features, types, settings.pooling, settings.representation)
+    vectors: NDArray[np.float32] = states.cpu().numpy()
     return vectors

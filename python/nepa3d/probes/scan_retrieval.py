@@ -208,7 +208,14 @@ def _sides(
 ) -> tuple[Looks, Looks]:
     """One draw of queries and gallery; shapes that cannot be read are noted in ``failed``."""
     embedding = settings.embedding
-    form = SampleSettings(probe.n_point, probe.n_ray, qa=probe.qa, eos=probe.eos, voxel=embedding.voxel)
+    form = SampleSettings(
+        probe.n_point,
+        probe.n_ray,
+        qa=probe.qa,
+        eos=probe.eos,
+        voxel=embedding.voxel,
+        questions=embedding.questions,
+    )
     threads = max(1, embedding.threads)
     asked: tuple[tuple[Sequence[ShapeLike], LookSettings], ...] = (
         (search.queries, LookSettings(settings.query_view, form, settings.query_seed, settings.turn_queries, threads)),
@@ -289,7 +296,7 @@ def _notes(result: Result) -> str:
         notes.append(f"mc_k {result.settings['mc_k']}")
     if result.settings.get("n_excluded"):
         notes.append(f"{result.settings['n_excluded']} objects excluded")
-    notes += unusual(result, {"pooling": "eos", "representation": "h", "precision": "float32"})
+    notes += unusual(result, {"pooling": "eos", "representation": "h", "precision": "float32", "questions": "pool"})
     return "; ".join(notes + failures_note(result))
 
 
@@ -368,7 +375,7 @@ SCAN_RETRIEVAL = ProbeKind(
     diagnostics=("tied_fraction", "collapsed", "query_spread", "gallery_spread"),
     protocol=(
         *("query_split", "gallery_splits", "query_backend", "gallery_backend", "turn_queries", "n_gallery"),
-        *("eval_seed", "eval_seed_gallery", "n_seeds", "mc_k", "precision"),
+        *("eval_seed", "eval_seed_gallery", "n_seeds", "mc_k", "precision", "questions"),
     ),
     item_figures=ITEM_FIGURES,
     table=_table,

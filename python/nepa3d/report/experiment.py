@@ -51,13 +51,10 @@ def read_experiment(folders: Sequence[Path]) -> Experiment:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Every file below, in order of path; folders of cached shapes and hidden ones are left out."""
+    """Every file below but arrays (``.npz``), in order of path; hidden folders are left out."""
     for at, inner, names in os.walk(folder):
-        if any(name.endswith(".npz") for name in names):
-            inner.clear()
-            continue
         inner[:] = sorted(name for name in inner if not name.startswith((".", "_")))
-        yield from (Path(at, name) for name in sorted(names))
+        yield from (Path(at, name) for name in sorted(names) if not name.endswith(".npz"))
 
 
 def _take(found: Experiment, path: Path) -> None:

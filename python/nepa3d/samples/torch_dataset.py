@@ -40,12 +40,18 @@ class ShapeDataset(Dataset[tuple[Tensor, Tensor]]):
     ) -> None:
         require_backend(view, "view")
         self.paths = list_shapes(cache_root, split)
-        self.seed, self.epoch = seed, 0
+        self.seed = seed
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that live on see a new one
         self._requests = [Request(path, view, settings) for path in self.paths]
+
+    @property
+    def epoch(self) -> int:
+        """Whose samples are drawn."""
+        return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the samples of another epoch."""
-        self.epoch = epoch
+        self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return len(self.paths)

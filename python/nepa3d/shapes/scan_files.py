@@ -28,21 +28,21 @@ class CloudFile(NamedTuple):
 
     xyz: NDArray[np.floating]  # (N, 3)
     normals: NDArray[np.floating] | None  # (N, 3)
-    colors: NDArray[np.floating] | None  # (N, 3)
+    colors: NDArray[np.floating] | NDArray[np.uint8] | None  # (N, 3)
 
     def some(self, rows: NDArray[np.int64]) -> CloudFile:
         """These points (n,) alone."""
-        normals, colors = (None if array is None else array[rows] for array in (self.normals, self.colors))
-        return CloudFile(self.xyz[rows], normals, colors)
+        normals = None if self.normals is None else self.normals[rows]
+        return CloudFile(self.xyz[rows], normals, None if self.colors is None else self.colors[rows])
 
 
 def read_cloud(path: str | os.PathLike[str]) -> CloudFile | None:
     """The cloud of a file; None if it is the file of a mesh: a PLY with faces, or of another ending.
 
     Of a PLY the positions are read; an ``.npz`` holds ``points`` or ``xyz``, and may hold ``normals`` and ``colors``; a
-    text has three numbers a line, apart by blanks or commas, or six, the last three a normal. Further columns are not
-    read, nor is a first line that is a count or a heading. Raises ``BadShapeError`` naming the file and the fault; a
-    file without points is one.
+    text has three numbers a line, apart by blanks or commas, or six, the last three a normal of length 1 or a colour of
+    whole numbers up to 255. Other columns are not read, nor is a first line that is a count or a heading. Raises
+    ``BadShapeError`` naming the file and the fault; a file without points is one.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -103,7 +103,20 @@ def _text(path: Path) -> CloudFile:
         return CloudFile(np.empty((0, 3)), None, None)
     if table.shape[1] < 3:
         raise BadShapeError(path, Reason.UNREADABLE, f"expected 3 numbers a line or more, got {table.shape[1]}")
-    return CloudFile(table[:, :3], table[:, 3:6] if table.shape[1] == 6 else None, None)
+    return CloudFile(table[:, :3], *_normals_or_colors(table[:, 3:]))
+
+
+def _normals_or_colors(rest: NDArray[np.float64]) -> tuple[NDArray[np.float64] | None, NDArray[np.uint8] | None]:
+    """What three columns behind the points are: normals of length 1, or 0 where they are not known; colours, whole
+    numbers from 0 to 255; or neither."""
+    if rest.shape[1] != 3 or not np.isfinite(rest).all():
+        return None, None
+    lengths = np.linalg.norm(rest, axis=1)
+    if lengths.any() and np.all((np.abs(lengths - 1) < 0.01) | (lengths == 0)):
+        return rest, None
+    if np.all((rest == rest.round()) & (rest >= 0) & (rest <= 255)):
+        return None, rest.astype(np.uint8)
+    return None, None
 
 
 def _is_number(word: str) -> bool:

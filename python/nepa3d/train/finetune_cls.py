@@ -208,22 +208,20 @@ def start(config: Config) -> Run:
     run = Run(*given, device, model, optimizer, scaler, weights)
     state = Path(config.save_dir) / "state.pt"
     if state.exists():
-        _restore(run, state)
+        _restore(run, state, config)
     return run
 
 
-def _restore(run: Run, path: Path) -> None:
-    kept = read_tensors(path, run.device)
-    before = {  # by default, flags that the run did not know yet
-        name: kept["args"].get(name, flag.spelling(flag.default)) for name, flag in flags.flags(Config).items()
-    }
-    differing = [
-        f"{name} {before[name]} -> {value}"
-        for name, value in run.args.items()
-        if name not in HARMLESS and before[name] != value
-    ]
+def _require_same(path: Path, args: Mapping[str, Any], config: Config) -> None:
+    """``ValueError`` naming the flags of ``config`` that the run of a file was not made with."""
+    differing = flags.differing(args, config, harmless=HARMLESS)
     if differing:
         raise ValueError(f"{path}: is of a run with other settings ({'; '.join(differing)}): delete it to start anew")
+
+
+def _restore(run: Run, path: Path, config: Config) -> None:
+    kept = read_tensors(path, run.device)
+    _require_same(path, kept["args"], config)
     run.model.load_state_dict(kept["model"])
     run.optimizer.load_state_dict(kept["opt"])
     if run.scaler and kept["scaler"]:
@@ -237,6 +235,7 @@ def finetune(config: Config) -> dict[str, Any]:
     folder = Path(config.save_dir)
     if (folder / "last.pt").exists():
         result = read_tensors(folder / "last.pt")
+        _require_same(folder / "last.pt", result["args"], config)
         print(f"{folder / 'last.pt'} is there already: test_acc {result['test_acc']:.4f}")
         _warn(config.split.fewshot_k, result.get("fewshot_short", {}))  # older runs do not say
         return {name: value for name, value in result.items() if name != "model"}
@@ -269,7 +268,7 @@ def _warn(fewshot_k: int, short: Mapping[str, int]) -> None:
 def _result(run: Run, tested: Scores, fewshot_k: int) -> dict[str, Any]:
     return {
         "test_acc": tested.accuracy,
-        "val_acc": run.best_accuracy,
+        "val_acc": run.best_accuracy if run.sets.validation else None,
         "test_balanced_acc": tested.balanced_accuracy,
         "test_majority": tested.majority,
         "test_majority_share": tested.majority_share,

@@ -79,6 +79,7 @@ class Run:
     args: dict[str, Any]  # the command's flags, as checkpoints hold them
     epoch: int = 0  # the next one
     step: int = 0  # steps done
+    batches: int | None = 0  # of the epoch that are done; None where a checkpoint did not say
     source: str = ""  # the checkpoint it was resumed from
 
     def checkpoint(self) -> Checkpoint:
@@ -92,6 +93,7 @@ class Run:
             self.epoch - 1,
             self.step,
             self.averaged.state_dict() if self.averaged else None,
+            self.batches,
         )
 
 
@@ -114,7 +116,7 @@ def train(loop: Loop) -> None:
     """All epochs that are left, each with its checkpoints."""
     while loop.run.epoch < loop.flags.epochs:
         train_epoch(loop)
-        loop.run.epoch += 1
+        loop.run.epoch, loop.run.batches = loop.run.epoch + 1, 0
         _save(loop)
 
 
@@ -131,6 +133,7 @@ def train_epoch(loop: Loop) -> None:
     tallies: list[Tensor] = []
     for number, batch in enumerate(loader, first + 1):
         tallies.append(train_step(run, batch))
+        run.batches = number
         if output.probe_every and diagnosed and run.step % output.probe_every == 0:
             _diagnose(loop, batch)
         run.step += 1
@@ -156,6 +159,8 @@ def train_epoch(loop: Loop) -> None:
 
 def first_batch(run: Run, flags: LoopFlags, samples: int) -> int:
     """The batch of the epoch to go on with: above 0 after a checkpoint from within an epoch of ``samples``."""
+    if run.batches is not None:
+        return run.batches
     steps = flags.steps_per_epoch(samples)
     done = run.step - run.epoch * steps
     return done if 0 < done < steps else 0

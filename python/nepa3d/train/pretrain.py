@@ -191,7 +191,14 @@ def _restore(run: Run, checkpoint: Checkpoint) -> None:
         trainer.scaler.load_state_dict(checkpoint.scaler)
     if run.averaged and checkpoint.ema:
         run.averaged.load_state_dict(checkpoint.ema)
+    before, now = checkpoint.args.get("batch"), run.args["batch"]
+    if checkpoint.batches and before != now:
+        raise ValueError(
+            f"batch must be {before} to resume {checkpoint.path}, which has {checkpoint.batches} batches of an epoch, "
+            f"got {now}"
+        )
     run.epoch, run.step, run.source = checkpoint.epoch + 1, checkpoint.step, checkpoint.path
+    run.batches = checkpoint.batches
     trainer.process_group.say(f"resumed from {checkpoint.path}: epoch {run.epoch}, step {run.step}")
 
 

@@ -67,7 +67,8 @@ class Schedule:
             return self.rate.lr * (step + 1) / math.ceil(warmup)
         if self.rate.schedule == "constant":
             return self.rate.lr
-        return self.rate.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (self.total_steps - warmup)))
+        done = min(1.0, (step - warmup) / (self.total_steps - warmup))  # above 1 after a resume with fewer steps
+        return self.rate.lr * 0.5 * (1 + math.cos(math.pi * done))
 
     def dual_mask(self, step: int) -> DualMask | None:
         """The mask of a step, its probabilities on their way up from 0; None where it drops nothing."""

@@ -64,6 +64,8 @@ class QueryObjective:
     def require(self, trainer: Training) -> None:
         """``ValueError`` where the model does not predict the answers, or a batch is cut whose draws are compared."""
         name, views = trainer.loss.objective, trainer.model.architecture.answer_views
+        if trainer.loss.target != "embedding":
+            raise ValueError(f"target is of the objectives nepa and mae only, got {trainer.loss.target} for {name}")
         for view in trainer.views if views else ():
             if view not in views:
                 raise ValueError(f"answer_views must hold the views of the corpus, {view} is not in {', '.join(views)}")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nepa3d.models.causal_transformer import Mask
 from nepa3d.samples.schema import TokenType
+from nepa3d.train.augment import AugmentFlags
 from nepa3d.train.corpus import Batch
 from nepa3d.train.flag_groups import StepFlags
 from nepa3d.train.objectives.objective import Choice, Tallied, Term, Tokens, Training, Wanted
@@ -32,9 +33,13 @@ class TokenObjective:
     draws: int = 1
 
     def require(self, trainer: Training) -> None:
-        """``ValueError`` where tokens see those that are to be predicted."""
+        """``ValueError`` where tokens see those that are to be predicted, or a draw is to be augmented."""
+        name = trainer.loss.objective
+        for flag, value in vars(trainer.augment).items():
+            if value != vars(AugmentFlags())[flag]:
+                raise ValueError(f"{flag} is of the objectives answer, align and query only, got {value} for {name}")
         if self.predicts_next and trainer.model.architecture.prefix_attention:
-            raise ValueError(f"prefix_attention must be 0 for objective {trainer.loss.objective}, got 1")
+            raise ValueError(f"prefix_attention must be 0 for objective {name}, got 1")
 
     def weights(self, trainer: Training) -> Mapping[str, float]:
         """There is one term."""
