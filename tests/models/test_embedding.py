@@ -58,9 +58,12 @@ def test_pieces_are_the_whole(
 @pytest.mark.parametrize("backend", ["mesh", "udfgrid"])  # the latter's sequences end in missing rays
 def test_pooled_in_pieces(pooling: Pooling, backend: str, golden: Path, threads: int) -> None:
     probe, features, types = probed(backend, 7)
-    for representation, hidden in plain(probe, features, types).items():
+    states = plain(probe, features, types)
+    for representation in states:
         found = pooled_states(probe, features, types, pooling, representation)  # type: ignore[arg-type]
-        torch.testing.assert_close(found, pool(hidden, types, pooling))
+        of = "z_hat" if pooling == "mean_zhat" else representation
+        torch.testing.assert_close(found, pool(states[of], types, pooling))
+    assert hidden_states(probe, features[:0], types[:0]).shape == (0, types.shape[1], probe.model.width)
 
 
 def test_states_that_are_not_finite_are_refused(golden: Path, threads: int) -> None:

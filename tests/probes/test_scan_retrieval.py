@@ -216,13 +216,15 @@ def test_meshes_find_themselves_and_controls_are_beside(solids: Path, encoder: n
 def test_uniform_questions_are_asked(solids: Path, encoder: nepa3d.Encoder) -> None:
     """Their answers are other ones, for the model and the controls alike."""
     meshes = search_of_caches(solids / "cache", "test", solids / "cache", ["test"])
-    facing = ScanRetrievalSettings(query_view="mesh", turn_queries=True)
+    facing = ScanRetrievalSettings(query_view="mesh")
     uniform = replace(facing, embedding=replace(facing.embedding, questions="uniform"))
     pool, result = (retrieve(few(encoder, 30), meshes, settings, progress=False) for settings in (facing, uniform))
     assert result.settings["questions"] == "uniform"
     assert control(result, "raw_distances") != control(pool, "raw_distances")
     with pytest.raises(ValueError, match="questions pool and uniform"):
         compare(pool, result)
+    with pytest.raises(ValueError, match="questions must be pool where turn_queries is 1, got uniform"):
+        replace(uniform, turn_queries=True)
 
 
 def control(result: scan_retrieval.Result, name: str) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 import tarfile
@@ -10,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from nepa3d.execution.files import temporary_prefix
+from nepa3d.execution.files import content_hash, temporary_prefix
 from nepa3d.execution.progress_bar import progress_bar
 
 
@@ -47,26 +46,17 @@ def fetch_archive(package: str, folder: Path) -> Path:
     if missing:
         raise OSError(f"apt-cache show {package}: expected Filename, SHA256 and Size, got no {', '.join(missing)}")
     archive = folder / PurePosixPath(record["Filename"]).name
-    if archive.is_file() and sha256(archive) == record["SHA256"]:
+    if archive.is_file() and content_hash(archive) == record["SHA256"]:
         return archive
     archive.unlink(missing_ok=True)
     print(f"fetching {package} ({int(record['Size']) / 1e6:.0f} MB) with apt-get")
     run(["apt-get", "download", package], folder)
     if not archive.is_file():
         raise OSError(f"apt-get download {package} left no {archive.name}")
-    found = sha256(archive)
+    found = content_hash(archive)
     if found != record["SHA256"]:
         raise OSError(f"{archive}: expected SHA-256 {record['SHA256']}, got {found}")
     return archive
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool], unit: str) -> None:

@@ -259,6 +259,8 @@ def _in_pieces(
     waits for another between two operations.
     """
     samples, length = types.shape
+    if not samples:
+        return piece(slice(0))
     on_cpu = torch.device(probe.device).type == "cpu"
     threads = torch.get_num_threads() if on_cpu else 1
     rounds = math.ceil(samples / (threads * max(1, PIECE_TOKENS // length)))

@@ -29,10 +29,10 @@ from nepa3d.models.embedding import (
     probe_of,
     question_states,
 )
-from nepa3d.models.ridge import RidgeSums, predict
+from nepa3d.models.ridge import RidgeSums
 from nepa3d.models.stored import read_model, save_model
 from nepa3d.models.vectors import normalize
-from nepa3d.samples.completion import CompletionSample, QuerySource, SequenceSettings, sample_of_cache
+from nepa3d.samples.completion import QuerySource, SequenceSettings, sample_of_cache
 from nepa3d.samples.dataset import Sample, SampleSettings, sample_of_answers
 from nepa3d.samples.loader import Request, evaluation_samples
 from nepa3d.samples.tokenizer import draw_rows, evaluation_rng
@@ -247,11 +247,6 @@ class Encoder:
         if not 1 <= told < room:
             raise ValueError(f"n_context must be from 1 to {room - 1} for this model, got {told}")
         return SequenceSettings(view, told, room - told, self.probe.qa, self.probe.eos, query_source)
-
-    def predict_distances(self, sample: CompletionSample) -> NDArray[np.float64]:
-        """Distances (Q,) predicted at the queries of a completion sequence."""
-        hidden = question_states(self.probe, sample.features[None], sample.types[None], sample.query_tokens)
-        return predict(self.distance_head(), hidden[0])
 
     def distance_head(self, view: str = "") -> NDArray[np.float64]:
         """Weights (D + 1,) of the head that reads distances off hidden states, bias last. If none was fitted, it is the

@@ -142,8 +142,8 @@ def classify_cache(probe: Probe, cache: LabelledCache, settings: ClassificationS
         return found
 
     found = every_seed()
-    if any(one.parts.test.names != found[-1][1].parts.test.names for _, one in found):
-        found = every_seed()  # a shape failed under a later one
+    if failed and settings.n_seeds > 1:
+        found = every_seed()  # without what failed under a later one
     sets, first = found[0]
     paths = first.parts.test.names
     objects = objects_of(cache.root, "test", paths) if cache.group_by == "object" else paths

@@ -83,6 +83,11 @@ class ScanRetrievalSettings:
         for name, least in (("n_seeds", 1), ("headings", 1), ("query_seed", 0), ("gallery_seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.turn_queries and self.embedding.questions != "pool":
+            raise ValueError(
+                f"questions must be pool where turn_queries is 1, got {self.embedding.questions}: the uniform part of "
+                "a pool is detected from its coordinates, which turning changes"
+            )
         if draws_are_shared(self.query_seed, self.gallery_seed, self.embedding.draws):
             raise ValueError(
                 "gallery_seed must give other draws than query_seed: "

@@ -24,8 +24,8 @@ class StoredDistances:
 class ViewRow:
     """Which answers a view gives: stored ones, or those of voxels made from the cloud.
 
-    Raises ``ValueError`` unless it says where distances come from, and in one way. A view without rays gives none; no
-    view's answers stand in for another's.
+    Raises ``ValueError`` unless it says where distances come from, and in one way. A view without rays gives none. A
+    row may list another view's answers as its last preference, for caches that lack its own.
     """
 
     name: str

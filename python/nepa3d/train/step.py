@@ -51,6 +51,8 @@ class LossFlags:
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}")
         if not 0 <= self.mask_ratio <= 1:
             raise ValueError(f"mask_ratio must lie in [0, 1], got {self.mask_ratio}")
+        if self.objective == "mae" and not self.mask_ratio:
+            raise ValueError("mask_ratio must be above 0 for objective mae, which predicts the tokens that are masked")
 
 
 class MicroLoss(nn.Module):
