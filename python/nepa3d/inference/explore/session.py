@@ -43,6 +43,7 @@ class Session:
             self._page()
             self._add_widgets()
             self._add_keys()
+            self.stage.draw_letters()
             self.stage.show_map(explorer.places, explorer.colors)
             self.stage.show("map")
         client.scene.on_click()(self._clicked)
@@ -85,7 +86,7 @@ class Session:
             self.listed.on_update(self._listed)
         self.title = gui.add_html(heading("Click on a dot, or drop a file"))
         self.legend = gui.add_html(legend(explorer.palette))
-        self.turned = gui.add_slider("Turn", 0, 360, 1, 25, hint="Degrees; key T")
+        self.turned = gui.add_slider("Turn", 0, 360, 1, 25, visible=False, hint="Degrees; key T")
         self.turned.on_update(lambda _: self.stage.turn(self.turned.value))
         with gui.add_folder("Neighbours", visible=False) as self.near_folder:
             self.near = [gui.add_button("-", visible=False, color="gray") for _ in range(explorer.limits.neighbours)]
@@ -136,8 +137,9 @@ class Session:
             self.client.add_notification("No shape yet", "Click on a dot of the map, or drop a file.", color="blue")
             return
         self.legend.visible = where == "map"
-        for folder in (self.near_folder, self.completion_folder, self.cut_folder, self.attention_folder):
-            folder.visible = where == "shape"
+        of_shape = (self.turned, self.near_folder, self.completion_folder, self.cut_folder, self.attention_folder)
+        for shown in of_shape:
+            shown.visible = where == "shape"
         with self.client.atomic():
             self.stage.show("map" if where == "map" else "stage")
 
@@ -290,7 +292,9 @@ class Session:
 
 
 def short(name: str, most: int = 26) -> str:
-    """A name as it fits a button."""
+    """A name as it fits a button: one that is too long without its class, or else without its middle."""
+    if len(name) > most:
+        name = name.partition("/")[2] or name
     return name if len(name) <= most else f"{name[: most // 2 - 1]}..{name[-(most // 2 - 1) :]}"
 
 

@@ -7,6 +7,7 @@ upright, so everything in it has the coordinates of the shape. Letters: N dots, 
 from __future__ import annotations
 
 import math
+import string
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ PREDICTED_COLOR = (225, 130, 60)
 HERE = (225, 0, 140)
 SMALL = 0.42  # size of a neighbour
 SEE_THROUGH = 0.3
+LETTERS = string.ascii_letters + string.digits + "._-/():"
 
 
 class Layout(NamedTuple):
@@ -65,6 +67,7 @@ class Stage:
         self._frames: dict[str, Any] = {}
         self._angle, self._axis = 25.0, ""
         self._layout = layout(0, 1.6)
+        self._scene.configure_default_lights(cast_shadow=False)  # shadows take most of a frame without a GPU
         self._map = self._scene.add_frame("/map", show_axes=False)
         self._stage = self._scene.add_frame("/stage", show_axes=False, visible=False)
         self._solid: list[Any] = []
@@ -73,6 +76,11 @@ class Stage:
     def on_map(self) -> bool:
         """Whether the map is what is shown."""
         return bool(self._map.visible)
+
+    def draw_letters(self) -> None:
+        """Have the browser draw the letters of captions now. It draws a few in a frame, so that a caption would come
+        many frames after its shape, which without a GPU are as many seconds; those of the map are short."""
+        self._scene.add_label("/letters", LETTERS, visible=False)
 
     def show_map(self, places: NDArray[np.float32], colors: NDArray[np.uint8]) -> None:
         """Dots of places (N, 2) and colours (N, 3)."""
