@@ -1,7 +1,15 @@
-// What viser's page lacks: a title, files that are dropped anywhere, and the browser's preference for dark pages.
+// What viser's page lacks: a title, files that are dropped anywhere, the browser's preference for dark pages, and on
+// narrow screens a sheet of controls as wide as the screen that leaves the shapes in view (SHEET in session.py).
 document.title = "nepa3d explore";
 if (!window.nepa3d) {
   window.nepa3d = true;
+  const sheet = '.mantine-Paper-root[style*="position: fixed"]';
+  const style = document.createElement("style");
+  style.textContent =
+    `@media (max-width: 36em) {` +
+    ` ${sheet} { width: 100% !important; max-height: 42% !important; }` +
+    ` ${sheet} div[style*="width: 20em"] { width: 100% !important; } }`;
+  document.head.append(style);
   const key = "viser-user:dark";
   addEventListener("dragover", (event) => event.preventDefault());
   addEventListener("drop", (event) => {

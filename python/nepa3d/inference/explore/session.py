@@ -25,6 +25,8 @@ LISTED = 2000  # shapes that are offered by name
 NONE = "none"
 MEAN = "mean"
 TESTED = 512  # points at which a completion is compared with the truth
+NARROW = 576  # pixels of width up to which viser shows the controls as a sheet at the bottom
+SHEET = 0.42  # of the height that page.js lets it take
 DARK = "dark"  # key in the browser's storage
 
 
@@ -34,7 +36,8 @@ class Session:
 
     def __init__(self, client: viser.ClientHandle, explorer: Explorer, up: Up) -> None:
         self.client, self.explorer = client, explorer
-        self.stage = Stage(client, up)
+        self.narrow = client.camera.image_width <= NARROW
+        self.stage = Stage(client, up, 1 - SHEET if self.narrow else 1.0)
         self.work = Latest(self.refuse)
         self.chosen: Chosen | None = None
         self.completion: Completion | None = None
@@ -69,7 +72,7 @@ class Session:
         gui = self.client.gui
         gui.configure_theme(show_logo=False, show_share_button=False, brand_color=(62, 90, 160))
         gui.set_panel_label("nepa3d explore")
-        if self.client.camera.aspect >= 1:  # viser has a sheet of its own for narrow screens
+        if not self.narrow:
             gui.main_panel.dock_right()
         script = importlib.resources.files(__package__).joinpath("page.js").read_text(encoding="utf-8")
         self.client._websock_connection.queue_message(messages.RunJavascriptMessage(script))
@@ -240,7 +243,7 @@ class Session:
         self._show_context()
         with self.explorer.model:
             found = told.surface(self.explorer.limits.resolution)
-        caption = f"completed from {len(told.rows)} points"
+        caption = f"completed from {len(told.rows)} point{'s' * (len(told.rows) > 1)}"
         if found is None:
             self.stage.show_completion(np.empty((0, 3)), np.empty((0, 3)), f"{caption}: no surface")
         else:

@@ -41,17 +41,17 @@ class Layout(NamedTuple):
 
 def layout(count: int, aspect: float) -> Layout:
     """The places for a window of ``aspect`` (width / height) and ``count`` neighbours: the shape and its completion
-    side by side over a row of neighbours, or, in a narrow window, over each other and the neighbours in rows of three.
+    side by side over a row of neighbours or, in a narrow window, rows of three.
     """
     step = 2.6 * SMALL
+    true, predicted = (-1.15, 0.0, 0.0), (1.15, 0.0, 0.0)
     if aspect >= 1:
         row = [((i - (count - 1) / 2) * step, 0.0, -1.75) for i in range(count)]
-        return Layout((-1.15, 0.0, 0.0), (1.15, 0.0, 0.0), row, max(4.6, count * step), 3.7, -0.6)
-    rows = math.ceil(count / 3)
-    low = -3.0 - SMALL
-    grid = [((i % 3 - 1) * step * 0.8, 0.0, low - (i // 3) * step * 1.1) for i in range(count)]
-    bottom = low - (rows - 1) * step * 1.1 - 1.4 * SMALL
-    return Layout((0.0, 0.0, 0.0), (0.0, 0.0, -2.1), grid, 2.4, 1.1 - bottom, (1.1 + bottom) / 2)
+        return Layout(true, predicted, row, max(4.6, count * step), 3.7, -0.6)
+    lines = math.ceil(count / 3)
+    rows = [((i % 3 - 1) * 1.3 * step, 0.0, -1.75 - (i // 3) * 1.1 * step) for i in range(count)]
+    bottom = -1.75 - (lines - 1) * 1.1 * step - 1.4 * SMALL
+    return Layout(true, predicted, rows, 4.6, 1.1 - bottom, (1.1 + bottom) / 2)
 
 
 def distance_to_fit(width: float, height: float, fov: float, aspect: float) -> float:
@@ -62,8 +62,9 @@ def distance_to_fit(width: float, height: float, fov: float, aspect: float) -> f
 class Stage:
     """What is drawn for one client."""
 
-    def __init__(self, client: viser.ClientHandle, up: Up) -> None:
-        self._client, self._scene, self._up = client, client.scene, up
+    def __init__(self, client: viser.ClientHandle, up: Up, free: float = 1.0) -> None:
+        """``free`` is the upper part of the window's height that nothing covers."""
+        self._client, self._scene, self._up, self._free = client, client.scene, up, free
         self._frames: dict[str, Any] = {}
         self._angle, self._axis = 25.0, ""
         self._layout = layout(0, 1.6)
@@ -101,18 +102,20 @@ class Stage:
         """Show one of both, and turn the camera to it."""
         self._map.visible, self._stage.visible = what == "map", what == "stage"
         camera = self._client.camera
+        width, height = (2.2, 2.2) if what == "map" else (self._layout.width, self._layout.height)
+        away = distance_to_fit(width, height / self._free, camera.fov, camera.aspect)
+        below = (1 - self._free) * away * math.tan(camera.fov / 2)  # what is seen stands so far above the middle
         if what == "map":
-            away = distance_to_fit(2.2, 2.2, camera.fov, camera.aspect)
-            camera.up_direction, camera.position, camera.look_at = (0.0, 1.0, 0.0), (0.0, 0.0, away), (0.0, 0.0, 0.0)
+            camera.up_direction, camera.position = (0.0, 1.0, 0.0), (0.0, -below, away)
+            camera.look_at = (0.0, -below, 0.0)
             return
-        middle = self._layout.middle
-        away = distance_to_fit(self._layout.width, self._layout.height, camera.fov, camera.aspect)
+        middle = self._layout.middle - below
         camera.up_direction, camera.position = (0.0, 0.0, 1.0), (0.0, -away, middle + 0.12 * away)
         camera.look_at = (0.0, 0.0, middle)
 
     def arrange(self, count: int) -> None:
         """Make room for ``count`` neighbours."""
-        self._layout = layout(count, self._client.camera.aspect)
+        self._layout = layout(count, self._client.camera.aspect / self._free)
         for name in list(self._frames):
             self._frames.pop(name).remove()
         self._solid.clear()
@@ -213,7 +216,7 @@ class Stage:
             handle.opacity = SEE_THROUGH if self._axis else None
 
     def _caption(self, name: str, place: Place, text: str, scale: float) -> None:
-        at = (place[0], place[1], place[2] - 1.1 * scale)
+        at = (place[0], place[1], place[2] - 1.1 * scale - 0.04)
         self._scene.add_label(f"/stage/caption-{name}", text, position=at, anchor="top-center")
 
 
