@@ -22,17 +22,13 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from nepa3d import cli
-from nepa3d.inference.embedder import IndexSettings
 from nepa3d.inference.explore import page
-from nepa3d.inference.explore.explorer import Explorer, Limits
+from nepa3d.inference.explore.explorer import Explorer
 from nepa3d.inference.explore.guard import CHUNK, is_own_page
 from nepa3d.inference.explore.stage import distance_to_fit, layout
 from nepa3d.inference.explore.uploads import Reader
-from nepa3d.inference.index import ShapeIndex
-from nepa3d.models.encoder import Encoder, load
-from nepa3d.shapes.shape import Shape
 from tests.conftest import GOLDEN
-from tests.report.test_page import CHROMIUM
+from tests.inference.conftest import MOST_UPLOAD, gui_of, wait_for
 
 CAMERA = {
     "type": "ViewerCameraMessage",
@@ -47,31 +43,6 @@ CAMERA = {
     "up_direction": (0.0, 0.0, 1.0),
 }
 BOX = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
-MOST = 2.0  # MB
-
-
-@pytest.fixture(scope="module")
-def encoder_with_head() -> Encoder:
-    encoder = load(GOLDEN / "nepa_qa.pt")
-    encoder.fit_distance_head([Shape.from_mesh((np.eye(4, 3), [[0, 1, 2], [0, 2, 3], [1, 2, 3]]))], ridge_lambda=1.0)
-    return encoder
-
-
-@pytest.fixture(scope="module")
-def explorer(
-    made_shapes: Path, encoder_with_head: Encoder, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Explorer]:
-    path = tmp_path_factory.mktemp("explore") / "shapes.lance"
-    index = ShapeIndex.create(path, made_shapes, encoder_with_head, IndexSettings(draws=1))
-    index.update()
-    with Reader() as reader:
-        yield Explorer(index, reader, Limits(neighbours=3, resolution=8, max_upload_mb=MOST))
-
-
-@pytest.fixture
-def server(explorer: Explorer) -> Iterator[Any]:
-    with page.served(explorer, "localhost", 0) as served:
-        yield served
 
 
 class Client:
@@ -124,10 +95,6 @@ def _drain(connection: ClientConnection) -> None:
         return
 
 
-def gui_of(server: Any) -> Any:
-    return next(iter(server.get_clients().values())).gui
-
-
 def button_of(server: Any) -> Any:
     handles = list(gui_of(server)._gui_input_handle_from_uuid.values())
     found = [handle for handle in handles if isinstance(handle, viser.GuiUploadButtonHandle)]
@@ -139,14 +106,6 @@ def notifications(server: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     client = next(iter(server.get_clients().values()))
     monkeypatch.setattr(client, "add_notification", lambda title, body, **_: told.append(body))
     return told
-
-
-def wait_for(condition: Any) -> None:
-    for _ in range(1800):
-        if condition():
-            return
-        threading.Event().wait(0.1)
-    pytest.fail("it did not come to be within three minutes")
 
 
 def test_a_taken_port_is_refused(explorer: Explorer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,7 +193,7 @@ def test_a_file_that_is_too_large_is_refused(server: Any, client: Client, monkey
     told, uuid = notifications(server, monkeypatch), button_of(server)._impl.uuid
     client.upload(uuid, "big.obj", b"v" * (3 << 20))
     wait_for(lambda: told)
-    assert told == [f"big.obj has 3.0 MB, at most {MOST:g} MB are taken (--max_upload_mb)"]
+    assert told == [f"big.obj has 3.0 MB, at most {MOST_UPLOAD:g} MB are taken (--max_upload_mb)"]
     assert not gui_of(server)._current_file_upload_states
     client.upload(uuid, "lies.obj", b"v" * (3 << 20), size=100)  # more parts than it declares bytes for
     client.upload(uuid, "none.obj", b"")
@@ -300,65 +259,3 @@ def test_nothing_on_the_stage_overlaps(aspect: float) -> None:
         for other, other_radius in balls[:number]:
             assert np.linalg.norm(np.subtract(centre, other)) >= radius + other_radius - 0.15
     assert distance_to_fit(4, 2, 1.0, 0.5) > distance_to_fit(4, 2, 1.0, 2.0)
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
-def test_in_a_browser(server: Any, tmp_path: Path, scheme: str, width: int) -> None:
-    playwright = pytest.importorskip("playwright.sync_api")
-    arguments = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
-    address = f"http://localhost:{server.get_port()}/"
-    (tmp_path / "sound.obj").write_text(BOX)
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=arguments, timeout=180_000)
-        context = browser.new_context(viewport={"width": width, "height": 700}, color_scheme=scheme)
-        opened = context.new_page()
-        opened.set_default_timeout(300_000)
-        errors, asked = [], []
-        opened.on("pageerror", lambda error: errors.append(f"{error}"))
-        opened.on("request", lambda request: asked.append(request.url))
-        opened.goto(address)
-        opened.wait_for_function("document.title === 'nepa3d explore'")
-        drop(opened, "sound.obj", BOX)
-        wait_for(lambda: _completed(server))
-        gui = gui_of(server)
-        handles = {getattr(handle, "label", ""): handle for handle in gui._gui_input_handle_from_uuid.values()}
-        assert any(label.startswith("1  ") for label in handles)
-        assert handles["Dark"].value == (scheme == "dark")
-        before = handles["Turn"].value
-        opened.keyboard.press("t")
-        wait_for(lambda: handles["Turn"].value == (before + 30) % 360)
-        was = handles["Context points"].value
-        opened.locator(f"[id='{handles['Context points']._impl.uuid}'] [role=slider]").press("ArrowLeft")
-        wait_for(lambda: handles["Context points"].value == was - 1)
-        drop(opened, "bad.obj", "f 1 2 3")
-        opened.get_by_text("Refused").first.wait_for()
-        assert opened.evaluate("document.documentElement.scrollWidth") == width
-        assert {url for url in asked if not url.startswith(("data:", "blob:"))} == {address}
-        browser.close()
-    assert not errors
-
-
-def _completed(server: Any) -> bool:
-    session_texts = [getattr(handle, "content", "") for handle in _markdown(server)]
-    return any("Mean error" in text for text in session_texts)
-
-
-def _markdown(server: Any) -> list[Any]:
-    found: list[Any] = []
-    waiting = list(gui_of(server)._container_handle_from_uuid.values())
-    for container in waiting:
-        found += container._children.values()
-    return found
-
-
-def drop(opened: Any, name: str, content: str) -> None:
-    """Drop a file on the page, as a browser does."""
-    opened.evaluate(
-        """([name, content]) => {
-            const carried = new DataTransfer();
-            carried.items.add(new File([content], name));
-            dispatchEvent(new DragEvent("drop", {dataTransfer: carried, cancelable: true}));
-        }""",
-        [name, content],
-    )
