@@ -36,13 +36,15 @@ def draw_neighbours(
     columns = min(COLUMNS, len(found) + 1)
     lines = math.ceil((len(found) + 1) / columns)
     with matplotlib.rc_context(panels.STYLE):
-        figure = Figure(figsize=(2.6 * columns, 2.8 * lines), dpi=120, layout="constrained", facecolor="white")
+        figure = Figure(figsize=(2.6 * columns, 2.8 * lines), dpi=120, facecolor="white")
+        figure.set_layout_engine("constrained", h_pad=0.12)  # inches, so that no name touches the shape over it
         axes = figure.subplots(lines, columns, squeeze=False).ravel()
         _draw(axes[0], query, up)
         _name(axes[0], "query", query.name, QUERY)
         for number, (panel, near) in enumerate(zip(axes[1:], found, strict=False), 1):
             _draw(panel, folder / near.path, up)
-            _name(panel, f"{number}. {near.similarity:.3f}", near.id, panels.INK)
+            name = near.id.removeprefix(f"{near.class_name}/")
+            _name(panel, f"{number}. {near.similarity:.3f} {near.class_name}", name, panels.INK)
         for panel in axes[len(found) + 1 :]:
             panel.set_axis_off()
         with atomic_open(file) as opened:
@@ -63,4 +65,6 @@ def _draw(axes: Axes, path: Path, up: str) -> None:
 
 
 def _name(axes: Axes, head: str, detail: str, color: str) -> None:
-    axes.set_title(f"{head}\n{panels.shortened(detail, 30)}", fontsize=9, fontweight="normal", color=color)
+    axes.set_title(
+        f"{panels.shortened(head, 30)}\n{panels.shortened(detail, 30)}", fontsize=9, fontweight="normal", color=color
+    )
