@@ -1,8 +1,14 @@
-// What viser's page lacks: a title, files that are dropped anywhere, the browser's preference for dark pages, and on
-// narrow screens a sheet of controls as wide as the screen that leaves the shapes in view (SHEET in session.py).
+// What viser's page lacks: a title, files that are dropped anywhere, the browser's preference for dark pages, taps on
+// the scene, and on narrow screens a sheet of controls as wide as the screen that leaves the shapes in view (SHEET in
+// session.py).
 document.title = "nepa3d explore";
 if (!window.nepa3d) {
   window.nepa3d = true;
+  // viser takes a pointer that the canvas has captured for one that drags a handle, and browsers capture every touch.
+  const free = ({ target, pointerId, pointerType }) => {
+    if (pointerType === "touch" && target.hasPointerCapture(pointerId)) target.releasePointerCapture(pointerId);
+  };
+  addEventListener("pointerdown", free, true);
   const sheet = '.mantine-Paper-root[style*="position: fixed"]';
   const style = document.createElement("style");
   style.textContent =

@@ -42,13 +42,14 @@ class Layout(NamedTuple):
 
 def layout(count: int, aspect: float) -> Layout:
     """The places for a window of ``aspect`` (width / height) and ``count`` neighbours: the shape and its completion
-    side by side over a row of neighbours or, in a narrow window, rows of three.
+    side by side over a row of neighbours or, where that would be small, rows of three.
     """
     step = 2.6 * SMALL
     true, predicted = (-1.15, 0.0, 0.0), (1.15, 0.0, 0.0)
-    if aspect >= 1:
+    wide = max(4.6, count * step)
+    if aspect >= wide / 4.6:
         row = [((i - (count - 1) / 2) * step, 0.0, -1.75) for i in range(count)]
-        return Layout(true, predicted, row, max(4.6, count * step), 3.7, -0.6)
+        return Layout(true, predicted, row, wide, 3.7, -0.6)
     lines = math.ceil(count / 3)
     rows = [((i % 3 - 1) * 1.3 * step, 0.0, -1.75 - (i // 3) * 1.1 * step) for i in range(count)]
     bottom = -1.75 - (lines - 1) * 1.1 * step - 1.4 * SMALL
