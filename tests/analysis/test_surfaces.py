@@ -14,6 +14,7 @@ import trimesh
 from nepa3d import cli, ops
 from nepa3d.analysis import surfaces as command
 from nepa3d.cli.flags import build
+from nepa3d.execution.files import write_npz
 from nepa3d.models.embedding import ProbeRequest, open_probe
 from nepa3d.probes import surfaces
 from nepa3d.probes.completion import TEST_SEED_OFFSET
@@ -139,6 +140,33 @@ def test_the_controls_are_in_files_tables_and_doubts(golden: Path, tmp_path: Pat
     assert "spline" not in few.controls
     assert "no spline: unpaired/eval/" in surfaces.text(few) and "C at least 4, got (3, 3)" in surfaces.text(few)
     assert read_result(tmp_path / "scores.json") == few
+
+
+def test_a_shape_that_cannot_be_read_is_listed_and_the_rest_is_completed(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copies = []
+    for shape in sorted(Path("unpaired/eval").glob("*/*.npz"))[:4]:
+        copies.append(tmp_path / "eval" / shape.parent.name / shape.name)
+        copies[-1].parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(shape, copies[-1])
+    shutil.copytree("unpaired/train_udf", tmp_path / "train_udf")
+    copies[0].write_bytes(b"half")
+    for path, key in ((copies[1], "udf_grid"), (copies[3], "pt_xyz_pool")):
+        with np.load(path) as file:
+            arrays = dict(file)
+        write_npz(path, arrays | {key: np.full_like(arrays[key], np.nan)})
+    flags = ["--cache_root", f"{tmp_path}", "--ckpt", "mae_v1.pt", "--n_context", "16", "--n_query", "16"]
+    more = ["--resolution", "8", "--max_shapes", "0", "--out_root", f"{tmp_path / 'out'}"]
+    assert command.main([*flags, *more]) == cli.EXIT_SOME_FAILED
+    told = capsys.readouterr().err
+    content = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert [failure["path"] for failure in content["failed"]] == [f"{path}" for path in (*copies[:2], copies[3])]
+    assert f"failed: {copies[1]}: the shape has values that are not finite" in told
+    assert [shape["path"] for shape in content["shapes"]] == [f"{copies[2]}"]
+    copies[2].write_bytes(b"half")
+    assert command.main([*flags, *more]) == cli.EXIT_USAGE
+    assert "no shape to complete could be read; first: " in capsys.readouterr().err
 
 
 WRONG = {

@@ -117,7 +117,7 @@ def complete_surfaces(config: Config) -> Result:
 
 
 def command(config: Config) -> int:
-    """Complete, print the table; 3 if a shape for the head could not be read, else 0."""
+    """Complete, print the table; 3 if a shape could not be read, else 0."""
     result = complete_surfaces(config)
     print(text(result))
     print(f"surfaces, scores.json and surfaces.png: {config.out_root}")

@@ -33,7 +33,7 @@ from nepa3d.probes.tables import Table, once, unmeasured, unusual
 from nepa3d.samples.completion import SequenceSettings, cell_centres, query_answers
 from nepa3d.samples.questions import asked_of
 from nepa3d.samples.tokenizer import draw_rows, evaluation_rng
-from nepa3d.shapes.cache import ShapeCache
+from nepa3d.shapes.cache import CacheError, ShapeCache
 from nepa3d.shapes.level_set import level_set
 from nepa3d.shapes.views import read_answers
 
@@ -134,26 +134,31 @@ def fields_of(
     path: str, models: Mapping[str, Headed], sequence: SequenceSettings, settings: SurfaceSettings
 ) -> Completed:
     """The distance fields of a shape as ``models`` by way, the nearest context point, a spline of the context and the
-    cache's own grid have them."""
+    cache's own grid have them. ``CacheError`` where the shape cannot be read."""
+    with ShapeCache(path) as cache:
+        query_answers(cache, sequence)  # that it has a grid to compare with
+        grid = np.ascontiguousarray(cache["udf_grid"].astype(np.float32))
+        points, normals = cache["pc_xyz"], cache["pc_n"]
     rng = evaluation_rng(path, settings.seed + TEST_SEED_OFFSET)
     context = asked_of(read_answers(path, sequence.context_backend, sequence.voxel), sequence.questions, path)
+    if not len(context.point_xyz):
+        raise CacheError(path, "pt_xyz_pool is empty")
     context_rows = draw_rows(len(context.point_xyz), sequence.n_context, rng)
+    points_told, distances_told = context.point_xyz[context_rows], context.point_distance[context_rows]
+    if not all(np.isfinite(values).all() for values in (points_told, distances_told, grid, points, normals)):
+        raise CacheError(path, "the shape has values that are not finite")
     side = settings.resolution
     centres = cell_centres(side)
     batch = settings.reading.batch
     found = dict[str, NDArray[np.floating]]()
     for way, one in models.items():
         found[way], found[COPY] = distances_at(centres, context, context_rows, one.probe, one.weights, sequence, batch)
-    points_told, distances_told = context.point_xyz[context_rows], context.point_distance[context_rows]
     missing = ""
     if settings.spline:
         try:
             found[SPLINE] = spline_distances(points_told, distances_told, centres)
         except ValueError as error:
             missing = f"{path}: {error}"
-    with ShapeCache(path) as cache:
-        grid = np.ascontiguousarray(cache["udf_grid"].astype(np.float32))
-        points, normals = cache["pc_xyz"], cache["pc_n"]
     found[TRUE] = ops.trilinear_sample(grid, centres)
     fields = {way: found[way].reshape(3 * (side,)).astype(np.float32) for way in WAYS if way in found}
     return Completed(path, np.column_stack([points_told, distances_told]), fields, points, normals, missing)
@@ -192,7 +197,8 @@ def complete_surfaces(
 ) -> tuple[SurfaceResult, list[tuple[Completed, Meshes]]]:
     """Complete and score every shape, and save its surfaces as ``<out_root>/<class>/<shape>/<way>``.
 
-    The result, and each shape with its surfaces.
+    The result, which lists the shapes that cannot be read, and each other shape with its surfaces. ``ValueError`` if
+    none can be read.
     """
     failed: dict[str, str] = {}
     sequence = plan.test_settings
@@ -207,9 +213,11 @@ def complete_surfaces(
     items = Items([], [], [])
     drawn: list[tuple[Completed, Meshes]] = []
     for path in progress_bar(chosen, desc="surfaces", unit="shape"):
-        with ShapeCache(path) as cache:
-            query_answers(cache, sequence)  # that it has a grid to compare with
-        completed = fields_of(path, models, sequence, settings)
+        try:
+            completed = fields_of(path, models, sequence, settings)
+        except CacheError as error:
+            failed.setdefault(path, error.fault)
+            continue
         if completed.no_spline:
             missing.setdefault(SPLINE, completed.no_spline)
         meshes = {way: level_set(values, settings.drawn_at) for way, values in completed.fields.items()}
@@ -223,6 +231,8 @@ def complete_surfaces(
         items.scores.append(scores)
         items.context.append(completed.context.astype(np.float64).round(4).tolist())
         drawn.append((completed, meshes))
+    if not drawn:
+        raise ValueError(f"no shape to complete could be read; first: {next(iter(failed.values()))}")
     ways = [way for way in drawn[0][0].fields if way not in missing]
     mean = {way: _mean([scores[way] for scores in items.scores]) for way in ways}
     result = SurfaceResult(
