@@ -100,12 +100,15 @@ def test_a_flipped_bit_is_found_by_the_checksum(tree: Path) -> None:
     assert check(tree) == cli.EXIT_INTEGRITY
 
 
-def test_what_is_deleted_is_made_anew(tree: Path, made: Path, tmp_path: Path) -> None:
+def test_what_is_deleted_is_made_anew(
+    tree: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = change(tree, "pt_dist_pool", None)
     gone = sorted(tree.glob("train/*/*.npz"))[1]
     gone.unlink()
     (tree / "train" / ".tmp-host-1-x").touch()
     assert check(tree, "--list_file", f"{tmp_path}/list.txt", "--delete") == cli.EXIT_INTEGRITY
+    assert "3 files, 1 deleted, 1 missing: preprocess again" in capsys.readouterr().out
     assert (tmp_path / "list.txt").read_text() == f"{path}\n{gone}\n"
     assert not path.exists()
     report = json.loads((tree / "_meta" / "verify.json").read_text())

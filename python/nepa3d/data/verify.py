@@ -1,4 +1,4 @@
-"""Is a tree of caches what it should be? Every file read whole, and what it says checked against itself."""
+"""Validate a cache: read every file and check its contents for consistency."""
 
 from __future__ import annotations
 
@@ -292,10 +292,18 @@ def command(config: Config) -> int:
     if config.delete:
         for path in findings.faults:
             Path(path).unlink()
-    done = "deleted: preprocess again" if config.delete else "rebuild: --delete and preprocess again"
-    faulty = len(findings.faults) + len(findings.absent)
-    print(f"{findings.files} files, " + (f"{faulty} to {done}" if faulty else "all good"))
+    print(f"{findings.files} files, {_to_do(findings, config.delete)}")
     return cli.EXIT_OK if findings.clean else cli.EXIT_INTEGRITY
+
+
+def _to_do(findings: Findings, deleted: bool) -> str:
+    """How many files are damaged or missing, and what makes them anew."""
+    damaged, absent = len(findings.faults), len(findings.absent)
+    if findings.clean:
+        return "all good"
+    if deleted:
+        return f"{damaged} deleted, {absent} missing: preprocess again"
+    return f"{damaged + absent} to rebuild: --delete and preprocess again"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
