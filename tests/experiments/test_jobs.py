@@ -21,7 +21,7 @@ from nepa3d.data import preprocess_shapenet, procedural
 from nepa3d.experiments import m1_pretrains, m1_table
 from nepa3d.experiments.job_flags import JobFlags, slots_from
 from nepa3d.experiments.jobs import Finished, Job, run_jobs, running
-from nepa3d.models.checkpoint import write_tensors
+from nepa3d.models.checkpoint import Checkpoint, save_checkpoint, write_tensors
 from nepa3d.report.fewshot import FewShotRun, markdown, read_runs, rows_of
 
 
@@ -123,6 +123,36 @@ def test_table_jobs_are_the_documents(tmp_path: Path, monkeypatch: pytest.Monkey
     assert scratch | {"fewshot_k": 0, "fewshot_seed": 0, "ckpt": "", "n_point": 256, "seed": 2} == scratch
 
 
+def test_an_unfinished_pretraining_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not a finished one, nor one that no job is left for."""
+    monkeypatch.chdir(tmp_path)
+
+    def keep(method: str, epoch: int, epochs: int) -> Path:
+        path = Path("runs") / f"{method}_s0" / f"ckpt_ep{epoch:03d}.pt"
+        save_checkpoint(path, Checkpoint({}, {}, None, {"epochs": epochs}, epoch, 0))
+        return path
+
+    begun = keep("shapenet_mesh_nepa", 9, 50)
+    keep("shapenet_mix_nepa", 49, 50)
+    config = m1_table.Config(methods="scratch shapenet_nepa shapenet_mix_nepa", shots="0 1", seeds="0")
+    told = f"{begun}: the pretraining is not finished, it has done 10 of 50 epochs"
+    assert m1_table.unfinished(m1_table.plan(config)) == [told]
+    for job in m1_table.plan(config):
+        assert job.result is not None
+        write_tensors(job.result, {"test_acc": 0.5})
+    assert m1_table.unfinished(m1_table.plan(config)) == []
+    last = Path("runs/scan_shapenet_nepa_k0_s0/last.pt")
+    last.unlink()
+    monkeypatch.setattr(JobFlags, "run", lambda _, jobs: [])
+    assert m1_table.command(config) == cli.EXIT_OK
+    assert f"warning: {told}\n" in capsys.readouterr().err
+    begun.write_bytes(b"half")
+    with pytest.raises(ValueError, match=f"^{begun}: not a readable checkpoint"):
+        m1_table.command(config)
+
+
 @pytest.mark.xdist_group("ray")
 @pytest.mark.filterwarnings("default")
 def test_jobs_on_a_ray_cluster(tmp_path: Path) -> None:
@@ -193,6 +223,7 @@ class TestTable:
         lines = markdown(rows).splitlines()
         assert "| `scratch`" in lines[3]
         assert "0.1215 +- 0.0100" in lines[3]
+        assert lines[2].split("|")[4].strip() == "0.2000"  # one seed has no deviation
         assert "1 of 2 no better than one class" in lines[3]
 
     def test_files_of_partial_tables(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

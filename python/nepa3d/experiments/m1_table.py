@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from nepa3d import cli
 from nepa3d.experiments.job_flags import JobFlags, with_words
 from nepa3d.experiments.jobs import Job
+from nepa3d.models.checkpoint import load_checkpoint
 from nepa3d.report.fewshot import print_tables, read_runs, write_tables
 from nepa3d.train import finetune_cls
 from nepa3d.train.finetune_cls import EvaluationFlags, SampleFlags, SplitFlags, TrainingFlags, ViewFlags
@@ -121,9 +123,28 @@ def _checkpoint(config: Config, method: str) -> Path | None:
     return kept[-1] if kept else folder / "last.pt"
 
 
+def unfinished(jobs: Sequence[Job]) -> list[str]:
+    """A line for each pretrained model of the jobs yet to be run whose pretraining has epochs left.
+
+    ``ValueError`` naming a checkpoint that cannot be read.
+    """
+    lines = []
+    for path in dict.fromkeys(job.config.ckpt for job in jobs if job.config.ckpt and not job.done):
+        checkpoint = load_checkpoint(path)
+        epochs = checkpoint.args.get("epochs")
+        if isinstance(epochs, int) and checkpoint.epoch < epochs - 1:
+            lines.append(
+                f"{path}: the pretraining is not finished, it has done {checkpoint.epoch + 1} of {epochs} epochs"
+            )
+    return lines
+
+
 def command(config: Config) -> int:
-    """Run them and print the table; 3 if one failed."""
-    finished = config.jobs.run(plan(config))
+    """Warn of pretrainings that are not finished, run the jobs and print the table; 3 if one failed."""
+    jobs = plan(config)
+    for line in unfinished(jobs):
+        print(f"warning: {line}", file=sys.stderr)
+    finished = config.jobs.run(jobs)
     runs = read_runs(config.runs_root)
     print_tables(runs)
     write_tables(runs, config.results)

@@ -81,13 +81,14 @@ def rows_of(runs: Sequence[FewShotRun]) -> list[Row]:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table in the document's form, and beside it what makes a figure mean little."""
+    """The table in the document's form, without a deviation where there is one seed, and beside it what makes a figure
+    mean little."""
     cells = [
         (
             f"`{row.method}`",
             row.shots,
             row.count,
-            f"{row.mean:.4f} +- {row.deviation:.4f}",
+            f"{row.mean:.4f} +- {row.deviation:.4f}" if row.count > 1 else f"{row.mean:.4f}",
             "" if row.balanced is None else f"{row.balanced:.4f}",
             f"{row.alarms} of {row.count} no better than one class" if row.alarms else "",
         )
