@@ -127,7 +127,7 @@ def test_the_status_of_nothing_is_nothing(tmp_path: Path) -> None:
     (tmp_path / "logs" / "old.pid").write_text("999999999\n")
     shown = bash(SCRIPTS / "logs" / "show_pipeline_status.sh", tmp_path)
     assert shown.returncode == cli.EXIT_OK, shown.stderr
-    assert "old: ended without a word" in shown.stdout
+    assert "old: exited without cleanup" in shown.stdout
     assert (tmp_path / "logs" / "old.pid").exists()
     assert bash(SCRIPTS / "logs" / "cleanup_stale_pids.sh", tmp_path).returncode == cli.EXIT_OK
     assert not (tmp_path / "logs" / "old.pid").exists()

@@ -186,7 +186,7 @@ def test_an_interrupted_exchange_of_settings_is_not_passed_over(
     capsys.readouterr()
     for seed in ("0", "1"):
         assert run(corpus, out, "--seed", seed, "--split", "test") == cli.EXIT_USAGE
-        assert "preprocess_settings_test.json: shapes of other settings are half exchanged" in capsys.readouterr().err
+        assert "preprocess_settings_test.json: an earlier --overwrite run did not finish" in capsys.readouterr().err
     assert run(corpus, out, "--split", "train") == cli.EXIT_OK
     assert run(corpus, out, "--seed", "1", "--split", "test", "--overwrite") == cli.EXIT_OK
     assert run(corpus, out, "--seed", "1", "--split", "test") == cli.EXIT_OK

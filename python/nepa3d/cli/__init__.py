@@ -136,7 +136,7 @@ def run(
         print(reason, file=sys.stderr)
         return EXIT_RESUMABLE
     except KeyboardInterrupt:
-        print("interrupted; finished files are kept, the same command goes on from them", file=sys.stderr)
+        print("interrupted; finished files are kept, run the same command to resume", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 

@@ -132,7 +132,10 @@ def _claim(out_root: Path, split: str, settings: Mapping[str, Any], overwrite: b
     before = read_json(path)
     differing = [f"{k} {before.get(k)} -> {v}" for k, v in settings.items() if before.get(k) != v]
     if before.get("exchanged") and not overwrite:
-        raise ValueError(f"{path}: shapes of other settings are half exchanged here: run it with --overwrite again")
+        raise ValueError(
+            f"{path}: an earlier --overwrite run did not finish, so files with two settings are mixed; "
+            "rerun with --overwrite"
+        )
     if differing and not overwrite:
         raise ValueError(
             f"{out_root / split} holds shapes of other settings ({'; '.join(differing)}): "

@@ -201,7 +201,7 @@ def find_source(download: Path) -> tuple[str, Path | None]:
     try:
         furniture = find_furniture() or fetch_furniture(download)
     except OSError as error:
-        return f"the built-in procedural shapes, since the furniture package is not to be had ({error})", None
+        return f"the built-in procedural shapes, since the furniture package is not available ({error})", None
     return f"Sweet Home 3D's furniture, from {furniture}", furniture
 
 

@@ -39,7 +39,7 @@ def command(config: Config) -> None:
     pretrained = [name for name in others if not RUN.fullmatch(name)]
     print(f"pretrained or under way: {', '.join(pretrained) or 'none'}")
     for path, number, lives in running(config.logs):
-        state = "running" if lives else "ended without a word"
+        state = "running" if lives else "exited without cleanup"
         print(f"{path.stem}: {state}, process {number}, log {path.with_suffix('.log')}")
         if config.clean and not lives:
             path.unlink()

@@ -24,7 +24,8 @@ CKPT = "furniture-small"  # for a new index
 
 @dataclass(frozen=True, kw_only=True)
 class MadeWith:
-    """What an index is made with, for good. Left out: as the index has it, a new one the value in parentheses."""
+    """Settings fixed when the index is created. If omitted, the index's own are used; a new index uses the defaults in
+    parentheses."""
 
     ckpt: str = ""
     """Model (furniture-small): a checkpoint, a folder with one, or whatever else nepa3d.load takes."""

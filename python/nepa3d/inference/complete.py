@@ -36,8 +36,8 @@ class GridFlags:
     """Predicted distance at which the surface is drawn, where the scan's radius is 1; 0: the least at which it encloses
     four fifths of the scan's points, but at least a cell's side."""
     slope: float = 2.0
-    """Largest slope of the predicted distance that is reckoned with: cells that the surface cannot reach are not
-    asked; 0: every cell is."""
+    """Assumed Lipschitz constant of the predicted field. Cells that the surface cannot reach under it are skipped; 0
+    evaluates every cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +191,7 @@ def text(said: dict[str, Any]) -> str:
     if "expected_error" in said:
         rows.append(("expected error, median", f"{said['expected_error']['median']:.4g}"))
     if "spline" in said:
-        rows.append(("spline", said["spline"] or "its distance is the level nowhere"))
+        rows.append(("spline", said["spline"] or "no surface at this level"))
     return tabulate([*rows, ("time", f"{said['seconds']:.1f} s")], tablefmt="plain", disable_numparse=True)
 
 

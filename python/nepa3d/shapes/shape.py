@@ -72,7 +72,7 @@ class Shape(ShapeArrays):
     def from_mesh(
         cls, mesh: MeshLike, *, key: str | None = None, settings: PoolSettings = MESH_POOLS, seed: int = 0
     ) -> Shape:
-        """A mesh: a file (OBJ, OFF, PLY, STL, GLB), ``(vertices, faces)`` of shapes (V, 3) and (F, 3), a
+        """A mesh: a file (OBJ, OFF, PLY, STL, GLB, VRML), ``(vertices, faces)`` of shapes (V, 3) and (F, 3), a
         ``trimesh.Trimesh``, or an ``open3d.geometry.TriangleMesh`` or that of ``open3d.t``.
 
         The arrays are those of the cache file that ``nepa3d.data.preprocess_shapenet`` writes for the same mesh,

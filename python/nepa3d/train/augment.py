@@ -27,11 +27,11 @@ class AugmentFlags:
     """Augmentation of the samples of answer, align and query."""
 
     answer_shift: float = 0.0
-    """Most that is added to, or taken from, all answers of a sample's context, in four samples of five. Views of one
-    shape differ by such an offset; what is predicted stays the view's own."""
+    """Maximum absolute offset added to all context distances of a sample; applied with probability 0.8. Views of one
+    shape differ by such an offset; the distances to be predicted are not shifted."""
     answer_noise: float = 0.0
-    """Largest standard deviation of the offset of the points whose distances the context answers, in four samples of
-    five."""
+    """Maximum standard deviation of simulated Gaussian noise in the surface points to which the context's distances are
+    measured; applied with probability 0.8."""
     turn: float = 0.0
     """Probability that a sample is turned about the vertical (y) by a random angle."""
     scale_min: float = 1.0

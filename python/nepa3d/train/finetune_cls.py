@@ -227,7 +227,7 @@ def _restore(run: Run, path: Path, config: Config) -> None:
     if run.scaler and kept["scaler"]:
         run.scaler.load_state_dict(kept["scaler"])
     run.epoch, run.best_epoch, run.best_accuracy = kept["epoch"], kept["best_epoch"], kept["best_accuracy"]
-    print(f"goes on from {path}: epoch {run.epoch}")
+    print(f"resuming from {path}: epoch {run.epoch}")
 
 
 def finetune(config: Config) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class TrainingFlags(LearningRateFlags):
     epochs: int = 100
     """Passes over the training set."""
     min_steps: int = 0
-    """Fewest steps: a small training set is passed over more often than epochs says until there are as many."""
+    """Minimum number of optimiser steps; epochs are added until it is reached."""
     lr: float = 1e-4
     """Learning rate of AdamW."""
     layer_decay: float = 1.0
@@ -95,8 +95,8 @@ class EvaluationFlags:
     mc_eval_k_test: OptionalCount = None
     """Number of draws per test shape; -1: mc_eval_k."""
     select_by: Literal["accuracy", "balanced"] = "accuracy"
-    """Validation figure whose best epoch is tested: the accuracy, or the balanced accuracy, by which a classifier that
-    says the commonest class is no better than chance."""
+    """Validation metric that selects the epoch to test. Balanced accuracy scores a majority-class classifier at
+    chance."""
 
     def __post_init__(self) -> None:
         if self.mc_eval_k < 1:

@@ -48,7 +48,7 @@ class QueryFlags:
     context_max: int = 0
     """Most context points; 0: half of n_point."""
     blind: int = 0
-    """Number of questions that are asked without their answers; 0: all that are not of the context."""
+    """Number of query points whose distances are predicted; 0: all points outside the context."""
     answer_weight: float = 5.0
     """Weight of the errors of predicted answers."""
     causal_weight: float = 0.5

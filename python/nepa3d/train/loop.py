@@ -154,7 +154,7 @@ def train_epoch(loop: Loop) -> None:
                     save_checkpoint(loop.folder / "last.pt", run.checkpoint())
             tallies.clear()
         if stop:
-            raise cli.Interrupted(f"asked to end at step {run.step}; the same command goes on from there")
+            raise cli.Interrupted(f"asked to end at step {run.step}; run the same command to resume")
 
 
 def first_batch(run: Run, flags: LoopFlags, samples: int) -> int:

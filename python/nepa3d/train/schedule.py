@@ -34,7 +34,7 @@ class LearningRateFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class DualMaskFlags:
-    """Attention edges that are dropped at random in training (nepa only)."""
+    """Attention edges that are dropped at random in training, under all objectives but mae."""
 
     dual_mask_near: float = 0.0
     """Probability of dropping an attention edge within the window."""
