@@ -19,7 +19,7 @@ from nepa3d.probes.classification import ClassificationSettings
 from nepa3d.probes.completion import CompletionSettings
 from nepa3d.probes.distance_head import Reading
 from nepa3d.probes.result import Result
-from nepa3d.probes.retrieval import RetrievalSettings
+from nepa3d.probes.retrieval import RETRIEVAL, RetrievalSettings
 from nepa3d.samples.dataset import SampleSettings, training_sample
 from nepa3d.samples.loader import Request, evaluation_samples
 from nepa3d.samples.torch_dataset import ShapeDataset
@@ -134,6 +134,22 @@ def test_classification(encoder: nepa3d.Encoder) -> None:
         classification.run(encoder, train, [0], shapes(), labels["test"])
     with pytest.raises(ValueError, match="classifier must be one of knn, logistic, svm, got 'forest'"):
         classification.run(encoder, train, labels["train"], shapes(), labels["test"], classifiers=("forest",))
+
+
+def test_views_that_share_their_distances_are_told(encoder: nepa3d.Encoder) -> None:
+    """A shape without the grid's distances answers with the mesh's instead."""
+    own = retrieval.run(encoder, shapes())
+    assert own.settings["query_distances"] == "pt_dist_pool"
+    assert own.settings["gallery_distances"] == "pt_dist_udf_pool"
+    lacking = []
+    for path in shapes():
+        shape = nepa3d.Shape.from_cache(path)
+        lacking.append(nepa3d.Shape({key: shape[key] for key in shape if key != "pt_dist_udf_pool"}, path))
+    found = retrieval.run(encoder, lacking)
+    assert found.settings["gallery_distances"] == "pt_dist_pool"
+    doubt = "both views answer with pt_dist_pool of the cache"
+    assert any(doubt in said for said in RETRIEVAL.doubts(found))
+    assert not any(doubt in said for said in RETRIEVAL.doubts(own))
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on one core

@@ -189,6 +189,11 @@ def test_names_are_no_markup(experiment: Path, tmp_path: Path) -> None:
         ({}, []),
         ({"collapsed": True, "tied_fraction": 0.9}, ["the gallery has collapsed: 90%"]),
         ({"shared_draws": True}, ["share their draws"]),
+        (
+            {"query_backend": "mesh", "gallery_backend": "udfgrid", "query_distances": "d", "gallery_distances": "d"},
+            ["both views answer with d of the cache"],
+        ),
+        ({"query_distances": "", "gallery_distances": ""}, []),  # they are computed
         ({"interval": {"mAP": [0.05, 0.9]}}, ["mAP 0.5000 is not above chance (0.1000)"]),
         ({"mAP": 0.15}, ["mAP 0.1500 is below that of plain distances without a model (0.2000)"]),
     ],

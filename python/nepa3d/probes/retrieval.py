@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from nepa3d.models.embedding import Probe
-from nepa3d.models.encoder import Encoder, ShapeLike, shape_name
+from nepa3d.models.encoder import Encoder, ShapeLike, as_shape, shape_name
 from nepa3d.probes import ranking
 from nepa3d.probes.embedding import (
     EmbeddingSettings,
@@ -46,6 +46,7 @@ from nepa3d.probes.spline import require_scipy
 from nepa3d.probes.tables import unmeasured
 from nepa3d.probes.told import Told
 from nepa3d.samples.tokenizer import draws_are_shared
+from nepa3d.shapes.view_table import view_row
 
 RankRule = Literal["expected", "strict"]
 Array = NDArray[np.float64]
@@ -186,7 +187,7 @@ def retrieve(
         },
         intervals={name: interval(value[:, None]) for name, value in values.items()},
         by_seed=[{name: float(v.mean()) for name, v in ranked.values.items()} for ranked in found],
-        settings=_settings(probe, settings) | {"n_files": len(first.paths)},
+        settings=_settings(probe, settings) | {"n_files": len(first.paths), **_answers(shapes, first.paths, settings)},
         diagnostics={
             "tied_fraction": tied,
             "collapsed": len(first.paths) > 1 and tied >= COLLAPSED_FROM,
@@ -197,6 +198,14 @@ def retrieve(
         items={"path": first.paths, "mAP": list(values["mAP"]), **_picture(first, settings)},
         failed=failed,
     )
+
+
+def _answers(shapes: Sequence[ShapeLike], read: Sequence[str], settings: RetrievalSettings) -> Json:
+    """Which stored distances both views answer with, of the first shape that was read: they may be the same ones, where
+    a cache lacks those of a view."""
+    first = as_shape(next(shape for shape in shapes if shape_name(shape) == read[0]))
+    views = {"query_distances": settings.query_view, "gallery_distances": settings.gallery_view}
+    return {name: view_row(view).answers_with(first) for name, view in views.items()}
 
 
 def _controls(found: Sequence[Ranked], missing: Mapping[str, str]) -> dict[str, Json | None]:

@@ -188,6 +188,10 @@ def doubts(result: Result) -> list[str]:
         found.append(f"the gallery has collapsed: {tied:.0%} of it is tied with the true shape")
     if result.settings.get("shared_draws"):
         found.append("query and gallery share their draws, so equal questions alone make them alike")
+    told = result.settings.get("query_distances")
+    views = {result.settings.get(name) for name in ("query_backend", "gallery_backend")}
+    if told and told == result.settings.get("gallery_distances") and len(views) > 1:
+        found.append(f"both views answer with {told} of the cache, so that they differ in their rays at most")
     low = result.intervals.get("mAP", (math.inf, math.inf))[0]
     chance, raw = result.controls.get("chance"), result.controls.get("raw_distances")
     if chance and low <= chance["mAP"]:

@@ -6,6 +6,7 @@ A view whose answers are stored in the cache needs a row here and nothing else. 
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from nepa3d import _core
@@ -40,6 +41,10 @@ class ViewRow:
 
     def __post_init__(self) -> None:
         self.compiled()  # which checks the row
+
+    def answers_with(self, keys: Container[str]) -> str:
+        """The key of the distances that it takes of a shape with these arrays; "" where it computes them."""
+        return next((stored.key for stored in self.distances if stored.key in keys), "")
 
     def compiled(self) -> _core.ViewRow:
         """The row as the compiled loader takes it."""
