@@ -15,8 +15,6 @@ import trimesh
 
 pytest.importorskip("viser", reason="needs nepa3d[explore]")
 pytest.importorskip("lancedb", reason="needs nepa3d[search]")
-playwright = pytest.importorskip("playwright.sync_api")
-image = pytest.importorskip("matplotlib.image")
 
 from viser.transforms import SO3
 
@@ -26,6 +24,9 @@ from nepa3d.inference.explore.session import SHEET
 from nepa3d.inference.explore.stage import PREDICTED, SMALL, TRUE, layout
 from tests.inference.conftest import gui_of, wait_for, write_cloud
 from tests.report.test_page import CHROMIUM
+
+playwright = pytest.importorskip("playwright.sync_api")
+image = pytest.importorskip("matplotlib.image")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
