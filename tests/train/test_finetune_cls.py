@@ -63,6 +63,14 @@ def test_a_run_leaves_what_the_document_says(golden: Path, tmp_path: Path, capsy
     assert "-> 0.5): delete it to start anew" in said
 
 
+def test_without_validation_there_is_no_best_figure(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "--val_ratio", "0", epochs=1) == cli.EXIT_OK
+    assert json.loads((tmp_path / "result.json").read_text())["val_acc"] is None
+    assert ["best", "validation", "none"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
 def test_training_changes_what_is_predicted(golden: Path, tmp_path: Path) -> None:
     losses = []
     given = {"cache_root": "cache", "save_dir": f"{tmp_path}", "ckpt": "nepa_qa.pt", "num_workers": 0}

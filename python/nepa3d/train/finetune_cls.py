@@ -297,7 +297,7 @@ def command(config: Config) -> None:
         ("share of the commonest prediction", result["test_majority_share"]),
         ("chance", result["chance"]),
     ]
-    print(tabulate(rows, floatfmt=".4f"))
+    print(tabulate(rows, floatfmt=".4f", missingval="none"))
     if result["alarm"]:
         print(f"alarm: {result['alarm']}")
     print(f"results: {config.save_dir}")
