@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 import nepa3d
 from nepa3d import cli, ops
+from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.inference import complete as command
 from nepa3d.models.completion import CompletionSettings, complete_scan
 from nepa3d.shapes.level_set import field_near, level_set
@@ -176,6 +178,38 @@ def test_colours_of_the_expected_error(tmp_path: Path, capsys: pytest.CaptureFix
     assert command.main([*flags, "--ckpt", f"{plain}", "--out", f"{tmp_path / 'no.ply'}"]) == cli.EXIT_USAGE
     assert "does not tell the error it expects: it was trained with answer_loss l1" in capsys.readouterr().err
     assert not (tmp_path / "no.ply").exists()
+
+
+@pytest.mark.parametrize(
+    ("package", "flags", "message"),
+    [
+        ("skimage", [], "surfaces: scikit-image is not installed"),
+        ("matplotlib", ["--picture", "mesh.png"], "picture: matplotlib is not installed"),
+        ("matplotlib", ["--uncertainty"], "uncertainty: matplotlib is not installed"),
+    ],
+)
+def test_what_is_not_installed_is_told_before_anything_is_asked(
+    package: str,
+    flags: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Before the model is looked for, even: there is none."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, package, None)
+    np.save("scan.npy", ball(400))
+    assert command.main(["scan.npy", "--out", "mesh.ply", "--ckpt", "none.pt", *flags]) == cli.EXIT_USAGE
+    assert message in capsys.readouterr().err
+
+
+def test_a_bar_counts_the_points_that_are_asked(ckpt: Path) -> None:
+    told = nepa3d.load(ckpt, device="cpu").told(nepa3d.Shape.from_cloud(ball(400)), n_context=30, batch=2)
+    points = np.random.default_rng(0).uniform(-1, 1, (5000, 3)).astype(np.float32)
+    bar = progress_bar(total=0, unit="point", disable=True)
+    np.testing.assert_array_equal(told.distances(points, bar), told.distances(points))
+    assert bar.n == 5000
 
 
 HEADER = "ply\nformat ascii 1.0\nelement vertex 0\nproperty float x\nproperty float y\nproperty float z\nend_header\n"

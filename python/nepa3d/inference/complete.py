@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from nepa3d.inference.model_flags import ModelFlags
 from nepa3d.models.completion import Completion, CompletionSettings, complete_scan
 from nepa3d.models.encoder import Encoder
 from nepa3d.report import completion_picture
+from nepa3d.shapes.level_set import require_marching_cubes
 from nepa3d.shapes.shape import SCAN_POINTS, Shape
 
 FORMATS = (".ply", ".glb", ".obj", ".stl", ".off")
@@ -114,7 +116,7 @@ class Config:
 def complete(config: Config, encoder: Encoder) -> tuple[Shape, Completion]:
     """The scan and its completion, its meshes written. Bad input is ``ValueError``."""
     scan = Shape.from_scan(config.scan, max_points=config.told.max_points, seed=config.told.seed)
-    found = complete_scan(encoder, scan, config.settings())
+    found = complete_scan(encoder, scan, config.settings(), progress=True)
     if found.expected_error is not None:
         found.surface.visual = trimesh.visual.ColorVisuals(
             found.surface, vertex_colors=error_colors(found.expected_error)
@@ -200,6 +202,7 @@ def command(config: Config) -> None:
     for flag, path in (("out", config.out), ("picture", config.picture)):
         if path:
             require_writable(path, flag)
+    require_packages(config)
     encoder = config.model.load()
     begin = time.perf_counter()
     scan, found = complete(config, encoder)
@@ -212,6 +215,14 @@ def command(config: Config) -> None:
     if config.out_json:
         write_json(config.out_json, said)
         print(f"wrote {config.out_json}")
+
+
+def require_packages(config: Config) -> None:
+    """``ValueError`` naming a package that the request needs and that is not installed, before anything is asked."""
+    require_marching_cubes()
+    for flag in ("picture", "uncertainty"):
+        if getattr(config, flag) and find_spec("matplotlib") is None:
+            raise ValueError(f"{flag}: matplotlib is not installed: pip install 'nepa3d[surfaces]'")
 
 
 def draw(config: Config, scan: Shape, found: Completion) -> None:

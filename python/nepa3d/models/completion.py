@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.models.distances import Told
 from nepa3d.models.encoder import Encoder
-from nepa3d.shapes.level_set import AskedField, field_near, level_set
+from nepa3d.shapes.level_set import AskedField, field_near, level_set, require_marching_cubes
 from nepa3d.shapes.placement import Placement
 from nepa3d.shapes.shape import Shape
 from nepa3d.shapes.view_table import require_backend
@@ -89,14 +90,18 @@ class Completion:
     """Points at which the model was asked."""
 
 
-def complete_scan(encoder: Encoder, scan: Shape, settings: CompletionSettings = CompletionSettings()) -> Completion:
+def complete_scan(
+    encoder: Encoder, scan: Shape, settings: CompletionSettings = CompletionSettings(), *, progress: bool = False
+) -> Completion:
     """The surface that ``encoder`` makes of a scan, which ``Shape.from_scan`` reads.
 
     The model is asked on a grid, near the surface only (``nepa3d.shapes.level_set.field_near``); where the answer to
     one question depends on the others, on the whole grid. Memory is that of the grid, four bytes a cell, and of one
     forward pass. Raises ``ValueError`` on a scan that lies in one plane, on one that does not say where it lay, where
-    the model predicts no such distance, and where it expects no error but is to say it.
+    the model predicts no such distance, where it expects no error but is to say it, and without scikit-image.
+    ``progress`` shows how many points are asked, of those known to be needed so far.
     """
+    require_marching_cubes()
     if scan.placement is None:
         raise ValueError(f"scan: {scan.name} was read from a cache file, which does not say where the scan lay")
     require_solid(scan)
@@ -106,7 +111,13 @@ def complete_scan(encoder: Encoder, scan: Shape, settings: CompletionSettings = 
         scan, view=settings.view, n_context=settings.n_context, seed=settings.seed, batch=settings.batch
     )
     level, slope = settings.drawn_at(told, scan), settings.slope if encoder.asks_alone else math.inf
-    field = field_near(told.distances, settings.resolution, level, slope)
+    with progress_bar(total=0, desc="ask", unit="point", disable=not progress) as bar:
+
+        def ask(points: NDArray[np.float32]) -> NDArray[np.float32]:
+            bar.total = bar.n + len(points)
+            return told.distances(points, bar)
+
+        field = field_near(ask, settings.resolution, level, slope)
     surface = level_set(field.values, level)
     if surface is None:
         raise ValueError(f"the predicted distance is {level:g} nowhere, {_range(field)}: set another level")

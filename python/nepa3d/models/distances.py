@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nepa3d.execution.progress_bar import Progress
 from nepa3d.models.embedding import Probe, question_states
 from nepa3d.models.interpolation import clipped_spline
 from nepa3d.models.ridge import predict
@@ -44,9 +45,9 @@ class Told:
         """(C, 4) the points of the context and the distances told there."""
         return np.column_stack([self.answers.point_xyz[self.rows], self.answers.point_distance[self.rows]])
 
-    def distances(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Predicted distances (M,)."""
-        return self._read(points, self.weights)
+    def distances(self, points: NDArray[np.float32], bar: Progress | None = None) -> NDArray[np.float32]:
+        """Predicted distances (M,); ``bar`` counts the points."""
+        return self._read(points, self.weights, bar)
 
     def scales(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scales (M,) of the Laplace distributions that the model predicts around its distances: the mean absolute
@@ -69,10 +70,12 @@ class Told:
         found: NDArray[np.float32] = torch.cat(blocks).numpy().astype(np.float32)
         return found
 
-    def _read(self, points: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float32]:
+    def _read(
+        self, points: NDArray[np.float32], weights: NDArray[np.float64], bar: Progress | None = None
+    ) -> NDArray[np.float32]:
         if len(points) == 0:
             return np.empty(0, np.float32)
-        return distances_at(points, self.answers, self.rows, self.probe, weights, self.settings, self.batch)[0]
+        return distances_at(points, self.answers, self.rows, self.probe, weights, self.settings, self.batch, bar)[0]
 
 
 def own_view(probe: Probe) -> str:
@@ -105,11 +108,12 @@ def distances_at(
     weights: NDArray[np.float64],
     settings: SequenceSettings,
     batch: int,
+    bar: Progress | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Distances (M,) at ``points`` (M, 3) of [-1, 1]^3: predicted, and copied from the nearest context point.
 
     The model is asked for ``settings.n_query`` points at a time, each time of a selection that is spread over all of
-    them as they are ordered, ``batch`` sequences at once. ``weights`` are the ridge head's.
+    them as they are ordered, ``batch`` sequences at once. ``weights`` are the ridge head's; ``bar`` counts the points.
     """
     predicted, copied = np.empty(len(points), np.float32), np.empty(len(points), np.float32)
     asked = without_rays(points, np.zeros(len(points), np.float32))
@@ -128,4 +132,6 @@ def distances_at(
                 in_sequence = order_points(points, rows)
                 predicted[in_sequence] = predict(weights, states)
                 copied[in_sequence] = sample.nearest_copy
+            if bar is not None:
+                bar.update(sum(map(len, some)))
     return predicted, copied

@@ -208,8 +208,9 @@ class Encoder:
         (``nepa3d[surfaces]``).
         """
         from nepa3d.samples.completion import cell_centres
-        from nepa3d.shapes.level_set import level_set
+        from nepa3d.shapes.level_set import level_set, require_marching_cubes
 
+        require_marching_cubes()
         _require_positive(resolution=resolution)
         drawn_at = 2.0 / resolution if level is None else level
         field = self.complete(shape, cell_centres(resolution), **context).reshape(3 * (resolution,))

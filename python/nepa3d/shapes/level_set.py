@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -69,14 +70,18 @@ def level_set(field: NDArray[np.float32], level: float) -> trimesh.Trimesh | Non
 
     ``ValueError`` if scikit-image is not installed.
     """
+    require_marching_cubes()
     import trimesh
+    from skimage.measure import marching_cubes
 
-    try:
-        from skimage.measure import marching_cubes
-    except ImportError as error:
-        raise ValueError("surfaces: scikit-image is not installed: pip install 'nepa3d[surfaces]'") from error
     if not field.min() < level < field.max():
         return None
     cell_size = 2.0 / len(field)
     vertices, faces, _, _ = marching_cubes(field, level, spacing=3 * (cell_size,))
     return trimesh.Trimesh(vertices + cell_size / 2 - 1.0, faces, process=False)
+
+
+def require_marching_cubes() -> None:
+    """``ValueError`` if scikit-image, which ``level_set`` needs, is not installed: for before the field is asked for."""
+    if find_spec("skimage") is None:
+        raise ValueError("surfaces: scikit-image is not installed: pip install 'nepa3d[surfaces]'")
