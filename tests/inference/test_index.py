@@ -71,6 +71,17 @@ def test_the_nearest_are_those_of_a_plain_comparison(index: ShapeIndex) -> None:
     assert len(index.search(query, 100)) == 7
 
 
+def test_a_cache_that_lacks_what_its_view_needs_is_named(index: ShapeIndex, shapes: Path) -> None:
+    """By its file, not by the hash that its draws depend on."""
+    whole = Shape.from_cache(shapes / "ball" / "stool.npz")
+    lacking = shapes / "ball" / "lacking.npz"
+    np.savez(lacking, **{key: whole[key] for key in whole if key != "pt_dist_pool"})
+    with pytest.raises(ValueError, match=rf"^{lacking}: pt_dist_pool is missing$"):
+        index.search(lacking)
+    assert index.update().failed == {"ball/lacking.npz": "pt_dist_pool is missing"}
+    assert len(index) == 7
+
+
 @pytest.mark.parametrize("name", ["box/b1.obj", "ball/scan.ply", "ball/stool.npz"])
 def test_a_file_finds_itself_from_anywhere(name: str, index: ShapeIndex, shapes: Path, tmp_path: Path) -> None:
     copy = tmp_path / f"copy{Path(name).suffix}"

@@ -77,6 +77,21 @@ def test_a_cloud_is_seen_as_a_cloud(shapes: Path) -> None:
     assert radius.max() == pytest.approx(1, abs=1e-6) and radius.min() > 0.8  # a sphere about its mean
 
 
+def test_a_cloud_is_the_same_in_every_format(shapes: Path, tmp_path: Path) -> None:
+    """Arrays by name in an .npz are a cloud, too, unless they are those of a cache."""
+    points = np.asarray(trimesh.load(shapes / "ball" / "scan.ply").vertices, np.float64)
+    np.save(tmp_path / "scan.npy", points)
+    np.savez(tmp_path / "scan.npz", points=points)
+    np.savetxt(tmp_path / "scan.xyz", points)
+    expected = read_shape(shapes / "ball" / "scan.ply", "mesh", "name", n_point=16, n_ray=0)
+    for kind in ("npy", "npz", "xyz"):
+        read = read_shape(tmp_path / f"scan.{kind}", "mesh", "name", n_point=16, n_ray=0)
+        assert read.view == expected.view
+        np.testing.assert_allclose(read.shape["pt_dist_pool"], expected.shape["pt_dist_pool"], atol=1e-5)
+        drawn, normals = drawn_points(tmp_path / f"scan.{kind}", 300)
+        assert drawn.shape == (300, 3) and not normals.any()
+
+
 def test_a_cache_is_read_as_it_is(shapes: Path) -> None:
     path = shapes / "ball" / "stool.npz"
     read, cache = read_shape(path, "udfgrid", "name", n_point=16, n_ray=8), Shape.from_cache(path)

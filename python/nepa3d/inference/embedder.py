@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from nepa3d.execution.files import content_hash
 from nepa3d.inference.shape_files import ReadShape, read_shape
 from nepa3d.models.encoder import Encoder
+from nepa3d.shapes.cache import CacheError
 from nepa3d.shapes.shape import Shape
 from nepa3d.shapes.views import require_backend
 
@@ -69,7 +70,11 @@ class Embedder:
         path = Path(query)
         if not path.is_file():
             raise ValueError(f"query: expected the file of a shape, there is none at {os.fspath(query)!r}")
-        return self.vectors([self.read(path, content_hash(path), view)])[0]
+        read = self.read(path, content_hash(path), view)
+        try:
+            return self.vectors([read])[0]
+        except CacheError as error:  # what the view needs and the cache lacks; the shape is named by its content
+            raise CacheError(path, error.fault) from error
 
 
 def fingerprint(encoder: Encoder) -> str:

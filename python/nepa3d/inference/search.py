@@ -46,7 +46,8 @@ class Config:
     index: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="INDEX")]
     """The index, as nepa3d index makes it."""
     query: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="QUERY")]
-    """File of the shape: OBJ, OFF, PLY (a cloud if it has no faces), STL, GLB, VRML, or a cache file (.npz)."""
+    """File of the shape: a mesh (OBJ, OFF, PLY, STL, GLB, VRML), a cloud (PLY without faces, NPZ, NPY, XYZ and other
+    text), or a cache file (.npz)."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
     """Number of shapes to find."""
     view: str = ""

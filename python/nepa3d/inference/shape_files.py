@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from nepa3d import ops
 from nepa3d.corpora.folder import shape_key
 from nepa3d.corpora.layouts import LAYOUTS, require_layout
-from nepa3d.shapes.mesh import READERS, prepare_mesh, read_mesh
+from nepa3d.shapes.mesh import MAX_FACES, READERS, MeshFile, prepare_mesh, read_mesh
 from nepa3d.shapes.query_pools import PoolSettings, build_pools, needed_by, random_stream
+from nepa3d.shapes.scan_files import SUFFIXES, CloudFile, read_cloud
 from nepa3d.shapes.scans import normalize_scan, scan_pools
 from nepa3d.shapes.shape import Shape
 from nepa3d.shapes.views import require_backend, view_row
 
 CACHE = "npz"
+QUERIES = "pt_xyz_pool"  # what a cache has, and no cloud
 ENDINGS = (*READERS, CACHE)
 CLOUD_VIEW = "pointcloud_noray"  # what is seen of a file without faces
 LEAST_POINTS = 4096  # point queries a shape is asked at; draws are taken from these
@@ -89,38 +91,54 @@ def pools_for(view: str, n_point: int, n_ray: int) -> PoolSettings:
     return needed_by(enough, view_row(view), rays=n_ray > 0)
 
 
-def read_shape(path: Path, view: str, name: str, *, n_point: int, n_ray: int) -> ReadShape:
-    """The shape of a mesh, a cloud or a cache, named ``name``, on which all random draws from it depend.
+def read_content(path: Path, *, max_faces: int = MAX_FACES) -> Shape | CloudFile | MeshFile:
+    """What a file holds: a cache, a cloud (PLY without faces, and whatever else ``read_cloud`` takes), or a mesh.
 
-    A cloud is a PLY file without faces; it has neither triangles nor a grid, and is seen as ``pointcloud_noray``
-    whatever ``view`` is, unless that is ``voxel``. ``ValueError`` naming the file and the fault, or ``OSError``.
+    ``ValueError`` naming the file and the fault, or ``OSError``.
     """
-    require_backend(view, "view")
     kind = _ending(path)
     if kind == CACHE:
         cache = Shape.from_cache(path)
-        return ReadShape(Shape({key: cache[key] for key in cache}, name), view)
+        if QUERIES in cache:
+            return cache
+    if kind != "ply" and path.suffix.lower() in SUFFIXES:
+        cloud = read_cloud(path)
+        assert cloud is not None  # only a PLY may be a mesh
+        return cloud
+    mesh = read_mesh(path, max_faces=max_faces)
+    is_cloud = kind == "ply" and len(mesh.faces) == 0 and len(mesh.vertices)
+    return CloudFile(mesh.vertices, None, None) if is_cloud else mesh
+
+
+def read_shape(path: Path, view: str, name: str, *, n_point: int, n_ray: int) -> ReadShape:
+    """The shape of a mesh, a cloud or a cache, named ``name``, on which all random draws from it depend.
+
+    A cloud has neither triangles nor a grid, and is seen as ``pointcloud_noray`` whatever ``view`` is, unless that is
+    ``voxel``. ``ValueError`` naming the file and the fault, or ``OSError``.
+    """
+    require_backend(view, "view")
+    content = read_content(path)
+    if isinstance(content, Shape):
+        return ReadShape(Shape({key: content[key] for key in content}, name), view)
     pools = pools_for(view, n_point, n_ray)
-    vertices, faces, _ = read_mesh(path)
-    if kind == "ply" and len(faces) == 0 and len(vertices):
-        arrays = scan_pools(normalize_scan(vertices, os.fspath(path)), pools, 0, name)
+    if isinstance(content, CloudFile):
+        arrays = scan_pools(normalize_scan(content.xyz, os.fspath(path)), pools, 0, name)
         return ReadShape(Shape(arrays, name), view if view == "voxel" else CLOUD_VIEW)
-    return ReadShape(Shape(build_pools(prepare_mesh(vertices, faces, path), pools, 0, name), name), view)
+    mesh = prepare_mesh(content.vertices, content.faces, path)
+    return ReadShape(Shape(build_pools(mesh, pools, 0, name), name), view)
 
 
 def drawn_points(path: Path, count: int = 6000) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Points (N, 3) of a shape to draw, in the unit sphere, and their normals (N, 3), zeros where there are none."""
-    kind = _ending(path)
-    if kind == CACHE:
-        cache = Shape.from_cache(path)
-        return cache["pc_xyz"], cache["pc_n"]
-    vertices, faces, _ = read_mesh(path)
+    content = read_content(path)
+    if isinstance(content, Shape):
+        return content["pc_xyz"], content["pc_n"]
     rng = random_stream(0, path.name, "drawing")
-    if kind == "ply" and len(faces) == 0 and len(vertices):
-        points = normalize_scan(vertices, os.fspath(path))
+    if isinstance(content, CloudFile):
+        points = normalize_scan(content.xyz, os.fspath(path))
         points = points[rng.permutation(len(points))[:count]]
         return points, np.zeros_like(points)
-    mesh = prepare_mesh(vertices, faces, path)
+    mesh = prepare_mesh(content.vertices, content.faces, path)
     samples = ops.sample_surface(mesh.vertices, mesh.faces, rng.random((count, 3), np.float32))
     return samples.point, samples.normal
 

@@ -18,6 +18,7 @@ from nepa3d.execution.progress_bar import Progress
 from nepa3d.inference.embedder import Embedder, Float
 from nepa3d.inference.shape_files import ReadShape, ShapeFile
 from nepa3d.inference.table import Row, ShapeTable
+from nepa3d.shapes.cache import CacheError
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -178,4 +179,5 @@ def _content(row: Row) -> tuple[str, str]:
 
 
 def _told(error: BaseException) -> str:
-    return str(error) or "memory ran out"
+    """The reason; of a cache's fault without the name of the shape, which is its content's hash."""
+    return error.fault if isinstance(error, CacheError) else str(error) or "memory ran out"

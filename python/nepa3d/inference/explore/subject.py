@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d import ops
-from nepa3d.inference.shape_files import CACHE, read_shape
-from nepa3d.shapes.mesh import prepare_mesh, read_mesh
+from nepa3d.inference.shape_files import read_content, read_shape
+from nepa3d.shapes.mesh import prepare_mesh
+from nepa3d.shapes.scan_files import CloudFile
 from nepa3d.shapes.scans import normalize_scan
 from nepa3d.shapes.shape import Shape
 
@@ -68,12 +69,12 @@ class Subject:
 def form(path: Path) -> Form:
     """What is drawn of a mesh, cloud or cache file. ``ValueError`` naming the fault, or ``OSError``."""
     no_faces = np.empty((0, 3), np.int64)
-    if path.suffix.lower() == f".{CACHE}":
-        return Form(Shape.from_cache(path)["pc_xyz"], no_faces)
-    vertices, faces, _ = read_mesh(path, max_faces=MOST_FACES)
-    if len(faces) == 0 and len(vertices):
-        return Form(normalize_scan(vertices, path.name), no_faces)
-    mesh = prepare_mesh(vertices, faces, path, max_faces=MOST_FACES)
+    content = read_content(path, max_faces=MOST_FACES)
+    if isinstance(content, Shape):
+        return Form(content["pc_xyz"], no_faces)
+    if isinstance(content, CloudFile):
+        return Form(normalize_scan(content.xyz, path.name), no_faces)
+    mesh = prepare_mesh(content.vertices, content.faces, path, max_faces=MOST_FACES)
     return Form(mesh.vertices, mesh.faces)
 
 
