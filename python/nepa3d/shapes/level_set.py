@@ -82,6 +82,6 @@ def level_set(field: NDArray[np.float32], level: float) -> trimesh.Trimesh | Non
 
 
 def require_marching_cubes() -> None:
-    """``ValueError`` if scikit-image, which ``level_set`` needs, is not installed; for before the field is asked."""
+    """``ValueError`` if scikit-image is not installed, which ``level_set`` needs: for before the field is asked for."""
     if find_spec("skimage") is None:
         raise ValueError("surfaces: scikit-image is not installed: pip install 'nepa3d[surfaces]'")
