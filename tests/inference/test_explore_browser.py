@@ -15,7 +15,9 @@ import trimesh
 
 pytest.importorskip("viser", reason="needs nepa3d[explore]")
 pytest.importorskip("lancedb", reason="needs nepa3d[search]")
+pytest.importorskip("matplotlib", reason="reads the screen")
 
+from matplotlib import image
 from viser.transforms import SO3
 
 from nepa3d.inference.explore.explorer import Explorer
@@ -24,9 +26,6 @@ from nepa3d.inference.explore.session import SHEET
 from nepa3d.inference.explore.stage import PREDICTED, SMALL, TRUE, layout
 from tests.inference.conftest import gui_of, wait_for, write_cloud
 from tests.report.test_page import CHROMIUM
-
-playwright = pytest.importorskip("playwright.sync_api")
-image = pytest.importorskip("matplotlib.image")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
@@ -88,6 +87,7 @@ class Seen:
 @contextlib.contextmanager
 def browser(server: Any, scheme: str, width: int, height: int, **more: Any) -> Iterator[Seen]:
     """The page in a window of this size. On leaving: it had no error, and asked no other server for anything."""
+    playwright = pytest.importorskip("playwright.sync_api")
     address = f"http://localhost:{server.get_port()}/"
     with playwright.sync_playwright() as started:
         running = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=180_000)
