@@ -25,29 +25,30 @@ from nepa3d.shapes.views import require_backend
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Probe the frozen features of a checkpoint for classes: accuracy beside chance, plain distances and no training.
+    """Classify shapes by frozen features of a checkpoint; reports accuracy beside chance and plain distances.
 
     Example: nepa3d probe-cls --cache_root data/scanobjectnn_main_split_v2 --ckpt runs/nepa_qa/last.pt --n_seeds 3
     --out_json results/probe_cls_nepa_qa.json
     """
 
     cache_root: str
-    """Cache with the splits train and test, a folder a class; its spelling is part of the draws."""
+    """Cache with the splits train and test; the draws depend on how this path is spelled."""
     model: SampleModelFlags
     backend: str = "pointcloud_noray"
     """View of the shapes."""
     val_ratio: float = 0.1
-    """Part of each class of the train split that chooses the probes' settings."""
+    """Share of each class of the train split that chooses the classifiers' hyperparameters (validation part)."""
     val_seed: int = 0
-    """Which objects those are."""
+    """Seed of the choice of the validation objects."""
     group_by: GroupBy = "object"
-    """Files of one object stay on one side of that division, and are resampled together; or each file is on its own."""
+    """Keep all files of an object in one of the two parts and resample them together (object), or treat each file as an
+    object of its own (file)."""
     fewshot_k: int = 0
     """Training shapes a class; 0: all."""
     fewshot_seed: int = 0
-    """Which shapes those are; counted up with seed."""
+    """Seed of the choice of these shapes; incremented together with seed."""
     seed: int = 0
-    """Draws of the samples, and weights of the untrained model."""
+    """Seed of the sample draws and of the untrained model's weights."""
     n_seeds: int = 1
     """Number of seeds, counted up from seed; figures are means over them."""
     random_init: Switch = True
@@ -55,9 +56,9 @@ class Config:
     batch: int = 256
     """Sequences a forward pass."""
     num_workers: int = 2
-    """Threads that read shapes ahead of their use; 0: none."""
+    """Threads that prefetch shapes; 0: none."""
     out_json: str = ""
-    """Where to write the figures and settings; empty: nowhere."""
+    """File to write the figures and settings to; empty: none."""
     embedding: PoolingFlags = field(default_factory=PoolingFlags)
     asked: QuestionFlags = field(default_factory=QuestionFlags)
     voxel: VoxelFlags = field(default_factory=VoxelFlags)

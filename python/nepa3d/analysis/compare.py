@@ -26,7 +26,7 @@ class Config:
     second: Path
     """Result of the second checkpoint."""
     out_json: str = ""
-    """Where to write the comparison; empty: nowhere."""
+    """File to write the comparison to; empty: none."""
 
 
 def command(config: Config) -> None:

@@ -116,21 +116,21 @@ class CompletionFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionFlags:
-    """Where points are asked."""
+    """Where query points are drawn."""
 
     questions: Questions = "pool"
-    """Anywhere in a shape's pool, half of which lies close to the surface, or only in its part that is uniform in the
-    cube."""
+    """Draw points from the whole pool of a shape (pool), half of which lies close to the surface, or only from its part
+    that is uniform in the cube (uniform)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ControlFlags:
-    """What stands beside the model."""
+    """Controls that are measured beside the model."""
 
     spline: Switch = True
-    """Control without a model: a thin-plate spline of the distances that the model is told; needs SciPy."""
+    """Control without a model: a thin-plate spline through the distances that the model receives; requires SciPy."""
     random_init: Switch = False
-    """Measure an untrained model of the same sizes, too."""
+    """Also measure an untrained model of the same size."""
 
 
 def require_at_least_one(**flags: int) -> None:

@@ -62,8 +62,8 @@ class Config:
     rank_rule: RankRule = "expected"
     """Tied items share their ranks, or count as wins (strict, as in the original: a collapsed encoder scores 1)."""
     lipschitz: Switch = True
-    """Control without a model: how far answers contradict that they are of one shape; the time grows with the squares
-    of shapes and points."""
+    """Control without a model: how much two sets of answers violate the Lipschitz condition of one distance field; its
+    time grows with the squares of the numbers of shapes and points."""
     out_json: str = ""
     """File to write the results and settings to; empty: none."""
     embedding: PoolingFlags = field(default_factory=PoolingFlags)

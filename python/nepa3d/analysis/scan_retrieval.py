@@ -21,12 +21,13 @@ from nepa3d.shapes.views import require_backend
 
 @dataclass(frozen=True, kw_only=True)
 class SearchFlags:
-    """What is searched in what."""
+    """Queries and gallery."""
 
     query_root: str
     """Cache folder of the queries, as preprocess-scanobjectnn writes it; the draws depend on how this is spelled."""
     gallery_root: str
-    """Cache folder of the gallery; the folder of the queries, with --turn_queries 1: meshes turned."""
+    """Cache folder of the gallery. It may be that of the queries with --turn_queries 1, to retrieve meshes by turned
+    copies of themselves."""
     query_split: str = "test"
     """Split of the queries."""
     gallery_splits: tuple[str, ...] = ("test",)
@@ -36,7 +37,7 @@ class SearchFlags:
     gallery_backend: str = "mesh"
     """View of the gallery."""
     distractors: Switch = False
-    """Keep the shapes of the gallery that no query is of."""
+    """Keep gallery shapes that match no query."""
     exclude: Path | None = None
     """Text file of objects to leave out of both, one a line, as near-duplicates writes it."""
 
@@ -56,8 +57,8 @@ class SearchFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Find each scan's mesh among all meshes, and report R@k, MRR and mAP beside models and comparisons that learned
-    nothing.
+    """Find each scan's mesh in a gallery, and report R@k, MRR and mAP beside an untrained model and controls without a
+    model.
 
     A scan and a mesh belong together if they are of one object: <query_root>/_meta/objects_<split>.json names the
     object of each scan, a mesh is called by its "class/id". With the meshes' own cache as queries and --turn_queries 1,
@@ -74,12 +75,12 @@ class Config:
     eval_seed: int = 0
     """Seed of the query draws and angles, and of the weights of the untrained model."""
     eval_seed_gallery: int = 999
-    """Seed of the gallery draws, which must be others."""
+    """Seed of the gallery draws; must differ from eval_seed."""
     n_seeds: int = 1
     """Number of evaluation seeds, counted up from these two; results are means over them."""
     headings: int = 1
-    """Above 1: compare the answers of queries and gallery, without a model, also at so many headings of the query and
-    take the best. Takes this many times as long as one comparison."""
+    """Above 1: add a control without a model that compares answers at this many headings of the query and takes the
+    best; its time grows with this number."""
     chunk: int = 256
     """Sequences per forward pass."""
     num_workers: int = 2

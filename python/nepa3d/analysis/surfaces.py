@@ -28,7 +28,7 @@ FEWEST = 3  # shapes of which a fifth, rounded, is one to fit the head on
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Complete shapes as surfaces: a mesh a shape and way, scores beside those that need no model, a picture.
+    """Complete shapes as surfaces: write meshes, a picture, and scores beside those of controls without a model.
 
     Example: nepa3d surfaces --cache_root data/unpaired --ckpt runs/nepa_qa/last.pt --out_root results/surfaces
     """
@@ -43,7 +43,7 @@ class Config:
     level: float = 0.0
     """Distance at which the surface is drawn; 0: a cell's side."""
     tau: float = 0.1
-    """Two surfaces agree at a point when they are at most this apart there (F-score)."""
+    """Largest distance at which a point of one surface matches the other surface (F-score)."""
     max_shapes: int = 4
     """Complete only so many shapes, evenly spread over the split; 0: all."""
     format: Literal["ply", "glb", "both"] = "ply"

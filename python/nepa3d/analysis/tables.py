@@ -12,15 +12,15 @@ from nepa3d.report.tables import collect
 
 @dataclass(frozen=True)
 class Config:
-    """Collect UCPR and CPAC result files into the document's tables.
+    """Collect results of retrieval, completion and retrieval by scans into tables.
 
     Example: python -m nepa3d.analysis.tables --results results/*.json --out_md results/tables.md
     """
 
     results: tuple[str, ...]
-    """Result files; what is neither UCPR nor CPAC is named and left out."""
+    """Result files; a file that no table shows is named and left out."""
     out_md: str = ""
-    """Where to write the tables as Markdown; empty: nowhere."""
+    """File to write the tables to as Markdown; empty: none."""
 
 
 def command(config: Config) -> None:

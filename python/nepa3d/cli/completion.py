@@ -18,7 +18,7 @@ from nepa3d.cli.commands import COMMANDS
 
 @dataclass(frozen=True)
 class Config:
-    """Print a script with which a shell completes the commands and their flags; write it where the shell looks.
+    """Print a script that completes commands and flags in a shell; save it where the shell looks for completions.
 
     Example: nepa3d completion bash > ~/.local/share/bash-completion/completions/nepa3d
     """

@@ -24,9 +24,9 @@ class Config:
     out_root: Path
     """Folder to fill: <class>/<class>_<index>/models/model_normalized.obj."""
     per_class: int = 20
-    """How many shapes of each class; more shapes leave the first ones as they are."""
+    """Shapes per class; a larger number does not change the first ones."""
     seed: int = 0
-    """Draws the parameters of every shape."""
+    """Seed of the shapes' parameters."""
     overwrite: bool = False
     """Replace models of another seed."""
 

@@ -43,7 +43,7 @@ class Config:
 
     A valid file is readable, complete, finite and in range, and its distances are those of its point cloud. Of a packed
     cache, each file must have the SHA-256 of the index, and each shard the files of the index. A file is missing if
-    there is a mesh for it; shapes that preprocessing reported as bad input are counted separately. Writes
+    preprocessing listed its mesh; shapes that preprocessing reported as bad input are counted separately. Writes
     <ROOT>/_meta/verify.json and ends with status 4 if files are damaged or missing. --delete removes damaged files, so
     that the preprocessing command builds them again.
 

@@ -49,11 +49,11 @@ class Config(ScanSettings, RunFlags):
     scans: int = 1
     """Scans of each mesh, from different sides."""
     test_ratio: float = 0.2
-    """Part of each class that is the test split."""
+    """Share of each class that becomes the test split."""
     split_seed: int = 0
-    """Which meshes those are."""
+    """Seed of the choice of the test split."""
     seed: int = 0
-    """Randomness of the scans; -1: different at every call."""
+    """Seed of the scans; -1: a different one in every run."""
 
     def __post_init__(self) -> None:
         ScanSettings.__post_init__(self)

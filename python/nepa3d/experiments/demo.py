@@ -73,7 +73,7 @@ class Config:
     root: Path
     """Folder of everything the demo downloads and makes."""
     quick: bool = False
-    """Few shapes, few steps: shows that it works, not what it learns."""
+    """Use few shapes and few steps, to check that the pipeline runs; the models learn little."""
     workers: int = 2
     """Processes of the preprocessing."""
 

@@ -47,7 +47,7 @@ class Config:
     shots: str = "0 1 5 10 20"
     """Training shapes a class; 0: all."""
     seeds: str = "0 1 2"
-    """Seeds of the head and, with few shots, of which shapes."""
+    """Seeds of the head and, with few shots, of the choice of shapes."""
     pretrain_seed: int = 0
     """Seed in the names of the pretrained models' folders."""
     backend: str = "pointcloud_noray"
@@ -59,14 +59,14 @@ class Config:
     lr: float = 1e-4
     """Learning rate."""
     n_point: int = 256
-    """Point queries of scratch; the others have their checkpoint's."""
+    """Point queries per sample of the model from scratch; the others use those of their checkpoint."""
     n_ray: int = 256
-    """Ray queries of scratch."""
+    """Ray queries per sample of the model from scratch."""
     jobs: JobFlags = field(default_factory=JobFlags)
     extra: str = ""
     """More flags of nepa3d.train.finetune_cls, given as --extra="--lr 3e-4"."""
     scratch_extra: str = ""
-    """More of them for scratch only, such as "--d_model 128"."""
+    """More such flags for the model from scratch only, such as "--d_model 128"."""
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.methods.split()) - set(PRETRAINED))

@@ -58,9 +58,9 @@ class Config:
     """Embed every shape of a folder into an index for nepa3d search, or bring an index up to its folder.
 
     OBJ, OFF, PLY, STL, GLB and VRML meshes, point clouds (PLY without faces) and cache files (.npz) are taken. New,
-    changed and deleted files are noticed by size and time, then by content; the others are left as they are. Shapes are
-    written in batches, and the same command goes on after an interruption. Files that cannot be used are listed; the
-    exit status is then 3.
+    changed and deleted files are detected by size and modification time, then by content; the others are not embedded
+    again. Shapes are written in batches, and the same command resumes an interrupted run. Files that cannot be used are
+    listed; the exit status is then 3.
 
     Example: nepa3d index my_meshes --out shapes.lance --ckpt runs/nepa_qa/last.pt
     """
@@ -71,7 +71,7 @@ class Config:
     """The index, a LanceDB table: a folder whose name ends in .lance."""
     made_with: MadeWith = MadeWith()
     moved: bool = False
-    """The folder of the index now lies here: take it for the same, instead of refusing it."""
+    """Accept FOLDER as the new location of the folder that the index was made of, instead of refusing it."""
     approximate: bool = False
     """Also make an approximate index anew, for search --approximate among very many shapes; its recall is printed."""
     workers: int = 2

@@ -35,8 +35,8 @@ class GridFlags:
     resolution: int = 128
     """Cells a side of the grid in which the surface is found."""
     level: float = 0.0
-    """Predicted distance at which the surface is drawn, where the scan's radius is 1; 0: the least at which it encloses
-    four fifths of the scan's points, but at least a cell's side."""
+    """Predicted distance at which the surface is extracted, in units of the scan's radius; 0: the smallest at which it
+    encloses 80 % of the scan's points, but at least the side of a cell."""
     slope: float = 2.0
     """Assumed Lipschitz constant of the predicted field. Cells that the surface cannot reach under it are skipped; 0
     evaluates every cell."""
@@ -44,16 +44,16 @@ class GridFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class ContextFlags:
-    """What the model is told of the scan."""
+    """Context that the model receives of the scan."""
 
     view: str = "pointcloud_noray"
-    """View whose distances the model is told."""
+    """View whose distances form the context."""
     n_context: int = 0
     """Points of the context; 0: half of what the model takes."""
     max_points: int = SCAN_POINTS
-    """Take only so many points of the scan, at random; 0: all."""
+    """Use at most this many points of the scan, chosen at random; 0: all."""
     seed: int = 0
-    """Which points are taken, and which are told."""
+    """Seed of the choice of these points and of the context."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Config:
     """Also write the surface of a thin-plate spline of the same context, which needs no model, as
     <out>.spline.<ending>."""
     uncertainty: bool = False
-    """Colour the vertices by the error that the model expects there, of models trained with answer_loss laplace."""
+    """Colour the vertices by the error that the model expects; requires a model trained with answer_loss laplace."""
     batch: int = 16
     """Sequences a forward pass."""
     picture: str = ""

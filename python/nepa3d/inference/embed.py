@@ -53,7 +53,7 @@ class Config:
     draws: int = 4
     """Samples of a shape's queries that are embedded and averaged."""
     seed: int = 0
-    """Which samples those are, together with a shape's id."""
+    """Seed of the draws, which also depend on the shape's id."""
     pooling: Pooling = "eos"
     """Embedding: the last token, or the mean of the answers, questions, predicted answers, or all tokens."""
     representation: Representation = "h"

@@ -38,7 +38,7 @@ class Config:
     """Find the shapes of an index that are most like a mesh, a point cloud or a cached shape.
 
     Shapes are compared by the cosine of their embeddings, which is 1 for the same file. Compare the values of one query
-    with each other: there is no value from which on shapes are alike.
+    with each other only: no fixed threshold separates similar from different shapes.
 
     Example: nepa3d search shapes.lance chair.obj -k 5 --picture neighbours.png
     """

@@ -38,7 +38,7 @@ class ArchitectureFlags:
     """Answers and EOS attend to all answers, later ones too; questions still see earlier ones only. Needs answer_keys
     and kernel_attention, and plain tokens."""
     kernel_attention: Switch = False
-    """Scores of attention fall with the squared distance of two tokens in space, at a rate that each head learns."""
+    """Attention scores decrease with the squared distance of two tokens in space, at a rate that each head learns."""
     final_norm: Switch = False
     """Normalise the states of the last layer."""
     answer_head: Switch = False
@@ -47,8 +47,8 @@ class ArchitectureFlags:
     """Predict the distances of each of these views at every question, which become the first coordinates of its state;
     none: one distance, of whatever view the sample is."""
     interpolation: Switch = False
-    """Tell blind questions the thin-plate spline of the context's distances and the bounds that these imply; the answer
-    head predicts the difference from the spline."""
+    """Give blind questions the value of a thin-plate spline through the context's distances and the bounds that these
+    imply; the answer head predicts the difference from the spline."""
 
     def __post_init__(self) -> None:
         if self.token_features not in ("linear", "fourier"):

@@ -53,7 +53,7 @@ FINE_TUNED = "classification"  # the probe whose section has the fine-tuned mode
 
 @dataclass(frozen=True)
 class Config:
-    """Write one HTML page about an experiment, complete in itself, and its pictures as PNG.
+    """Write a self-contained HTML page about an experiment, and its pictures as PNG.
 
     It is about everything below the folder: losses and diagnostics of pretraining, results of the probes, completed
     surfaces, fine-tuned classifiers, and the configurations saved beside them.

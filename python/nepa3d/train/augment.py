@@ -35,10 +35,10 @@ class AugmentFlags:
     turn: float = 0.0
     """Probability that a sample is turned about the vertical (y) by a random angle."""
     scale_min: float = 1.0
-    """Least factor by which a sample is scaled; the most is 1."""
+    """Minimum scale factor of a sample; the maximum is 1."""
     clutter: float = 0.0
-    """Probability that a sample's shape stands on a floor and before a wall, as a scan's does: distances, also those to
-    be predicted, are then to the nearest of the three. Samples without rays only."""
+    """Probability of adding a floor and a wall to a sample's shape, as in scans. All distances, including those to be
+    predicted, are then to the nearest of the three. Requires samples without rays."""
 
     def __post_init__(self) -> None:
         for name in ("answer_shift", "answer_noise"):

@@ -36,7 +36,7 @@ class CorpusFlags:
     backend: str = "mesh"
     """View of that cache."""
     mesh_root: str = ""
-    """Folder of meshes to train on instead of a cache: they are asked while training, and nothing is stored."""
+    """Folder of meshes to train on instead of a cache: queries are answered during training, and nothing is stored."""
     layout: str = "folder"
     """How the class, the name and the split of a mesh follow from its path, as in preprocess-meshes."""
     test_ratio: float = 0.1
@@ -44,7 +44,7 @@ class CorpusFlags:
     split_seed: int = 0
     """Seed of the choice of that split."""
     mesh_memory: float = 2.0
-    """Gigabytes of memory for meshes that are asked while training."""
+    """Memory, in gigabytes, for meshes that are queried during training."""
     mix_config: str = ""
     """YAML file that mixes several caches, folders of meshes, and views."""
     mix_num_samples: int = 0
@@ -74,8 +74,8 @@ class SampleFlags:
     force_missing_ray: bool = False
     """Drop the rays of all samples."""
     uniform_prob: float = 0.0
-    """Probability that a sample's points are asked in the uniform part of its pool only, which does not show where the
-    surface is."""
+    """Probability that a sample's query points are drawn only from the uniform part of its pool, whose positions do not
+    reveal the surface."""
 
     def settings(self, voxel: VoxelSettings) -> SampleSettings:
         """The settings that samples are read with."""

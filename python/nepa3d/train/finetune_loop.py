@@ -39,7 +39,7 @@ class TrainingFlags(LearningRateFlags):
     lr: float = 1e-4
     """Learning rate of AdamW."""
     layer_decay: float = 1.0
-    """Factor of the learning rate from each layer to the one below it, the head having lr; 1: the same for all."""
+    """Factor of the learning rate from each layer to the one below it; the head has lr. 1: the same for all layers."""
     clip_grad: float = 0.0
     """Largest norm of the gradient; 0: no clipping."""
     weight_decay: float = 0.05
@@ -67,14 +67,14 @@ class TrainingFlags(LearningRateFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class HeadFlags:
-    """What the classifier's head reads, and what its errors weigh."""
+    """Input of the classifier's head, and weights of its errors."""
 
     readout: Readout = "eos"
     """Hidden states that are read: the last token's, or the mean or the largest values of those of all answers."""
     standardize: Switch = False
     """Standardise what the head reads over the batch."""
     balance: Switch = False
-    """Weigh the errors of every class alike, however many training shapes it has."""
+    """Give all classes the same weight in the loss, regardless of their numbers of training shapes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,16 +44,17 @@ class QueryFlags:
     """Objectives answer, align and query."""
 
     context_min: int = 0
-    """Fewest context points; each step draws a number, its logarithm uniform. 0: half of n_point, in every step."""
+    """Minimum number of context points; each step draws a log-uniform number from here to context_max. 0: half of
+    n_point, in every step."""
     context_max: int = 0
-    """Most context points; 0: half of n_point."""
+    """Maximum number of context points; 0: half of n_point."""
     blind: int = 0
     """Number of query points whose distances are predicted; 0: all points outside the context."""
     answer_weight: float = 5.0
     """Weight of the errors of predicted answers."""
     causal_weight: float = 0.5
-    """Weight of the context's own answers, predicted before they are seen, relative to those of blind questions; of
-    qa_tokens only."""
+    """Weight of the loss on the context's own answers, each predicted from earlier tokens, relative to that of
+    blind questions; with qa_tokens only."""
     answer_loss: Literal["l1", "laplace"] = "l1"
     """Mean absolute error, or the likelihood of a Laplace distribution whose scale is predicted, too."""
     align_weight: float = 0.3
