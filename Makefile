@@ -132,7 +132,7 @@ sanitize: env
 		--target $(SANITIZED)/site --upgrade -Cbuild-dir=$(SANITIZED)/build -Ccmake.build-type=RelWithDebInfo \
 		-Ccmake.define.NEPA3D_SANITIZE=ON -Ccmake.define.NEPA3D_WERROR=ON -Ccmake.define.NEPA3D_CUDA=OFF .
 	@LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
-		PYTHONPATH=$(SANITIZED)/site $(BIN)/python -m pytest tests/ops/test_geometry.py tests/ops/test_instruction_sets.py tests/ops/test_mesh_readers.py tests/ops/test_binary_readers.py tests/ops/test_polygons.py tests/samples/test_loader.py tests/samples/test_completion_loader.py tests/cuda
+		PYTHONPATH=$(SANITIZED)/site $(BIN)/python -m pytest tests/ops/test_geometry.py tests/ops/test_instruction_sets.py tests/ops/test_mesh_readers.py tests/ops/test_binary_readers.py tests/ops/test_polygons.py tests/samples/test_loader.py tests/samples/test_completion_loader.py tests/cuda/test_host.py
 
 # The native readers under libFuzzer with both sanitizers; needs clang. For GLB and VRML see tests/fuzz/fuzz_readers.py.
 fuzz: env
