@@ -30,7 +30,7 @@ def draw_neighbours(
     try:
         import matplotlib
     except ImportError as error:
-        raise ValueError("the picture needs matplotlib: pip install 'nepa3d[report]'") from error
+        raise ValueError("the picture needs matplotlib: pip install 'nepa3d[search]'") from error
     from matplotlib.figure import Figure
 
     columns = min(COLUMNS, len(found) + 1)
