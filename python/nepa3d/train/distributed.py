@@ -63,8 +63,9 @@ class ProcessGroup:
         """``module`` as one whose gradients are summed over all processes while its backward pass still runs."""
         if self.size == 1:
             return module
-        parallel = DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
-        parallel.register_comm_hook(None, _sum)  # its own takes the mean
+        parallel = DistributedDataParallel(module, gradient_as_bucket_view=True)
+        # its own takes the mean; torch refuses a hook whose annotations are strings, as they are in this file
+        parallel.register_comm_hook(None, lambda _, bucket: _sum(bucket))
         return parallel
 
     def any(self, said: bool) -> bool:
@@ -72,7 +73,7 @@ class ProcessGroup:
         return bool(self.add(torch.tensor(float(said), device=self.device)) > 0)
 
 
-def _sum(_: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def _sum(bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
     """The sum of a bucket of gradients over all processes, to come."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     assert work is not None
