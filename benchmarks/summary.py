@@ -12,8 +12,7 @@ from nepa3d import cli
 from nepa3d.execution.files import read_json, write_text
 
 BEGIN, END = "<!-- figures: python -m benchmarks summary -->", "<!-- end of the figures -->"
-KINDS = ("attention", "evaluation", "shapes", "training")  # what names of files begin with; kernels' begin with none
-KERNELS = "kernels"
+KERNELS = "kernels"  # the kind of files whose names begin with none
 OTHERS = ("attention-kernel", "attention-cpu", "layouts", "recipe", "scale", "scaling", "search", "gpu-geometry")
 OURS, PLAIN, ONE_AT_A_TIME = "nepa3d", "torch.nn.TransformerEncoder", "one shape at a time"
 TOPICS = {  # rows of the kernels, by the beginning of their names
@@ -79,7 +78,7 @@ def newest(results: Path) -> list[Found]:
     for path in sorted(results.glob("*.json")):
         if path.stem.endswith("-partial") or path.stem.startswith(tuple(f"{other}-" for other in OTHERS)):
             continue
-        kind = next((kind for kind in KINDS if path.stem.startswith(f"{kind}-")), KERNELS)
+        kind = next((kind for kind in LINES if path.stem.startswith(f"{kind}-")), KERNELS)
         found = Found(path, kind, read_json(path))
         if kind == "attention" and not found.on_gpu:  # of attention_cpu, which has no peer
             continue
@@ -98,7 +97,7 @@ def table(results: Path) -> str:
 
 
 def _place(found: Found) -> tuple[bool, int]:
-    return found.on_gpu, [KERNELS, "shapes", "training", "evaluation", "attention"].index(found.kind)
+    return found.on_gpu, [*LINES].index(found.kind)
 
 
 def kernels(found: Found) -> Iterable[Line]:
@@ -112,7 +111,7 @@ def kernels(found: Found) -> Iterable[Line]:
         said = f"{_range(row['ratio'] for row in one)} times as fast as {_peers(one)}"
         if more:
             said += f" ({more[0]['threads']} threads: {_range(row['ratio'] for row in more)})"
-        yield Line(f"{what}", said)
+        yield Line(what, said)
 
 
 def shapes(found: Found) -> Iterable[Line]:
@@ -164,7 +163,7 @@ def attention(found: Found) -> Iterable[Line]:
     yield Line(f"attention with the dual mask, {lengths[0]} to {lengths[-1]} tokens", said)
 
 
-LINES: dict[str, Callable[[Found], Iterable[Line]]] = {
+LINES: dict[str, Callable[[Found], Iterable[Line]]] = {  # by what names of files begin with, in the table's order
     KERNELS: kernels,
     "shapes": shapes,
     "training": training,

@@ -13,13 +13,13 @@ from nepa3d import cli
 from nepa3d.analysis import completion_cpac_udf, retrieval_ucpr
 from nepa3d.analysis.flag_groups import (
     CompletionFlags,
-    ControlFlags,
     QuestionFlags,
     SampleModelFlags,
     SequenceModelFlags,
 )
 from nepa3d.execution.files import atomic_open, read_json, write_json, write_text
 from nepa3d.execution.provenance import describe
+from nepa3d.experiments.evaluate import GALLERY_SEED, NO_CONTROLS
 from nepa3d.experiments.job_flags import JobFlags, with_words
 from nepa3d.experiments.jobs import Job
 from nepa3d.probes.distance_head import OWN
@@ -53,7 +53,6 @@ VARIANTS = {  # the flags of pretrain that differ
 }
 PAIR = ("mesh", "udfgrid")
 POINTS = 64  # of a sample in retrieval, and asked in completion
-GALLERY_SEED = 999
 
 
 @dataclass(frozen=True)
@@ -171,12 +170,11 @@ def _jobs(config: Config, variant: str, seed: int) -> Iterator[Job]:
         out = config.results / f"{tag}_{kind}.json"
         return Job(out.stem, replace(probe, out_json=f"{out}"), out, config.logs / f"{out.stem}.log")
 
-    controls = ControlFlags(spline=False, random_init=False)  # they do not differ between the variants
     completion = completion_cpac_udf.Config(
         cache_root=config.cache_root,
         model=SequenceModelFlags(ckpt=f"{checkpoint}"),
         completion=CompletionFlags(split=config.split, n_query=POINTS, head_train_split=OWN),
-        controls=controls,
+        controls=NO_CONTROLS,
     )
     for context in (64, 256):
         few = replace(completion, completion=replace(completion.completion, n_context=context))
@@ -189,7 +187,7 @@ def _jobs(config: Config, variant: str, seed: int) -> Iterator[Job]:
         split=config.split,
         eval_seed_gallery=GALLERY_SEED,
         lipschitz=False,
-        controls=controls,
+        controls=NO_CONTROLS,
     )
     yield job("ucpr_pool", retrieval)
     yield job("ucpr_uniform", replace(retrieval, asked=QuestionFlags(questions="uniform")))

@@ -57,7 +57,7 @@ CONTROLS: dict[str, tuple[QuerySource, Context]] = {  # of completion: query poi
 UNIFORM = QuestionFlags(questions="uniform")
 SEARCHES = {"": "scan -> mesh", "_turned": "mesh, turned -> mesh"}
 GALLERY_SEED = 999
-NO_CONTROLS = ControlFlags(spline=False, random_init=False)  # of jobs that are controls themselves
+NO_CONTROLS = ControlFlags(spline=False, random_init=False)  # of jobs that are controls, or compare models alone
 
 
 @dataclass(frozen=True, kw_only=True)
