@@ -223,12 +223,13 @@ def _result(found: Sequence[Errors], settings: Json, failed: dict[str, str]) -> 
         name: np.mean([errors.sums[name] for errors in found], axis=0) for name in found[0].sums if name not in missing
     }
     sums = means.pop(MODEL)
+    figures = error_metrics(sums)
     controls = {name: {**error_metrics(means[name])} if name in means else None for name in (COPY, SPLINE, *means)}
     return Result(
         probe="cpac_udf",
-        figures={**error_metrics(sums)},
+        figures={**figures},
         controls=controls,
-        intervals={name: interval(sums, figure) for name, figure in ERROR_FIGURES.items()},
+        intervals={name: interval(sums, figure) for name, figure in ERROR_FIGURES.items() if figures[name] is not None},
         by_seed=[{**error_metrics(errors.sums[MODEL])} for errors in found],
         settings=settings | {"n_shapes_head_test": len(shared)},
         diagnostics={"missing_controls": missing} if missing else {},
@@ -269,7 +270,7 @@ def text(result: Result) -> str:
     if settings["context"] != "own":
         title += f", context {settings['context']}"
     figures: dict[str, list[Any]] = {title: [result.figures[name] for name in FIGURES]}
-    figures["95 % over shapes"] = [result.intervals[name] for name in FIGURES]
+    figures["95 % over shapes"] = [result.intervals.get(name) for name in FIGURES]
     if len(result.by_seed) > 1:
         spread = [[found[name] for found in result.by_seed] for name in FIGURES]
         figures["standard deviation over seeds"] = [None if None in x else float(np.std(x)) for x in spread]
