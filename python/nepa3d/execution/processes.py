@@ -20,7 +20,7 @@ from nepa3d.execution.sockets import shorten_socket_paths
 State = Literal[
     "ok", "ok_repaired", "suspicious", "skipped", "bad_input", "timeout", "crash", "oom", "io_error", "error"
 ]
-FINISHED_TOGETHER = 8  # files of a chunk: one journal entry for all of them, and little to do again after a crash
+CHUNKS_A_WORKER = 3  # on their way: one is computed, one waits, and the files of one are put in place
 GOOD: tuple[State, ...] = ("ok", "ok_repaired", "suspicious", "skipped")
 
 Job = TypeVar("Job")
@@ -66,6 +66,16 @@ class Unwritten:
     path: Path
     write: Callable[[BinaryIO], None]
     suspicious: bool = False  # more had to be repaired than a sound file needs
+
+
+@dataclass(frozen=True)
+class Written:
+    """A shape whose file is written, and has yet to be put in place."""
+
+    key: str
+    file: PendingFile
+    repaired: str
+    suspicious: bool
 
 
 @dataclass(frozen=True)
@@ -136,7 +146,10 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """Processes of this machine, forked from a clean server. One that dies, or overruns a shape, is replaced."""
+    """Processes of this machine, forked from a clean server. One that dies, or overruns a shape, is replaced.
+
+    They write files; threads of this process put these in place, a chunk's at once, while the next are computed.
+    """
 
     def __init__(self, pool: Pool) -> None:
         shorten_socket_paths()
@@ -144,22 +157,27 @@ class LocalEngine:
         context.set_forkserver_preload(["nepa3d.shapes.query_pools"])
         self._time_limit = pool.time_limit
         self._processes = ProcessPool(pool.workers, max_tasks=pool.max_tasks_per_child, context=context)
+        self._threads = ThreadPoolExecutor(CHUNKS_A_WORKER * pool.workers)
 
     def __enter__(self) -> LocalEngine:
         return self
 
     def __exit__(self, *_: object) -> None:  # also when interrupted: what is waiting is not begun
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self._processes.stop()
         self._processes.join()
+        self._threads.shutdown()
 
     def results(self, work: Work[Any], chunks: Chunks) -> Iterator[tuple[Chunk, Results]]:
         """See ``Engine``."""
-        futures: dict[Any, Chunk] = {
-            self._processes.schedule(_run_chunk, (work, chunk, self._time_limit)): chunk for chunk in chunks
-        }
+        futures = {self._threads.submit(self._run, work, chunk): chunk for chunk in chunks}
         for future in as_completed(futures):
-            chunk, error = futures[future], future.exception()
-            yield chunk, (future.result() if error is None else _outcome(chunk[0].key, error))
+            yield futures[future], future.result()
+
+    def _run(self, work: Work[Any], chunk: Chunk) -> Results:
+        future = self._processes.schedule(_run_chunk, (work, chunk, self._time_limit))
+        error = future.exception()
+        return _put_in_place(future.result()) if error is None else _outcome(chunk[0].key, error)
 
 
 def run_chunks(engine: Engine, work: Work[Any], chunks: Chunks) -> Iterator[list[Outcome]]:
@@ -178,15 +196,14 @@ def run_chunks(engine: Engine, work: Work[Any], chunks: Chunks) -> Iterator[list
         waiting = again
 
 
-def _run_chunk(work: Work[Job], tasks: Sequence[Task[Job]], time_limit: float) -> list[Outcome]:
+def _run_chunk(work: Work[Job], tasks: Sequence[Task[Job]], time_limit: float) -> list[Outcome | Written]:
     """Compute the shapes one after the other, each while the one before it is written and the one after it is read.
 
     A shape that takes longer than ``time_limit`` seconds ends the process by SIGALRM, wherever it is.
     """
     if isinstance(work, Batched):
         return _run_batch(work, tasks, time_limit)
-    files = _Files()
-    written: Future[None] | None = None
+    found: list[Future[Outcome | Written]] = []
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     with ThreadPoolExecutor(1) as writer:
         for task, after in zip(tasks, [*tasks[1:], None], strict=True):
@@ -194,27 +211,25 @@ def _run_chunk(work: Work[Job], tasks: Sequence[Task[Job]], time_limit: float) -
             if after and after.reads:
                 read_ahead(after.reads)
             computed = _compute(work, task)
-            if written:
-                written.result()
-            written = writer.submit(files.add, task.key, computed)
-        if written:
-            written.result()
+            if found:
+                found[-1].result()
+            found.append(writer.submit(_write, task.key, computed))
         signal.setitimer(signal.ITIMER_REAL, time_limit)
-        files.finish()
     signal.setitimer(signal.ITIMER_REAL, 0)
-    return files.outcomes
+    return [written.result() for written in found]
 
 
-def _run_batch(work: Batched[Job], tasks: Sequence[Task[Job]], time_limit: float) -> list[Outcome]:
+def _run_batch(work: Batched[Job], tasks: Sequence[Task[Job]], time_limit: float) -> list[Outcome | Written]:
     """Compute all shapes, then write them; the time limit is that of all."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, time_limit * len(tasks))
-    files = _Files()
-    for task, found in zip(tasks, work.work([task.job for task in tasks]), strict=True):
-        files.add(task.key, _outcome(task.key, found) if isinstance(found, Exception) else found)
-    files.finish()
+    computed = work.work([task.job for task in tasks])
+    found = [
+        _write(task.key, _outcome(task.key, one) if isinstance(one, Exception) else one)
+        for task, one in zip(tasks, computed, strict=True)
+    ]
     signal.setitimer(signal.ITIMER_REAL, 0)
-    return files.outcomes
+    return found
 
 
 def _compute(work: Callable[[Job], str | Unwritten], task: Task[Job]) -> str | Unwritten | Outcome:
@@ -224,39 +239,33 @@ def _compute(work: Callable[[Job], str | Unwritten], task: Task[Job]) -> str | U
         return _outcome(task.key, error)
 
 
-class _Files:
-    """The files of a chunk: written one by one, and put in place some at a time."""
+def _write(key: str, computed: str | Unwritten | Outcome) -> Outcome | Written:
+    """Write what was computed, if there is something to write."""
+    if isinstance(computed, Outcome):
+        return computed
+    if isinstance(computed, str):
+        return _good(key, computed)
+    try:
+        file = write_pending(computed.path, computed.write)
+    except (ValueError, OSError, MemoryError) as error:
+        return _outcome(key, error)
+    return Written(key, file, computed.repaired, computed.suspicious)
 
-    def __init__(self) -> None:
-        self.outcomes: list[Outcome] = []
-        self._pending: list[tuple[str, Unwritten, PendingFile]] = []
 
-    def add(self, key: str, computed: str | Unwritten | Outcome) -> None:
-        """Write what was computed, if there is something to write."""
-        if isinstance(computed, Outcome):
-            self.outcomes.append(computed)
-        elif isinstance(computed, str):
-            self.outcomes.append(_good(key, computed))
-        else:
-            try:
-                self._pending.append((key, computed, write_pending(computed.path, computed.write)))
-            except (ValueError, OSError, MemoryError) as error:
-                self.outcomes.append(_outcome(key, error))
-            if len(self._pending) == FINISHED_TOGETHER:
-                self.finish()
+def _put_in_place(found: Sequence[Outcome | Written]) -> list[Outcome]:
+    """Put the files of a chunk in place, which is one journal entry for all of them."""
+    failed = finish([one.file for one in found if isinstance(one, Written)])
 
-    def finish(self) -> None:
-        """Put what is written in place."""
-        failed = finish([file for _, _, file in self._pending])
-        for key, computed, file in self._pending:
-            if file in failed:
-                self.outcomes.append(_outcome(key, failed[file]))
-            elif computed.suspicious:
-                reason = f"most triangles of the file have no area: {computed.repaired}"
-                self.outcomes.append(Outcome(key, "suspicious", reason))
-            else:
-                self.outcomes.append(_good(key, computed.repaired))
-        self._pending.clear()
+    def outcome(one: Outcome | Written) -> Outcome:
+        if isinstance(one, Outcome):
+            return one
+        if one.file in failed:
+            return _outcome(one.key, failed[one.file])
+        if one.suspicious:
+            return Outcome(one.key, "suspicious", f"most triangles of the file have no area: {one.repaired}")
+        return _good(one.key, one.repaired)
+
+    return [outcome(one) for one in found]
 
 
 def _good(key: str, repaired: str) -> Outcome:
