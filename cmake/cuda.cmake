@@ -62,6 +62,9 @@ if(NOT CMAKE_CUDA_COMPILER)
 endif()
 
 set(chosen_architectures ${CMAKE_CUDA_ARCHITECTURES}) # enabling the language sets a default
+if(NOT chosen_architectures)
+  set(chosen_architectures $ENV{CUDAARCHS}) # CMake's own variable for the same
+endif()
 enable_language(CUDA)
 if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12)
   build_without("that takes CUDA 12 or newer, ${CMAKE_CUDA_COMPILER} is ${CMAKE_CUDA_COMPILER_VERSION}")
