@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 import trimesh
 
-from nepa3d.inference.explore.completion import Completion, complete, most_context
+from nepa3d.inference.explore.attention import attention
+from nepa3d.inference.explore.explorer import most_context, surface
 from nepa3d.inference.explore.latest import Latest
 from nepa3d.inference.explore.pictures import AXES, TURNS, enlarge, field_picture, plane_points, weight_colors
 from nepa3d.inference.explore.rays import Ray, about_z, hit, into_body, met, nearest_dot, ray, upright
 from nepa3d.inference.explore.shape_map import class_colors, project
 from nepa3d.inference.explore.subject import Form, form
 from nepa3d.inference.explore.uploads import checked_ending, message, plain, require_size, shown_name, without_draco
+from nepa3d.models.distances import Told
 from nepa3d.models.encoder import Encoder, load
 from nepa3d.samples.completion import cell_centres
+from nepa3d.shapes.level_set import level_set
 from nepa3d.shapes.shape import Shape
 from tests.conftest import GOLDEN
 from tests.inference.conftest import write_cloud
@@ -34,8 +37,8 @@ def fitted() -> Encoder:
 
 
 @pytest.fixture(scope="module")
-def completion(fitted: Encoder) -> Completion:
-    return complete(fitted, Shape.from_mesh(BOX, key="box"), 5)
+def told(fitted: Encoder) -> Told:
+    return fitted.told(Shape.from_mesh(BOX, key="box"), n_context=5, batch=1)
 
 
 def rotation(wxyz: tuple[float, float, float, float]) -> np.ndarray:
@@ -143,48 +146,43 @@ def test_a_larger_picture_of_a_plane_is_that_plane() -> None:
     np.testing.assert_allclose(found[inside, inside], wanted.reshape(24, 24)[inside, inside], atol=1e-5)
 
 
-def test_a_completion_is_that_of_the_encoder(fitted: Encoder, completion: Completion) -> None:
-    points = cell_centres(3)
-    expected = fitted.complete(Shape.from_mesh(BOX, key="box"), points, n_context=5)
-    np.testing.assert_allclose(completion.distance(points), expected, atol=1e-5)
-    assert completion.context.shape == (5, 3) and completion.context_distance.shape == (5,)
-    assert most_context(fitted) > 5
-    with pytest.raises(ValueError, match="n_context"):
-        complete(fitted, Shape.from_mesh(BOX, key="box"), 10**6)
+def test_no_more_context_than_a_model_takes(fitted: Encoder) -> None:
+    most = most_context(fitted)
+    assert most > 5
+    assert fitted.told(Shape.from_mesh(BOX, key="box"), n_context=most).context.shape == (most, 4)
 
 
-class Sphere(Completion):
+class Sphere(Told):
     """A prediction that is right, of a sphere."""
 
     asked = 0
 
-    def distance(self, points: np.ndarray) -> np.ndarray:
+    def distances(self, points: np.ndarray, bar: object = None) -> np.ndarray:
         type(self).asked += len(points)
         return np.abs(np.linalg.norm(points, axis=1) - 0.6).astype(np.float32)
 
 
-def test_the_surface_of_a_grid_that_is_asked_near_it_only(completion: Completion) -> None:
-    told = Sphere(completion.encoder, completion.answers, completion.rows, completion.settings)
-    field = told.field(32)
-    exact = np.abs(np.linalg.norm(cell_centres(32), axis=1) - 0.6).reshape(32, 32, 32)
-    near = exact < 2 / 16
-    np.testing.assert_allclose(field[near], exact[near], atol=1e-6)
-    assert Sphere.asked < 0.7 * 32**3
-    surface = told.surface(32)
-    assert surface is not None
-    off = np.abs(np.abs(np.linalg.norm(surface.vertices, axis=1) - 0.6) - 2 / 32)
-    assert off.max() < 0.01
-    with pytest.raises(ValueError, match="resolution must be"):
-        told.field(7)
+@pytest.mark.parametrize("resolution", [32, 9])
+def test_the_surface_is_that_of_a_grid_which_is_asked_near_it_only(told: Told, resolution: int) -> None:
+    sphere = Sphere(told.probe, told.weights, told.answers, told.rows, told.settings, 1)
+    Sphere.asked = 0
+    found = surface(sphere, resolution)
+    assert (Sphere.asked < 0.7 * resolution**3) == (resolution == 32)
+    exact = np.abs(np.linalg.norm(cell_centres(resolution), axis=1) - 0.6).astype(np.float32)
+    whole = level_set(exact.reshape(3 * (resolution,)), 2 / resolution)
+    assert found is not None and whole is not None
+    np.testing.assert_array_equal(found.vertices, whole.vertices)
+    np.testing.assert_array_equal(found.faces, whole.faces)
 
 
-def test_attention_is_all_of_a_question(completion: Completion) -> None:
-    found = completion.attention(np.array([0.1, 0.2, 0.3], np.float32))
-    layers = completion.encoder.probe.model.layers
-    assert found.weights.shape == (layers, 5) and (found.weights >= 0).all() and (found.elsewhere > 0).all()
+def test_attention_is_all_of_a_question(told: Told) -> None:
+    found = attention(told, np.array([0.1, 0.2, 0.3], np.float32))
+    assert found.weights.shape == (told.probe.model.layers, 5)
+    assert (found.weights >= 0).all() and (found.elsewhere > 0).all()
     np.testing.assert_allclose(found.weights.sum(1) + found.elsewhere, 1, atol=1e-5)
-    order = np.lexsort(found.points.T), np.lexsort(completion.context.T)
-    np.testing.assert_allclose(found.points[order[0]], completion.context[order[1]], atol=1e-6)
+    context = told.context[:, :3]
+    order = np.lexsort(found.points.T), np.lexsort(context.T)
+    np.testing.assert_allclose(found.points[order[0]], context[order[1]], atol=1e-6)
     assert found.mean().shape == (5,)
 
 
@@ -256,5 +254,5 @@ def test_only_the_last_request_is_done() -> None:
 def test_a_cloud_is_completed_too(fitted: Encoder, tmp_path: Path) -> None:
     points = BOX.sample(300, seed=0)
     write_cloud(tmp_path / "scan.ply", points)
-    told = complete(fitted, Shape.from_cloud(points, key="scan"), 3)
-    assert np.isfinite(told.distance(cell_centres(2))).all()
+    told = fitted.told(Shape.from_cloud(points, key="scan"), n_context=3)
+    assert np.isfinite(told.distances(cell_centres(2))).all()

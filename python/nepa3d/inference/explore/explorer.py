@@ -9,20 +9,26 @@ import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d.execution.files import content_hash
-from nepa3d.inference.explore.completion import Completion, complete, most_context
 from nepa3d.inference.explore.shape_map import Projection, class_colors, project
 from nepa3d.inference.explore.subject import Form, Subject
 from nepa3d.inference.explore.uploads import Reader, plain
 from nepa3d.inference.index import Neighbour, ShapeIndex
 from nepa3d.inference.shape_files import ReadShape
+from nepa3d.models.distances import Told
+from nepa3d.models.encoder import Encoder
+from nepa3d.shapes.level_set import field_near, level_set
+
+if TYPE_CHECKING:
+    import trimesh
 
 KEPT = 64  # shapes whose geometry is kept in memory
+SLOPE = 1.0  # of a distance; a predicted one may be steeper, and its surface then has holes: the page is to be quick
 OUTSIDE = (125, 135, 150)  # colour of a shape that is not of the index
 
 
@@ -119,11 +125,33 @@ class Explorer:
         """Of a shape, by its class."""
         return OUTSIDE if row is None else self.palette[self.classes[row]]
 
-    def told(self, of: Subject, n_context: int) -> Completion:
-        """A completion from ``n_context`` points. Ask it within ``model``."""
-        return complete(self.encoder, of.shape, min(n_context, self.most_context))
+    def told(self, of: Subject, n_context: int) -> Told:
+        """The model told of ``n_context`` points of a shape. Ask it within ``model``."""
+        return self.encoder.told(of.shape, n_context=min(n_context, self.most_context), batch=1)
+
+    def surface(self, told: Told) -> trimesh.Trimesh | None:
+        """The mesh on which the predicted distance is a cell's side; None if it is that nowhere. Ask for it within
+        ``model``."""
+        return surface(told, self.limits.resolution)
 
     @property
     def model(self) -> threading.Lock:
         """Held by whoever runs the model, so that one client's questions do not slow down those of all."""
         return self._model
+
+
+def most_context(encoder: Encoder) -> int:
+    """The most points that the slider offers: as many as the model had point queries in training, twice that where
+    sequences may have any length."""
+    probe = encoder.probe
+    if probe.model.max_len is None:
+        return 2 * probe.n_point
+    room = (probe.max_len - 1 - int(probe.eos)) // (2 if probe.qa else 1)
+    return max(1, min(probe.n_point, room - 1))
+
+
+def surface(told: Told, resolution: int) -> trimesh.Trimesh | None:
+    """The mesh on which the predicted distance is a cell's side, in a grid of ``resolution`` cells a side, of which
+    those near the surface are asked for; None if the distance is that nowhere."""
+    level = 2.0 / resolution
+    return level_set(field_near(told.distances, resolution, level, SLOPE, coarsest=resolution // 2).values, level)

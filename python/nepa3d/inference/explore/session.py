@@ -9,7 +9,7 @@ import numpy as np
 import viser
 from viser import _messages as messages
 
-from nepa3d.inference.explore.completion import Completion
+from nepa3d.inference.explore.attention import attention
 from nepa3d.inference.explore.explorer import Chosen, Explorer
 from nepa3d.inference.explore.latest import Latest
 from nepa3d.inference.explore.pictures import AXES, distance_colors, enlarge, field_picture, plane_points, weight_colors
@@ -18,6 +18,7 @@ from nepa3d.inference.explore.stage import Stage
 from nepa3d.inference.explore.subject import Form
 from nepa3d.inference.explore.uploads import message, plain, require_size, shown_name
 from nepa3d.inference.index import Neighbour
+from nepa3d.models.distances import Told
 
 CUT_SIDE = 192  # pixels of a cut plane
 PREDICTED_SIDE = 48  # points a side that the model is asked at for it
@@ -40,7 +41,7 @@ class Session:
         self.stage = Stage(client, up, 1 - SHEET if self.narrow else 1.0)
         self.work = Latest(self.refuse)
         self.chosen: Chosen | None = None
-        self.completion: Completion | None = None
+        self.told: Told | None = None
         self.question: Any = None
         with client.atomic():
             self._page()
@@ -237,12 +238,12 @@ class Session:
         told = self.explorer.told(chosen.subject, self.n_context.value)
         with self.explorer.model:
             points = told.answers.point_xyz[:TESTED]
-            off = np.abs(told.distance(points) - chosen.subject.form.true_distance(points)).mean()
-        self.completion = told
+            off = np.abs(told.distances(points) - chosen.subject.form.true_distance(points)).mean()
+        self.told = told
         self.error.content = f"Mean error of the distance: **{off:.4f}** of the shape's radius"
         self._show_context()
         with self.explorer.model:
-            found = told.surface(self.explorer.limits.resolution)
+            found = self.explorer.surface(told)
         caption = f"completed from {len(told.rows)} point{'s' * (len(told.rows) > 1)}"
         if found is None:
             self.stage.show_completion(np.empty((0, 3)), np.empty((0, 3)), f"{caption}: no surface")
@@ -252,21 +253,21 @@ class Session:
 
     def _show_context(self) -> None:
         """The points that the model is told, coloured by their distance or by the attention of the question."""
-        told = self.completion
+        told = self.told
         if told is None:
             return
         if not self.attend.value:
-            self.stage.show_context(told.context, distance_colors(told.context_distance))
+            self.stage.show_context(told.context[:, :3], distance_colors(told.context[:, 3]))
             self.stage.show_question(None)
             return
         with self.explorer.model:
-            seen = told.attention(self.question)
+            seen = attention(told, self.question)
         weights = seen.mean() if self.layer.value == MEAN else seen.weights[int(self.layer.value) - 1]
         self.stage.show_context(seen.points, weight_colors(weights), size=0.04)
         self.stage.show_question(self.question)
 
     def _show_cut(self) -> None:
-        axis, at, chosen, told = self.axis.value, float(self.at.value), self.chosen, self.completion
+        axis, at, chosen, told = self.axis.value, float(self.at.value), self.chosen, self.told
         if axis == NONE or chosen is None:
             self.stage.hide_cut()
             return
@@ -275,7 +276,7 @@ class Session:
         self.stage.show_cut(axis, at, true, None)
         if told is not None:
             with self.explorer.model:
-                predicted = told.distance(plane_points(axis, at, PREDICTED_SIDE))
+                predicted = told.distances(plane_points(axis, at, PREDICTED_SIDE))
             smooth = enlarge(predicted.reshape(PREDICTED_SIDE, PREDICTED_SIDE), CUT_SIDE)
             self.stage.show_cut(axis, at, true, field_picture(smooth))
 
