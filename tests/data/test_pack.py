@@ -353,7 +353,9 @@ def test_what_an_earlier_run_wrote_is_kept(twins: tuple[Path, Path], tmp_path: P
     assert first.shard.stat() == before
     assert contents(out) == contents(twins[1] / "cache")
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*.tar")}
+    first.listing.write_bytes(b"of a run that was killed after the index")
     assert packed(root, out) == cli.EXIT_OK
+    assert not first.listing.exists()
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.tar")} == times
 
 

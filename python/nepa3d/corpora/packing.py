@@ -94,7 +94,7 @@ def is_packed(pack: Pack, jobs: Sequence[ShardJob]) -> bool:
 
 
 def write_index(folder: Path, jobs: Sequence[ShardJob]) -> None:
-    """Write the index of a split whose shards are written, and remove the lists of their members."""
+    """Write the index of a split whose shards are written; the lists of their members are of no use then."""
     names, sizes, times = _columns(jobs)
     kept = [read_json(job.listing) for job in jobs]
     digests = bytes.fromhex("".join(digest for listing in kept for digest in listing["digests"]))
@@ -110,8 +110,6 @@ def write_index(folder: Path, jobs: Sequence[ShardJob]) -> None:
         "shard_size": np.array([listing["bytes"] for listing in kept], np.int64),
     }
     write_npz(folder / INDEX, arrays)
-    for job in jobs:
-        job.listing.unlink()
 
 
 def remove_others(folder: Path, jobs: Sequence[ShardJob]) -> None:

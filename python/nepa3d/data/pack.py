@@ -76,6 +76,7 @@ def pack(config: Config) -> Packed:
     for split, of_split in waiting.items():
         (out / split).mkdir(parents=True, exist_ok=True)
         remove_others(out / split, of_split)
+    planned = [job for of_split in jobs.values() for job in of_split]
     every = [job for of_split in waiting.values() for job in of_split]
     tasks = [Task(f"{job.shard}", job) for job in every if not is_written(job)]
     report = Report(run_tasks(write_shard, tasks, Pool(config.workers, time_limit=TIME_LIMIT), "pack"))
@@ -83,7 +84,8 @@ def pack(config: Config) -> Packed:
         copy_rest(root, out, splits)
         for split, of_split in waiting.items():
             write_index(out / split, of_split)
-    planned = [job for of_split in jobs.values() for job in of_split]
+        for job in planned:  # also of a split whose index is all that an earlier run came to
+            job.listing.unlink(missing_ok=True)
     sizes = [size for job in planned for _, size, _ in job.members]
     return Packed(len(sizes), len(planned), sum(sizes), report)
 

@@ -6,8 +6,9 @@ import multiprocessing
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, Literal, Protocol, TypeVar
 
@@ -157,27 +158,37 @@ class LocalEngine:
         context.set_forkserver_preload(["nepa3d.shapes.query_pools"])
         self._time_limit = pool.time_limit
         self._processes = ProcessPool(pool.workers, max_tasks=pool.max_tasks_per_child, context=context)
-        self._threads = ThreadPoolExecutor(CHUNKS_A_WORKER * pool.workers)
+        self._most = CHUNKS_A_WORKER * pool.workers
+        self._finishers = ThreadPoolExecutor(pool.workers)
 
     def __enter__(self) -> LocalEngine:
         return self
 
     def __exit__(self, *_: object) -> None:  # also when interrupted: what is waiting is not begun
-        self._threads.shutdown(wait=False, cancel_futures=True)
         self._processes.stop()
         self._processes.join()
-        self._threads.shutdown()
+        self._finishers.shutdown()
 
     def results(self, work: Work[Any], chunks: Chunks) -> Iterator[tuple[Chunk, Results]]:
         """See ``Engine``."""
-        futures = {self._threads.submit(self._run, work, chunk): chunk for chunk in chunks}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-
-    def _run(self, work: Work[Any], chunk: Chunk) -> Results:
-        future = self._processes.schedule(_run_chunk, (work, chunk, self._time_limit))
-        error = future.exception()
-        return _put_in_place(future.result()) if error is None else _outcome(chunk[0].key, error)
+        waiting = iter(chunks)
+        running: dict[Future[Any], Chunk] = {}
+        finishing: dict[Future[Any], Chunk] = {}
+        while True:
+            for chunk in islice(waiting, self._most - len(running) - len(finishing)):
+                running[self._processes.schedule(_run_chunk, (work, chunk, self._time_limit))] = chunk
+            if not running and not finishing:
+                return
+            done, _ = wait([*running, *finishing], return_when=FIRST_COMPLETED)
+            for future in done:
+                if future in finishing:
+                    yield finishing.pop(future), future.result()
+                    continue
+                chunk, error = running.pop(future), future.exception()
+                if error is None:
+                    finishing[self._finishers.submit(_put_in_place, future.result())] = chunk
+                else:
+                    yield chunk, _outcome(chunk[0].key, error)
 
 
 def run_chunks(engine: Engine, work: Work[Any], chunks: Chunks) -> Iterator[list[Outcome]]:
