@@ -370,13 +370,14 @@ def test_a_picture_takes_the_colours_of_the_page() -> None:
     matplotlib, colors = pytest.importorskip("matplotlib"), figures.colors_of(["nepa"])
     with matplotlib.rc_context(panels.STYLE):
         figure = figures.dots([Dot("a<b", "nepa", 0.5, (0.4, 0.6), {"chance": 0.1})], "mAP", colors)
-        svg = figures.as_svg(figure, "dots", 'said "so"')
+        svg = figures.as_svg(figure, "dots", 'said "so"', figures.lay_out(figure))
     assert "var(--ink)" in svg and panels.INK not in svg
     assert 'aria-label="said &quot;so&quot;"' in svg and "a&lt;b" in svg
     assert 300 < figures.width_of(svg) < 900
     long = "a name of <more> than 44 characters, " + "x" * 20
     with matplotlib.rc_context(panels.STYLE):
-        svg = figures.as_svg(figures.dots([Dot(long, "nepa", 0.5, None, {})], "mAP", colors), "d", "")
+        figure = figures.dots([Dot(long, "nepa", 0.5, None, {})], "mAP", colors)
+        svg = figures.as_svg(figure, "d", "", figures.lay_out(figure))
     assert f"<title>{html.escape(long)}</title>" in svg and f"{html.escape(long[:43])}…<" in svg
     with pytest.raises(ValueError, match="viewBox"):
         figures.width_of("<svg>")

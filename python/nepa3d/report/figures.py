@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.text import Text
+    from matplotlib.transforms import Bbox
 
 Array = NDArray[Any]
 
 RIGHT = PALETTE[2]  # the frame of the right item
 COLOURED_CLASSES = len(PALETTE)
 GALLERY_ROWS = 6
+THUMBNAIL_POINTS = 1500  # of a mesh or a grid; more take longer to draw and cannot be told apart
 SHOWN_TOKENS = 160  # of a mask, so that its single edges can be seen
 MAP_CELLS = 256  # of an attention map's side
 CHANCE, MARKERS = "|", "Ds^vP*"  # of what results are compared with
@@ -167,15 +169,17 @@ def thumbnail(axes: Axes, path: str, view: str, up: str) -> None:
         grid = cache["udf_grid"].astype(np.float32) if view == "udfgrid" else None
     if grid is not None:
         cell = 2 / len(grid)
-        near = np.nonzero(grid <= cell)
+        flat = np.random.default_rng(0).permutation(np.flatnonzero(grid <= cell))[:THUMBNAIL_POINTS]
+        near = np.unravel_index(flat, grid.shape)
         slope = np.moveaxis(np.array(np.gradient(grid)), 0, -1)[near]
         slope /= np.linalg.norm(slope, axis=1, keepdims=True) + 1e-9
         points = (np.stack(near, 1) + 0.5) * cell - 1
-        panels.cloud(axes, points, panels.surface_shades(slope, up), up, size=5)
+        panels.cloud(axes, points, panels.surface_shades(slope, up), up, size=7)
     elif view.startswith("pointcloud"):
         few = points[:: max(1, len(points) // 400)]
         panels.cloud(axes, few, panels.depth_shades(few, up), up, size=5)
     else:
+        points, normals = points[:THUMBNAIL_POINTS], normals[:THUMBNAIL_POINTS]  # they are in random order
         panels.cloud(axes, points, panels.surface_shades(normals, up), up, size=7)
     axes.set(xlim=(-1.15, 1.15), ylim=(-1.15, 1.15), aspect="equal", xticks=[], yticks=[])
     name = Path(path).stem.replace("_", " ")
@@ -272,21 +276,29 @@ def ray_quality(rows: Sequence[RayAgreement]) -> Figure:
     return figure
 
 
-def write_png(figure: Figure, path: Path) -> None:
+def lay_out(figure: Figure) -> Bbox:
+    """Place the parts of a figure, which takes longer than drawing them, once for both of its forms; what of it is
+    to be seen, in inches."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine(None)
+    return figure.get_tightbbox().padded(0.1)
+
+
+def write_png(figure: Figure, path: Path, seen: Bbox) -> None:
     """The figure on white, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_open(path) as file:
-        figure.savefig(file, format="png", dpi=130, bbox_inches="tight")
+        figure.savefig(file, format="png", dpi=130, bbox_inches=seen)
 
 
-def as_svg(figure: Figure, name: str, described: str) -> str:
+def as_svg(figure: Figure, name: str, described: str, seen: Bbox) -> str:
     """The figure as an element of a page: its ink and faint lines take the page's colours, its ground is clear."""
     import matplotlib
 
     text = io.StringIO()
     metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(text, format="svg", transparent=True, dpi=130, bbox_inches="tight", metadata=metadata)
+        figure.savefig(text, format="svg", transparent=True, dpi=130, bbox_inches=seen, metadata=metadata)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)

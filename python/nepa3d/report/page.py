@@ -133,8 +133,9 @@ def report(config: Config) -> Path:
 
 def _drawn(drawing: Drawing, folder: Path) -> Json:
     figure = drawing.draw()
-    figures.write_png(figure, folder / f"{drawing.name}.png")
-    svg = figures.as_svg(figure, drawing.name, drawing.caption)
+    seen = figures.lay_out(figure)
+    figures.write_png(figure, folder / f"{drawing.name}.png", seen)
+    svg = figures.as_svg(figure, drawing.name, drawing.caption, seen)
     return {"svg": svg, "caption": drawing.caption, "width": figures.width_of(svg)}
 
 
