@@ -40,8 +40,20 @@ def nearest_by_cupy(points: Ragged, queries: Ragged) -> Run:
     return run
 
 
+def closest_by_warp(vertices: Ragged, faces: Ragged, queries: Ragged) -> Run:
+    from benchmarks.gpu_warp import Meshes
+
+    return Meshes(shapes_of(vertices, faces)).closest(queries[1].diff(), queries[0])
+
+
+def first_hits_by_warp(vertices: Ragged, faces: Ragged, origins: Ragged, directions: Ragged) -> Run:
+    from benchmarks.gpu_warp import Meshes
+
+    return Meshes(shapes_of(vertices, faces)).first_hits(origins[1].diff(), origins[0], directions[0])
+
+
 PEERS: dict[str, dict[str, Callable[..., Run]]] = {
     "nearest": {"torch": nearest_by_torch, "cupy": nearest_by_cupy},
-    "closest points": {},
-    "first hits": {},
+    "closest points": {"warp": closest_by_warp},
+    "first hits": {"warp": first_hits_by_warp},
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 
 from benchmarks import gpu_geometry
 from benchmarks.gpu_geometry import Case, Config, cloud_cases, find_meshes, is_equal, make_batch, measure, mesh_cases
-from benchmarks.gpu_peers import nearest_by_torch
+from benchmarks.gpu_peers import closest_by_warp, first_hits_by_warp, nearest_by_torch
 from benchmarks.inputs import write_obj
 from nepa3d import cli, ops
 from tests.ops.test_geometry import icosphere, soup
@@ -37,7 +38,8 @@ def test_every_operation_is_compared_and_timed(small: Config, capsys: pytest.Cap
     nearest = kept["rows"][0]
     assert nearest["name"] == "nearest, 1200 points"
     assert isinstance(nearest["peers"]["torch"], float)
-    assert nearest["peers"]["cupy"] == "No module named 'cupy'"
+    if importlib.util.find_spec("cupy") is None:
+        assert nearest["peers"]["cupy"] == "No module named 'cupy'"
     assert "nearest, surface" in capsys.readouterr().out
 
 
@@ -74,6 +76,22 @@ def test_torch_answers_the_same_question(small: Config) -> None:
     )
     expected = np.concatenate([ops.nearest_distance(shape.reference, shape.queries).distance for shape in batch])
     np.testing.assert_allclose(nearest_by_torch(points, queries)().numpy(), expected, atol=1e-6)
+
+
+def test_warp_answers_the_same_questions(small: Config) -> None:
+    pytest.importorskip("warp", reason="needs warp-lang")
+    batch = make_batch(small, find_meshes(small), 75)
+    for case, peer in zip(mesh_cases(batch, "cpu", "few")[1:3], (closest_by_warp, first_hits_by_warp), strict=True):
+        assert case.peer is not None
+        found, ours = peer(*case.peer[1])(), case.run()[0]
+        assert gpu_geometry.differing(found, ours) <= 0.02, case.name  # a soup of triangles has many edges
+        assert ours.isfinite().any()
+
+
+def test_a_peer_that_misses_what_is_hit_differs() -> None:
+    ours = torch.tensor([1.0, 2.0, torch.inf, torch.inf])
+    assert gpu_geometry.differing(ours + 1e-6, ours) == 0
+    assert gpu_geometry.differing(torch.tensor([torch.inf, 2.0, torch.inf, 3.0]), ours) == 0.5
 
 
 def test_requests_that_cannot_be(
