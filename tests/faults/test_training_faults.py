@@ -18,23 +18,34 @@ from nepa3d import cli
 from nepa3d.models.checkpoint import load_checkpoint
 from tests.train.test_pretrain import QA, SMALL, assert_same_state, losses, run
 
-KILLS = 12
+KILLS = 8
 
 
 def command(folder: Path, *flags: str) -> list[str]:
     return [sys.executable, "-m", "nepa3d.train.pretrain", *SMALL, "--save_dir", f"{folder}", *flags]
 
 
+def written(path: Path) -> int:
+    """When a file was written last, in ns; 0 if it is not there."""
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
 def test_kills_at_random_moments_change_no_bit(golden: Path, tmp_path: Path) -> None:
-    """T01: SIGKILL wherever it is; every checkpoint is whole, and the curve and the weights are those of a calm run."""
+    """T01: SIGKILL wherever it is; every checkpoint is whole, and the curve and the weights are those of a calm run.
+
+    Every second kill waits for a checkpoint, so that the run gets on however busy the machine is.
+    """
     flags = ["--epochs", "200", "--save_every", "1000", "--save_steps", "1", "--mix_num_samples", "160", *QA]
     flags += ["--dual_mask_warmup_frac", "0"]  # or the masks would depend on how long the run is to be
     folder = tmp_path / "killed"
     rng, steps = random.Random(0), []
-    for _ in range(KILLS):
+    for kill in range(KILLS):
+        before = written(folder / "last.pt")
         process = subprocess.Popen(command(folder, *flags), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         assert process.stdout
         process.stdout.readline()  # it has begun, or goes on
+        while kill % 2 and written(folder / "last.pt") == before and process.poll() is None:
+            time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.5))
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
