@@ -359,6 +359,18 @@ def test_what_an_earlier_run_wrote_is_kept(twins: tuple[Path, Path], tmp_path: P
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.tar")} == times
 
 
+def test_a_pack_that_is_not_whole_or_cut_otherwise_is_not_called_there(
+    twins: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = twins[0] / "cache", tmp_path / "cache"
+    shutil.copytree(twins[1] / "cache", out)
+    assert packed(root, out, "--shard_mb", "500") == cli.EXIT_USAGE
+    assert "has shards of another size" in capsys.readouterr().err
+    (out / "train" / "shard-00001.tar").unlink()
+    assert packed(root, out) == cli.EXIT_USAGE
+    assert f"{out / 'train' / 'shard-00001.tar'} is missing or damaged" in capsys.readouterr().err
+
+
 def test_files_that_changed_since_are_not_passed_over(
     twins: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

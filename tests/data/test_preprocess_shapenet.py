@@ -267,6 +267,21 @@ def test_sigkill_at_any_moment_loses_nothing(corpus: Path, tmp_path: Path) -> No
     assert not list(out.rglob(f"{TEMPORARY_PREFIX}*"))
 
 
+def test_files_of_shapes_that_are_gone_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever reads the folder reads them, too; their settings may be older ones."""
+    corpus, out = make_corpus(tmp_path / "meshes", chair=4), tmp_path / "cache"
+    command = ["--shapenet_root", f"{corpus}", "--out_root", f"{out}", *SMALL, "--workers", "1", "--test_ratio", "0"]
+    assert preprocess_shapenet.main(command) == cli.EXIT_OK
+    assert "warning" not in capsys.readouterr().out
+    (corpus / "chair").rename(corpus / "sofa")
+    more = ["--overwrite", "--ray_pool", "48"]
+    assert preprocess_shapenet.main([*command, *more]) == cli.EXIT_OK
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"warning: 4 files are of no shape of this run, such as {out}/train/chair/m00" in said
+    assert preprocess_shapenet.main([*command, "--ray_pool", "48"]) == cli.EXIT_USAGE
+    assert "files with two settings are mixed" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_ends_at_once_and_with_its_workers(
     corpus: Path, tmp_path: Path, number: signal.Signals, status: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 from nepa3d import cli
 from nepa3d.data import preprocess_shapenet, verify
 from nepa3d.execution.files import write_npz
+from nepa3d.execution.processes import Outcome
+from nepa3d.shapes.cache import ShapeCache
 from tests.data.corpus import SMALL, TETRAHEDRON, make_corpus, write_mesh
 
 
@@ -207,3 +210,33 @@ def test_bad_input_is_known_and_not_to_be_rebuilt(
     assert set(build()) == {cli.EXIT_OK}
     (cache / "train" / "chair" / "bad.npz").unlink()
     assert check(cache) == cli.EXIT_INTEGRITY
+
+
+def test_what_cannot_be_read_now_is_no_damage_and_is_kept(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As when the worker was killed, or too many files were open: the file may be sound."""
+    bad, *others = sorted(tree.glob("train/*/*.npz"))
+    bad.write_bytes(b"damaged")
+    outcomes = [Outcome(f"{bad}", "bad_input", "not readable"), Outcome(f"{others[0]}", "oom", "killed by SIGKILL")]
+    monkeypatch.setattr(verify, "run_tasks", lambda *_: outcomes)
+    assert check(tree, "--delete") == cli.EXIT_INTEGRITY
+    said = capsys.readouterr().out
+    assert "1 could not be checked and are kept: verify again; 1 deleted, 0 missing: preprocess again" in said
+    assert f"{others[0]}: killed by SIGKILL" in said
+    assert not bad.exists() and others[0].exists()
+    outcomes[:] = outcomes[1:]
+    monkeypatch.setattr(verify, "_promised", lambda _: [])
+    assert check(tree, "--delete") == cli.EXIT_IO
+    assert others[0].exists()
+
+
+def test_too_many_open_files_are_no_damage(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = sorted(tree.glob("train/*/*.npz"))[0]
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files", f"{path}")
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(OSError, match="Too many open files"):
+        ShapeCache(path)

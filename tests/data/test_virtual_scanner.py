@@ -147,6 +147,8 @@ def test_scans_are_a_function_of_mesh_and_seed(tmp_path: Path, capsys: pytest.Ca
             np.testing.assert_array_equal(array, b[name][key])
     assert run(corpus, tmp_path / "a") == cli.EXIT_OK
     assert "is there already" in capsys.readouterr().out
+    assert run(corpus, tmp_path / "a", "--noise", "0.01") == cli.EXIT_USAGE
+    assert "holds scans of other settings (noise" in capsys.readouterr().err
     assert run(corpus, tmp_path / "a", "--seed", "1", "--overwrite") == cli.EXIT_OK
     train = "training_objectdataset.h5"
     assert not np.array_equal(content(tmp_path / "a")[train]["data"], a[train]["data"])

@@ -14,7 +14,7 @@ import pytest
 from nepa3d import cli
 from nepa3d.data import preprocess_shapenet, progress
 from nepa3d.execution import shard_progress
-from nepa3d.execution.processes import Pool, Task
+from nepa3d.execution.processes import Pool, Report, Task
 from nepa3d.execution.sharding import Shard, choose_shard
 from nepa3d.execution.tasks import run_tasks
 from tests.data.corpus import SMALL, cache_bytes, make_corpus, touch_or_die
@@ -181,3 +181,12 @@ class TestRay:
         outcomes = run_tasks(touch_or_die, tasks, Pool(workers=2, chunk_size=3, engine="ray"), "ray")
         assert {o.key: o.state for o in outcomes} == dict.fromkeys(names[:5], "ok") | {"segfault": "crash"}
         assert sorted(path.name for path in tmp_path.iterdir()) == names[:5]
+
+    def test_runs_that_fill_one_folder_are_told_apart(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for name in ("preprocess_train", "preprocess_test"):
+            shard_progress.ShardProgress(tmp_path, name, Shard(0, 2), total=4, skipped=4).finish(Report())
+        capsys.readouterr()
+        assert progress.main(["--out_root", f"{tmp_path}"]) == cli.EXIT_OK
+        said = capsys.readouterr().out
+        assert "preprocess_test:" in said and "preprocess_train:" in said
+        assert said.count("1 of 2 shards finished, 1 not begun") == 2

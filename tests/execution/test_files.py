@@ -6,6 +6,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -202,3 +204,16 @@ def test_stored_arrays_are_mapped(tmp_path: Path) -> None:
 def test_a_hash_is_of_the_content(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert files.content_hash(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_file_belongs_to_the_process_that_puts_it_in_place(tmp_path: Path) -> None:
+    """The one that wrote it may have ended: another run's sweep leaves it alone all the same."""
+    written = (
+        "import os, sys; from nepa3d.execution import files; "
+        "print(files.write_pending(sys.argv[1], lambda file: file.write(b'x'), int(sys.argv[2])).temporary)"
+    )
+    process = [sys.executable, "-c", written, f"{tmp_path / 'a.npz'}", f"{os.getpid()}"]
+    temporary = subprocess.run(process, check=True, capture_output=True, encoding="utf-8").stdout.strip()
+    assert files.remove_temporaries(tmp_path) == 0
+    assert files.finish([files.PendingFile(tmp_path / "a.npz", Path(temporary))]) == {}
+    assert (tmp_path / "a.npz").read_bytes() == b"x"

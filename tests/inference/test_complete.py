@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -299,6 +300,41 @@ def test_files_of_clouds(tmp_path: Path) -> None:
     np.save(tmp_path / "object.npy", np.array([{}], object))
     with pytest.raises(ValueError, match="not a readable"):
         read_cloud(tmp_path / "object.npy")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ",x,y,z\n0,1,2,3\n1,4,5,6\n",
+        "id,z,intensity,Y [m],X\n7,3,0,2,1\n8,6,0,5,4\n",
+        "// X Y Z R G\n1 2 3 9 9\n4 5 6 9 9\n",
+        '"Points:0";"Points:1";"Points:2"\n1;2;3\n4;5;6\n',
+        "2\n1, 2, 3,\n4, 5, 6, # 7,8 9\n",
+        "made by a scanner\n1\t2\t3\n4\t5\t6\n",
+    ],
+)
+def test_texts_of_two_points(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "cloud.csv"
+    path.write_text(text)
+    found = read_cloud(path)
+    assert found is not None and found.xyz.tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("x;y;z\n0,5;0,25;0,75\n", "commas within numbers, expected decimal points: '0,5;0,25;0,75'"),
+        ("0,5 0,25 0,75\n", "commas within numbers"),
+        ("easting,northing,up\n1,2,3\n", "the columns are 'easting', 'northing', 'up', expected x, y and z among them"),
+        ("1000\n1 2 3\n4 5 6\n", "the first line says 1000 points, 2 follow"),
+        ("1,,3,4\n5,,7,8\n", "not numbers in columns"),
+    ],
+)
+def test_texts_that_could_be_read_wrongly(tmp_path: Path, text: str, fault: str) -> None:
+    path = tmp_path / "cloud.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(f"{path}: unreadable: ") + ".*" + re.escape(fault)):
+        read_cloud(path)
 
 
 def test_many_points_are_thinned_the_same_way_each_time(tmp_path: Path) -> None:

@@ -93,6 +93,20 @@ def is_packed(pack: Pack, jobs: Sequence[ShardJob]) -> bool:
     return all(np.array_equal(kept, wanted) for kept, wanted in same)
 
 
+def missing_shard(pack: Pack) -> str | None:
+    """The first shard of a pack that is not there or has another size; None if all are there."""
+    for number, size in enumerate(pack.shard_size):
+        shard = Path(pack.shard_path(number))
+        if not shard.is_file() or _size(shard) != size:
+            return f"{shard}"
+    return None
+
+
+def is_cut_as(pack: Pack, jobs: Sequence[ShardJob]) -> bool:
+    """Whether the shards of a pack are those of ``jobs``."""
+    return np.array_equal(pack.shard, _shards(jobs))
+
+
 def write_index(folder: Path, jobs: Sequence[ShardJob]) -> None:
     """Write the index of a split whose shards are written; the lists of their members are of no use then."""
     names, sizes, times = _columns(jobs)
@@ -102,7 +116,7 @@ def write_index(folder: Path, jobs: Sequence[ShardJob]) -> None:
         "format": np.array([FORMAT]),
         "names": _joined(names),
         "ends": _ends(names),
-        "shard": np.repeat(np.arange(len(jobs), dtype=np.int32), [len(job.members) for job in jobs]),
+        "shard": _shards(jobs),
         "offset": np.concatenate([np.array(listing["offsets"], np.int64) for listing in kept]),
         "size": sizes,
         "modified": times,
@@ -144,6 +158,11 @@ def _columns(jobs: Sequence[ShardJob]) -> tuple[list[bytes], NDArray[np.int64], 
     names = [os.fsencode(name) for name, _, _ in every]
     numbers = np.array([numbers for _, *numbers in every], np.int64)
     return names, numbers[:, 0], numbers[:, 1]
+
+
+def _shards(jobs: Sequence[ShardJob]) -> NDArray[np.int32]:
+    """The number of the shard of each member."""
+    return np.repeat(np.arange(len(jobs), dtype=np.int32), [len(job.members) for job in jobs])
 
 
 def _joined(names: Sequence[bytes]) -> NDArray[np.uint8]:

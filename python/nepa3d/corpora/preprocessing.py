@@ -81,6 +81,7 @@ def preprocess(
     """
     begin = time.perf_counter()
     shard = flags.shard()
+    others = strangers(out_root, splits)
     claim(flags, out_root, splits, settings)
     remove_temporaries(out_root)
     jobs = shard.select([job for of_split in splits.values() for job in of_split])
@@ -93,14 +94,27 @@ def preprocess(
     if any(outcome.state in ("crash", "oom", "timeout") for outcome in report.outcomes):
         remove_temporaries(out_root)  # of workers that did not come to put their files in place
     if shard.count == 1:
-        _settle(out_root, splits, settings, report)
+        mixed = {name.partition("/")[0] for name in others}
+        _settle(out_root, {split: jobs for split, jobs in splits.items() if split not in mixed}, settings, report)
     seconds = time.perf_counter() - begin
     path = out_root / "_meta" / f"{report_name}{shard.suffix}.json"
-    write_json(path, {"settings": settings, "seconds": seconds} | report.to_json())
+    write_json(path, {"settings": settings, "seconds": seconds, "strangers": others} | report.to_json())
     progress.finish(report)
     report.print_summary(f"{len(jobs)} shapes in {seconds:.1f} s")
+    if others:
+        print(
+            f"warning: {len(others)} files are of no shape of this run, such as {out_root / others[0]}: their class, "
+            "id or split was another, or their source is gone; whoever reads the cache reads them, too"
+        )
     print(f"report: {path}")
     return report
+
+
+def strangers(out_root: Path, splits: Mapping[str, Sequence[CacheJob]]) -> list[str]:
+    """Cache files "split/class/id.npz" that no job of their split makes."""
+    found = (path for split in splits for path in (out_root / split).glob("*/*.npz"))
+    planned = {job.out for of_split in splits.values() for job in of_split}
+    return sorted(path.relative_to(out_root).as_posix() for path in found if path not in planned)
 
 
 def claim(flags: RunFlags, out_root: Path, splits: Iterable[str], settings: Mapping[str, Any]) -> None:

@@ -14,8 +14,10 @@ from nepa3d import cli
 from nepa3d.corpora.packing import (
     ShardJob,
     copy_rest,
+    is_cut_as,
     is_packed,
     is_written,
+    missing_shard,
     plan,
     remove_others,
     write_index,
@@ -105,13 +107,20 @@ def _splits(root: Path, out: Path) -> list[str]:
 
 
 def _is_there(folder: Path, jobs: Sequence[ShardJob]) -> bool:
-    """Whether the split is packed already; ``ValueError`` if its folder has an index of other files."""
+    """Whether the split is packed already; ``ValueError`` if its folder has an index of other files or shards, or one
+    of these is missing."""
     kept = pack_of(folder)
-    if kept and not is_packed(kept, jobs):
+    if kept is None:
+        return False
+    if not is_packed(kept, jobs):
         raise ValueError(
             f"out: {folder / INDEX} is of other files, or they changed since: remove {folder}, or choose another"
         )
-    return kept is not None
+    if not is_cut_as(kept, jobs):
+        raise ValueError(f"shard_mb: {folder} has shards of another size: remove it, or give the size it was made with")
+    if shard := missing_shard(kept):
+        raise ValueError(f"out: {shard} is missing or damaged: remove {folder}, and pack it again")
+    return True
 
 
 def command(config: Config) -> int:

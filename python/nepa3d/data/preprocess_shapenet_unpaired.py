@@ -92,6 +92,7 @@ def materialize(config: Config) -> dict[str, Any]:
             missing.append(record.src_relpath)
             counts["missing"] += 1
         elif not config.overwrite and target.exists():
+            _require_same(source, target, config.link_mode)
             counts["skipped"] += 1
         else:
             _place(source, target, config.link_mode)
@@ -107,6 +108,15 @@ def materialize(config: Config) -> dict[str, Any]:
     }
     write_json(config.out_root / "_meta" / "split_source.json", summary)
     return summary
+
+
+def _require_same(source: Path, target: Path, mode: LinkMode) -> None:
+    """``ValueError`` if what is there is a link, and not this one."""
+    if target.is_symlink() and (mode != "symlink" or target.resolve() != source.resolve()):
+        raise ValueError(
+            f"{target} is there already, as a link to {target.resolve()}, and not a {mode} of {source}: choose another "
+            "out_root, or --overwrite"
+        )
 
 
 def _strangers(config: Config, chosen: Sequence[Record]) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nepa3d import cli
-from nepa3d.execution.shard_progress import read_statuses, summary, table
+from nepa3d.execution.shard_progress import read_statuses, run_names, summary, table
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,16 @@ class Config:
 
 
 def command(config: Config) -> None:
-    """Print the table and the time left."""
-    statuses = read_statuses(config.out_root)
-    if not statuses:
+    """Print the table and the time left of each run."""
+    names = run_names(config.out_root)
+    if not names:
         raise ValueError(f"out_root: no sharded run has begun in {config.out_root}")
-    print(table(statuses, time.time()))
-    print(summary(statuses))
+    for name in names:
+        if len(names) > 1:
+            print(f"{name}:")
+        statuses = read_statuses(config.out_root, name)
+        print(table(statuses, time.time()))
+        print(summary(statuses))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -32,6 +32,7 @@ from nepa3d.shapes.query_pools import random_stream
 
 REQUIRED = ("pc_xyz", "pt_xyz_pool", "pt_dist_pool")
 RAYS = ("ray_o_pool", "ray_d_pool", "ray_hit_pool", "ray_t_pool", "ray_n_pool")
+DAMAGED = ("bad_input", "ok_repaired")  # states of a file that was read and is not what it has to be
 SHOWN = 20  # faults printed; all are in the JSON
 TOLERANCE = 1e-5  # of distances and lengths, where a shape's radius is 1
 HALF = 1e-3  # of a distance field stored in half precision, relative to its largest value
@@ -197,6 +198,7 @@ class Findings:
 
     files: int
     faults: dict[str, str]
+    unchecked: dict[str, str]  # files that may be sound: why they could not be read now
     temporaries: list[str]
     absent: list[str]
     bad_input: list[str]  # not there either, as their meshes are no shapes
@@ -204,7 +206,7 @@ class Findings:
     @property
     def clean(self) -> bool:
         """Whether nothing has to be done; temporaries do no harm."""
-        return not self.faults and not self.absent
+        return not (self.faults or self.unchecked or self.absent)
 
 
 def verify(config: Config) -> Findings:
@@ -223,13 +225,16 @@ def verify(config: Config) -> Findings:
     for pack in packs:
         tasks += [Task(pack.shard_path(n), ShardJob(pack.folder, n)) for n in range(len(pack.shard_size))]
     outcomes = run_tasks(check, tasks, Pool(config.workers, chunk_size=16), "verify")
-    faults = {o.key: o.reason.removeprefix(f"{o.key}: ") for o in sorted(outcomes, key=lambda o: o.key) if o.reason}
+    said = {o.key: o for o in sorted(outcomes, key=lambda o: o.key) if o.reason}
+    reasons = {key: outcome.reason.removeprefix(f"{key}: ") for key, outcome in said.items()}
+    faults = {key: reason for key, reason in reasons.items() if said[key].state in DAMAGED}
+    unchecked = {key: reason for key, reason in reasons.items() if key not in faults}
     temporaries = sorted(f"{path}" for path in root.rglob(f"{TEMPORARY_PREFIX}*"))
     absent = {path: key for key, path in _promised(root) if not exists(path)}
     known = {split: _bad_input(root, split) for split in {path.relative_to(root).parts[0] for path in absent}}
     bad = {path for path, key in absent.items() if key in known[path.relative_to(root).parts[0]]}
     lists = [sorted(f"{path}" for path in chosen) for chosen in (absent.keys() - bad, bad)]
-    return Findings(len(paths), faults, temporaries, *lists)
+    return Findings(len(paths), faults, unchecked, temporaries, *lists)
 
 
 def _promised(root: Path) -> Iterator[tuple[str, Path]]:
@@ -270,20 +275,22 @@ def _bad_input(root: Path, split: str) -> set[str]:
 
 
 def command(config: Config) -> int:
-    """Print what was found and what to do about it; 4 if something is wrong."""
+    """Print what was found and what to do about it; 4 if something is wrong, 74 if files could only not be checked."""
     findings = verify(config)
     kinds = Counter(fault.partition(":")[0] for text in findings.faults.values() for fault in text.split("; "))
+    kinds["could not be checked"] += len(findings.unchecked)
     kinds["absent, though a mesh list has it"] += len(findings.absent)
     kinds["known bad input (not to be rebuilt)"] += len(findings.bad_input)
     kinds["left by a killed writer (harmless)"] += len(findings.temporaries)
     rows = [(kind, count) for kind, count in kinds.most_common() if count]
     if rows:
         print(tabulate(rows, headers=("fault", "files")))
-    for path, fault in list(findings.faults.items())[:SHOWN]:
+    for path, fault in [*findings.faults.items(), *findings.unchecked.items()][:SHOWN]:
         print(f"{path}: {fault}")
     meta = config.root / "_meta" / "verify.json"
     if os.access(meta.parent if meta.parent.exists() else config.root, os.W_OK):
         report = {"files": findings.files, "faults": findings.faults, "absent": findings.absent}
+        report["unchecked"] = findings.unchecked
         report["bad_input"] = findings.bad_input
         write_json(meta, report | {"temporaries": findings.temporaries})
         print(f"report: {meta}")
@@ -293,7 +300,9 @@ def command(config: Config) -> int:
         for path in findings.faults:
             Path(path).unlink()
     print(f"{findings.files} files, {_to_do(findings, config.delete)}")
-    return cli.EXIT_OK if findings.clean else cli.EXIT_INTEGRITY
+    if findings.faults or findings.absent:
+        return cli.EXIT_INTEGRITY
+    return cli.EXIT_IO if findings.unchecked else cli.EXIT_OK
 
 
 def _to_do(findings: Findings, deleted: bool) -> str:
@@ -301,9 +310,14 @@ def _to_do(findings: Findings, deleted: bool) -> str:
     damaged, absent = len(findings.faults), len(findings.absent)
     if findings.clean:
         return "all good"
-    if deleted:
-        return f"{damaged} deleted, {absent} missing: preprocess again"
-    return f"{damaged + absent} to rebuild: --delete and preprocess again"
+    parts = []
+    if findings.unchecked:
+        parts.append(f"{len(findings.unchecked)} could not be checked and are kept: verify again")
+    if deleted and damaged + absent:
+        parts.append(f"{damaged} deleted, {absent} missing: preprocess again")
+    elif damaged + absent:
+        parts.append(f"{damaged + absent} to rebuild: --delete and preprocess again")
+    return "; ".join(parts)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

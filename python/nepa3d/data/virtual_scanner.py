@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from nepa3d.corpora.preprocessing import RunFlags, exit_status, preprocess
 from nepa3d.corpora.scanner import ScanSettings, scan
 from nepa3d.corpora.shapenet import find_meshes
 from nepa3d.corpora.splits import mesh_test_split
-from nepa3d.execution.files import atomic_path, write_json
+from nepa3d.execution.files import atomic_path, read_json, write_json
 from nepa3d.execution.npz import save_npz
 from nepa3d.execution.processes import Report, Unwritten
 from nepa3d.execution.progress_bar import progress_bar
@@ -105,10 +106,22 @@ def plan(config: Config) -> dict[str, list[ScanJob]]:
 
 
 def scan_meshes(config: Config) -> Report | None:
-    """Scan every mesh and write the h5 files; ``None`` if they are there, of the same settings. See ``Config``."""
+    """Scan every mesh and write the h5 files; ``None`` if they are there, of the same settings. See ``Config``.
+
+    ``ValueError`` if they are there, and of other settings.
+    """
     about = config.out_root / "_meta" / "virtual_scanner.json"
     folder = config.out_root / "h5_files" / "main_split"
     if about.exists() and not _scans(config).exists() and not config.overwrite:
+        before, settings = read_json(about).get("settings", {}), config.content()
+        differing = [
+            f"{name} {before.get(name)} -> {value}" for name, value in settings.items() if _other(before, name, value)
+        ]
+        if differing:
+            raise ValueError(
+                f"{folder} holds scans of other settings ({'; '.join(differing)}): choose another out_root, or "
+                "--overwrite"
+            )
         print(f"{folder} is there already; --overwrite scans again")
         return None
     splits = plan(config)
@@ -130,6 +143,11 @@ def scan_meshes(config: Config) -> Report | None:
     print(tabulate(rows, headers=("split", "class", "scans")))
     print(f"wrote {folder}")
     return report
+
+
+def _other(before: dict[str, Any], name: str, value: Any) -> bool:
+    """Whether a setting was another one, as JSON keeps it; one that an older version did not have was not."""
+    return name in before and before[name] != json.loads(json.dumps(value))
 
 
 def write_h5(path: Path, jobs: Sequence[ScanJob], classes: Sequence[str]) -> None:

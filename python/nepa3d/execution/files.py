@@ -60,10 +60,15 @@ class PendingFile:
     temporary: Path
 
 
-def write_pending(path: str | os.PathLike[str], write: Callable[[BinaryIO], None]) -> PendingFile:
-    """Let ``write`` fill the file that ``finish`` puts at ``path``. Its way to the disk begins, but is not awaited."""
+def write_pending(
+    path: str | os.PathLike[str], write: Callable[[BinaryIO], None], process: int | None = None
+) -> PendingFile:
+    """Let ``write`` fill the file that ``finish`` puts at ``path``. Its way to the disk begins, but is not awaited.
+
+    ``process`` is the one that calls ``finish``, left out this one: nobody removes the file while that lives.
+    """
     path = Path(path)
-    temporary = _temporary_for(path)
+    temporary = _temporary_for(path, process)
     with contextlib.ExitStack() as undo:
         undo.callback(temporary.unlink, missing_ok=True)
         with _naming(path), temporary.open("xb") as file:
@@ -119,9 +124,9 @@ def read_ahead(path: str | os.PathLike[str]) -> None:
             os.close(descriptor)
 
 
-def _temporary_for(path: Path) -> Path:
+def _temporary_for(path: Path, process: int | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f"{temporary_prefix()}{secrets.token_hex(8)}")
+    return path.with_name(f"{temporary_prefix(process)}{secrets.token_hex(8)}")
 
 
 @contextlib.contextmanager
@@ -157,9 +162,9 @@ def require_writable(path: str | os.PathLike[str], flag: str) -> None:
     probe.unlink()
 
 
-def temporary_prefix() -> str:
-    """What the names of this process's temporary files begin with."""
-    return f"{TEMPORARY_PREFIX}{socket.gethostname()}-{os.getpid()}-"
+def temporary_prefix(process: int | None = None) -> str:
+    """What the names of a process's temporary files begin with; left out, of this one's."""
+    return f"{TEMPORARY_PREFIX}{socket.gethostname()}-{process or os.getpid()}-"
 
 
 def sync(path: str | os.PathLike[str]) -> None:
@@ -169,6 +174,13 @@ def sync(path: str | os.PathLike[str]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def require_newer(path: str | os.PathLike[str], source: str | os.PathLike[str]) -> None:
+    """``ValueError`` if the file ``source``, of which the file ``path`` was made, was written after that."""
+    path, source = Path(path), Path(source)
+    if source.is_file() and source.stat().st_mtime_ns > path.stat().st_mtime_ns:
+        raise ValueError(f"{path} was made of {source}, which was written since: delete it to make it anew")
 
 
 def content_hash(path: str | os.PathLike[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -176,7 +177,7 @@ class LocalEngine:
         finishing: dict[Future[Any], Chunk] = {}
         while True:
             for chunk in islice(waiting, self._most - len(running) - len(finishing)):
-                running[self._processes.schedule(_run_chunk, (work, chunk, self._time_limit))] = chunk
+                running[self._processes.schedule(_run_chunk, (work, chunk, self._time_limit, os.getpid()))] = chunk
             if not running and not finishing:
                 return
             done, _ = wait([*running, *finishing], return_when=FIRST_COMPLETED)
@@ -207,13 +208,16 @@ def run_chunks(engine: Engine, work: Work[Any], chunks: Chunks) -> Iterator[list
         waiting = again
 
 
-def _run_chunk(work: Work[Job], tasks: Sequence[Task[Job]], time_limit: float) -> list[Outcome | Written]:
+def _run_chunk(
+    work: Work[Job], tasks: Sequence[Task[Job]], time_limit: float, finisher: int
+) -> list[Outcome | Written]:
     """Compute the shapes one after the other, each while the one before it is written and the one after it is read.
 
-    A shape that takes longer than ``time_limit`` seconds ends the process by SIGALRM, wherever it is.
+    A shape that takes longer than ``time_limit`` seconds ends the process by SIGALRM, wherever it is. The files are
+    those of the process ``finisher``, which puts them in place.
     """
     if isinstance(work, Batched):
-        return _run_batch(work, tasks, time_limit)
+        return _run_batch(work, tasks, time_limit, finisher)
     found: list[Future[Outcome | Written]] = []
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     with ThreadPoolExecutor(1) as writer:
@@ -224,19 +228,21 @@ def _run_chunk(work: Work[Job], tasks: Sequence[Task[Job]], time_limit: float) -
             computed = _compute(work, task)
             if found:
                 found[-1].result()
-            found.append(writer.submit(_write, task.key, computed))
+            found.append(writer.submit(_write, task.key, computed, finisher))
         signal.setitimer(signal.ITIMER_REAL, time_limit)
     signal.setitimer(signal.ITIMER_REAL, 0)
     return [written.result() for written in found]
 
 
-def _run_batch(work: Batched[Job], tasks: Sequence[Task[Job]], time_limit: float) -> list[Outcome | Written]:
+def _run_batch(
+    work: Batched[Job], tasks: Sequence[Task[Job]], time_limit: float, finisher: int
+) -> list[Outcome | Written]:
     """Compute all shapes, then write them; the time limit is that of all."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, time_limit * len(tasks))
     computed = work.work([task.job for task in tasks])
     found = [
-        _write(task.key, _outcome(task.key, one) if isinstance(one, Exception) else one)
+        _write(task.key, _outcome(task.key, one) if isinstance(one, Exception) else one, finisher)
         for task, one in zip(tasks, computed, strict=True)
     ]
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -250,14 +256,14 @@ def _compute(work: Callable[[Job], str | Unwritten], task: Task[Job]) -> str | U
         return _outcome(task.key, error)
 
 
-def _write(key: str, computed: str | Unwritten | Outcome) -> Outcome | Written:
+def _write(key: str, computed: str | Unwritten | Outcome, finisher: int) -> Outcome | Written:
     """Write what was computed, if there is something to write."""
     if isinstance(computed, Outcome):
         return computed
     if isinstance(computed, str):
         return _good(key, computed)
     try:
-        file = write_pending(computed.path, computed.write)
+        file = write_pending(computed.path, computed.write, finisher)
     except (ValueError, OSError, MemoryError) as error:
         return _outcome(key, error)
     return Written(key, file, computed.repaired, computed.suspicious)

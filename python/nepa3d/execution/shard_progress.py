@@ -76,8 +76,14 @@ def status_folder(out_root: Path) -> Path:
     return out_root / "_meta" / "progress"
 
 
-def read_statuses(out_root: Path, name: str = "*") -> list[Status]:
-    """The statuses of the shards that have begun, those of the latest number of shards."""
+def run_names(out_root: Path) -> list[str]:
+    """The names of the sharded runs that have begun: several commands may fill one folder, each its own split."""
+    stems = (path.stem for path in status_folder(out_root).glob("*_shard*of*.json"))
+    return sorted({stem.rpartition("_shard")[0] for stem in stems})
+
+
+def read_statuses(out_root: Path, name: str) -> list[Status]:
+    """The statuses of the shards of a run that have begun, those of the latest number of shards."""
     paths = status_folder(out_root).glob(f"{name}_shard*of*.json")
     statuses = [_read(path) for path in paths]
     if not statuses:

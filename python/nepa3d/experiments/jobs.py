@@ -17,12 +17,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from nepa3d.cli import configuration, flags
 from nepa3d.cli.flags import command_line
-from nepa3d.execution.files import lives
+from nepa3d.execution.files import lives, require_newer
 from nepa3d.execution.progress_bar import progress_bar
 
 PIDS = ".pid"  # beside a log while its job runs
@@ -58,6 +59,12 @@ class Job:
         return [self.module, *command_line(self.config)]
 
     @property
+    def checkpoint(self) -> str:
+        """The checkpoint that it reads; "" if it reads none."""
+        words = dict(pairwise(self.command))
+        return words.get("--ckpt", "")
+
+    @property
     def done(self) -> bool:
         """Whether its result is there."""
         return self.result is not None and self.result.exists()
@@ -65,10 +72,12 @@ class Job:
 
 def require_same_settings(jobs: Sequence[Job]) -> None:
     """``ValueError`` where a result that is there is of other flags than its job's, as the configuration beside it
-    says: it would be taken for this one's."""
+    says, or of an earlier state of its checkpoint: it would be taken for this one's."""
     for job in jobs:
         if not job.done or job.result is None:
             continue
+        if job.checkpoint:
+            require_newer(job.result, job.checkpoint)
         for output in (job.result, job.result.parent):
             saved = configuration.beside(output, job.module)
             if saved.exists():

@@ -63,18 +63,22 @@ class Embedder:
             found[rows] = self.encoder.embed(some, view, draws=self.settings.draws, seed=self.settings.seed)
         return found
 
-    def vector(self, query: str | os.PathLike[str] | Shape, view: str | None = None) -> Float:
-        """The vector (D,) of a file (mesh, cloud or cache) or of a ``Shape``."""
+    def seen(self, query: str | os.PathLike[str] | Shape, view: str | None = None) -> ReadShape:
+        """A query as ``vector`` sees it: a file (mesh, cloud or cache), or a ``Shape``."""
         if isinstance(query, Shape):
-            return self.vectors([ReadShape(query, require_backend(view or self.settings.view, "view"))])[0]
+            return ReadShape(query, require_backend(view or self.settings.view, "view"))
         path = Path(query)
         if not path.is_file():
             raise ValueError(f"query: expected the file of a shape, there is none at {os.fspath(query)!r}")
-        read = self.read(path, content_hash(path), view)
+        return self.read(path, content_hash(path), view)
+
+    def vector(self, query: str | os.PathLike[str] | Shape | ReadShape, view: str | None = None) -> Float:
+        """The vector (D,) of a file (mesh, cloud or cache), of a ``Shape``, or of what ``seen`` gave."""
+        read = query if isinstance(query, ReadShape) else self.seen(query, view)
         try:
             return self.vectors([read])[0]
         except CacheError as error:  # what the view needs and the cache lacks; the shape is named by its content
-            raise CacheError(path, error.fault) from error
+            raise CacheError(read.file or error.path, error.fault) from error
 
 
 def fingerprint(encoder: Encoder) -> str:

@@ -71,9 +71,9 @@ def command(config: Config) -> None:
     """Print the table; write JSON and picture where asked."""
     index = ShapeIndex.open(config.index, load(config.ckpt) if config.ckpt else None)
     how = config.how
-    found = index.search(
-        config.query, config.k, view=config.view or None, approximate=how.approximate, probes=how.probes
-    )
+    query = index.embedder.seen(config.query, config.view or None)
+    vector = index.embedder.vector(query)
+    found = index.search(vector, config.k, approximate=how.approximate, probes=how.probes)
     rows = [(number, f"{near.similarity:.3f}", near.id, near.path) for number, near in enumerate(found, 1)]
     print(tabulate(rows, ("", "similarity", "shape", "file"), disable_numparse=True))
     share = index.recall(config.k, probes=how.probes) if how.recall else None
@@ -83,20 +83,22 @@ def command(config: Config) -> None:
             f"({min(RECALL_QUERIES, len(index))} queries of the index)"
         )
     if config.out_json:
-        write_json(config.out_json, to_json(config, index, found) | ({} if share is None else {"recall": share}))
+        write_json(
+            config.out_json, to_json(config, index, query.view, found) | ({} if share is None else {"recall": share})
+        )
         print(f"wrote {config.out_json}")
     if config.picture:
         draw_neighbours(config.picture, config.query, index.folder, found, up=config.up)
         print(f"wrote {config.picture}")
 
 
-def to_json(config: Config, index: ShapeIndex, found: Sequence[Neighbour]) -> dict[str, Any]:
+def to_json(config: Config, index: ShapeIndex, view: str, found: Sequence[Neighbour]) -> dict[str, Any]:
     """The shapes, and what they were sought with."""
     return {
         "index": f"{index.path}",
         "folder": f"{index.folder}",
         "query": f"{config.query}",
-        "view": config.view or index.settings.view,
+        "view": view,
         "approximate": config.how.approximate,
         "neighbours": [
             {"id": near.id, "path": near.path, "class": near.class_name, "similarity": near.similarity}

@@ -53,6 +53,8 @@ class ReadShape(NamedTuple):
 
     shape: Shape
     view: str
+    file: str = ""
+    """Where it was read; "" of a shape in memory."""
 
 
 def shape_files(root: Path, layout: str = "folder") -> list[ShapeFile]:
@@ -119,13 +121,13 @@ def read_shape(path: Path, view: str, name: str, *, n_point: int, n_ray: int) ->
     require_backend(view, "view")
     content = read_content(path)
     if isinstance(content, Shape):
-        return ReadShape(Shape({key: content[key] for key in content}, name), view)
+        return ReadShape(Shape({key: content[key] for key in content}, name), view, os.fspath(path))
     pools = pools_for(view, n_point, n_ray)
     if isinstance(content, CloudFile):
         arrays = scan_pools(normalize_scan(content.xyz, os.fspath(path)), pools, 0, name)
-        return ReadShape(Shape(arrays, name), view if view == "voxel" else CLOUD_VIEW)
+        return ReadShape(Shape(arrays, name), view if view == "voxel" else CLOUD_VIEW, os.fspath(path))
     mesh = prepare_mesh(content.vertices, content.faces, path)
-    return ReadShape(Shape(build_pools(mesh, pools, 0, name), name), view)
+    return ReadShape(Shape(build_pools(mesh, pools, 0, name), name), view, os.fspath(path))
 
 
 def drawn_points(path: Path, count: int = 6000) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -101,6 +101,8 @@ def run(
     if not shapes:
         raise ValueError("shapes must not be empty")
     settings = settings or CompletionSettings(reading=Reading(progress=False))
+    if settings.reading.representation != "h":
+        raise ValueError(f"representation: the encoder's head reads h, got {settings.reading.representation}")
     sequence = encoder.sequence(view, query_source="pool_disjoint")
     encoders = {MODEL: encoder} | ({} if untrained is None else {UNTRAINED: untrained})
     models = {

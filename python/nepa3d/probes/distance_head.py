@@ -95,6 +95,11 @@ def plan_shapes(
     shapes = shapes_of(cache_root, split, max_shapes, "max_shapes")
     if head.split == OWN:
         return Plan([], shapes, sequence, sequence, len(shapes), own=True)
+    if head.split == split:
+        raise ValueError(
+            f"head_train_split: {split} is the split that is evaluated, and the head would know its shapes; "
+            f"{TRANSDUCTIVE} divides it"
+        )
     if not head.transductive:
         train = shapes_of(cache_root, head.split, head.max_shapes, "head_train_max_shapes")
         return Plan(train, shapes, replace(sequence, context_backend=head.view), sequence, len(shapes))
@@ -117,6 +122,8 @@ def fit_head(
     Those of the model's own prediction if the plan says so; ``ValueError`` if it makes none.
     """
     if plan.own:
+        if reading.representation != "h":
+            raise ValueError(f"representation: the model's own prediction is read off h, got {reading.representation}")
         return own_weights(probe, TARGET_VIEWS[plan.test_settings.target]), 0
     sums: RidgeSums | None = None
 

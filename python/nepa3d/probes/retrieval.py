@@ -307,7 +307,7 @@ RETRIEVAL = ProbeKind(
     diagnostics=("tied_fraction", "collapsed", "query_spread", "gallery_spread", "missing_controls"),
     protocol=(
         *("tie_rule", "split", "query_backend", "gallery_backend", "eval_seed", "eval_seed_gallery", "n_seeds"),
-        *("mc_k", "precision", "questions"),
+        *("mc_k", "precision", "questions", "n_files"),
     ),
     item_figures=("mAP",),
     table=document_table,

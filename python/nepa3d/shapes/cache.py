@@ -6,6 +6,7 @@ Letters: N surface samples, P point queries, R rays, G grid side.
 from __future__ import annotations
 
 import contextlib
+import errno
 import lzma
 import math
 import os
@@ -81,6 +82,8 @@ _DAMAGE = (
     TypeError,
     ValueError,
 )
+# what is wrong with the machine at the moment, and not with the file
+_PASSING = frozenset({errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT})
 _HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -120,6 +123,7 @@ class ShapeCache(ShapeArrays):
             except (CacheError, PermissionError):
                 raise
             except _DAMAGE as error:
+                _raise_passing(error)
                 raise CacheError(self.path, f"not a readable .npz, truncated or of another kind: {error}") from error
             names = self._zip.namelist()
             if len(set(names)) < len(names):
@@ -158,6 +162,7 @@ class ShapeCache(ShapeArrays):
             except CacheError:
                 raise
             except _DAMAGE as error:
+                _raise_passing(error)
                 raise CacheError(self.path, f"{key} cannot be read: {error}") from error
         return self._arrays[key]
 
@@ -204,6 +209,12 @@ def read_cache(path: str | os.PathLike[str], keys: Iterable[str]) -> dict[str, N
     """The arrays of ``keys``, and no others, of the cache file ``path``; see ``ShapeCache`` for dtypes and faults."""
     with ShapeCache(path) as cache:
         return {key: cache[key] for key in keys}
+
+
+def _raise_passing(error: Exception) -> None:
+    """Raise an error that says nothing about the file, which may be sound."""
+    if isinstance(error, OSError) and error.errno in _PASSING:
+        raise error
 
 
 def _open(path: str) -> BinaryIO:

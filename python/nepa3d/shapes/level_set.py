@@ -27,18 +27,18 @@ class AskedField(NamedTuple):
 
 
 def field_near(
-    ask: Ask, resolution: int, level: float, slope: float = math.inf, *, coarsest: int = COARSEST
+    ask: Ask, resolution: int, level: float, slope: float = math.inf, *, coarsest: int | None = None
 ) -> AskedField:
     """The field that ``ask`` gives at points (M, 3), of which ``level_set`` at ``level`` needs only the cells near that
     surface.
 
-    The grid is refined from one of at least ``coarsest`` cells a side by halving cells, as often as ``resolution`` is
-    even: only those whose value lies so close to ``level`` that a field whose slope is at most ``slope`` could take it
-    inside or in the cells beside. For such a field the surface is that of the whole grid; the other cells hold the
-    value of the coarse cell around them, on the same side of ``level``. An infinite slope asks for every cell. (As in
-    Occupancy Networks' multiresolution extraction, Mescheder et al., arXiv 1812.03828.)
+    The grid is refined from one of at least ``coarsest`` cells a side, left out 32, by halving cells, as often as
+    ``resolution`` is even: only those whose value lies so close to ``level`` that a field whose slope is at most
+    ``slope`` could take it inside or in the cells beside. For such a field the surface is that of the whole grid; the
+    other cells hold the value of the coarse cell around them, on the same side of ``level``. An infinite slope asks for
+    every cell. (As in Occupancy Networks' multiresolution extraction, Mescheder et al., arXiv 1812.03828.)
     """
-    sides = [resolution]
+    sides, coarsest = [resolution], COARSEST if coarsest is None else coarsest
     while math.isfinite(slope) and sides[0] % 2 == 0 and sides[0] // 2 >= coarsest:
         sides.insert(0, sides[0] // 2)
     cells = _cells(sides[0])

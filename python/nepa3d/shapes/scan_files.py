@@ -6,6 +6,7 @@ Letters: N points.
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -40,9 +41,10 @@ def read_cloud(path: str | os.PathLike[str]) -> CloudFile | None:
     """The cloud of a file; None if it is the file of a mesh: a PLY with faces, or of another ending.
 
     Of a PLY the positions are read; an ``.npz`` holds ``points`` or ``xyz``, and may hold ``normals`` and ``colors``; a
-    text has three numbers a line, apart by blanks or commas, or six, the last three a normal of length 1 or a colour of
-    whole numbers up to 255. Other columns are not read, nor is a first line that is a count or a heading. Raises
-    ``BadShapeError`` naming the file and the fault; a file without points is one.
+    text has three numbers a line, apart by blanks, commas or semicolons, or six, the last three a normal of length 1 or
+    a colour of whole numbers up to 255. Other columns are not read. A first line may be a title, or a count, which must
+    be right; one that names the columns must name x, y and z, which are then read wherever they stand. Raises
+    ``BadShapeError`` naming the file and the fault, such as commas within numbers; a file without points is one.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -90,20 +92,48 @@ def _npy(path: Path) -> CloudFile:
 
 def _text(path: Path) -> CloudFile:
     try:
-        text = as_utf8(path.read_bytes()).decode()
-        lines = text.replace(",", " ").replace(";", " ").splitlines()
-        first = lines[0].split() if lines else []
-        heading = len(first) == 1 or any(not _is_number(word) for word in first)  # a count, or names of columns
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of a text without data, which is told below
-            table = np.loadtxt(lines[heading:], ndmin=2)
+        return _columns(as_utf8(path.read_bytes()).decode().splitlines())
     except ValueError as error:  # also of bytes that are no text
         raise BadShapeError(path, Reason.UNREADABLE, f"not numbers in columns: {error}") from error
+
+
+def _columns(lines: list[str]) -> CloudFile:
+    """The cloud of a text; ``ValueError`` if it is none, or could be read in more than one way."""
+    first = lines[0] if lines else ""
+    heading = len(first.split()) == 1 and "," not in first and ";" not in first  # a count, or one word
+    heading = heading or any(not _is_number(word) for word in re.split(r"[\s,;]+", first.strip(" \t,;")))
+    rows = [line.partition("#")[0].rstrip(" \t,;") for line in lines[heading:]]
+    apart = next((mark for mark in ";," if any(mark in row for row in rows)), None)
+    in_numbers = re.compile(r"\d,\d" if apart == ";" else r"\d,\d\S*[ \t]+[^\s#]")
+    if apart and (bad := next((row for row in rows if in_numbers.search(row)), None)) is not None:
+        raise ValueError(f"commas within numbers, expected decimal points: {bad[:60]!r}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a text without data, which is told below
+        table = np.loadtxt(rows, ndmin=2, delimiter=apart)
+    if heading and first.strip().isdigit() and int(first) != len(table):
+        raise ValueError(f"the first line says {int(first)} points, {len(table)} follow")
     if table.size == 0:
         return CloudFile(np.empty((0, 3)), None, None)
     if table.shape[1] < 3:
-        raise BadShapeError(path, Reason.UNREADABLE, f"expected 3 numbers a line or more, got {table.shape[1]}")
-    return CloudFile(table[:, :3], *_normals_or_colors(table[:, 3:]))
+        raise ValueError(f"expected 3 numbers a line or more, got {table.shape[1]}")
+    names = re.split(f"[{apart}]" if apart else r"\s+", first.strip().lstrip("#/").strip(" ")) if heading else []
+    if len(names) != table.shape[1]:  # none, or a title
+        return CloudFile(table[:, :3], *_normals_or_colors(table[:, 3:]))
+    named = {_plain(name): number for number, name in reversed(list(enumerate(names)))}
+    if not {*"xyz"} <= named.keys():
+        raise ValueError(f"the columns are {', '.join(map(repr, names))}, expected x, y and z among them")
+    xyz = [named.pop(axis) for axis in "xyz"]
+    rest = [number for number in range(len(names)) if number not in xyz]
+    return CloudFile(table[:, xyz], *_normals_or_colors(table[:, rest]))
+
+
+def _plain(name: str) -> str:
+    """The name of a column without quotes, unit and case: ``"X [m]"`` is x, as is ParaView's ``Points:0``."""
+    name = name.strip(" '\"").lower()
+    axis = re.fullmatch(r"points?[:_](\d)", name)
+    if axis and int(axis[1]) < len("xyz"):
+        return "xyz"[int(axis[1])]
+    return re.split(r"[\s\[(:]", name, maxsplit=1)[0]
 
 
 def _normals_or_colors(rest: NDArray[np.float64]) -> tuple[NDArray[np.float64] | None, NDArray[np.uint8] | None]:
