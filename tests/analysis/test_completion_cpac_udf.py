@@ -35,6 +35,13 @@ def flags(*more: str, root: str = "unpaired", ckpt: str = "nepa_v1.pt") -> list[
     return ["--cache_root", root, "--ckpt", ckpt, "--n_context", "16", "--n_query", "16", *more]
 
 
+def test_heads_that_know_the_answers_or_other_states_are_refused(golden: Path) -> None:
+    with pytest.raises(ValueError, match="head_train_split: eval is the split that is evaluated"):
+        result_of(split="eval", head_train_split="eval")
+    with pytest.raises(ValueError, match="the model's own prediction is read off h, got z_hat"):
+        result_of(ckpt="furniture-small", head_train_split="own", representation="z_hat")
+
+
 @pytest.mark.parametrize("key", EVALS)
 def test_recorded_results(key: str, golden: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from nepa3d import cli
-from nepa3d.analysis import fewshot_table
+from nepa3d.analysis import fewshot_table, retrieval_ucpr
+from nepa3d.analysis.flag_groups import SampleModelFlags
 from nepa3d.cli import flags
 from nepa3d.data import preprocess_shapenet, procedural
 from nepa3d.experiments import m1_pretrains, m1_table
@@ -59,6 +60,20 @@ def test_a_result_of_other_settings_is_not_taken_for_this_jobs(tmp_path: Path) -
     assert run_jobs([allowed], ["cpu"])[0].state == "done before"
     (tmp_path / "a" / "procedural.config.yaml").unlink()  # it does not say
     assert run_jobs([other], ["cpu"])[0].state == "done before"
+
+
+def test_a_result_of_an_earlier_state_of_its_checkpoint_is_not_taken_for_this_jobs(tmp_path: Path) -> None:
+    result, checkpoint = tmp_path / "a.json", tmp_path / "last.pt"
+    views = {"query_backend": "mesh", "gallery_backend": "udfgrid"}
+    config = retrieval_ucpr.Config(cache_root="cache", model=SampleModelFlags(ckpt=f"{checkpoint}"), **views)
+    job = Job("a", config, result)
+    for path, seconds in ((checkpoint, 1), (result, 2)):
+        path.touch()
+        os.utime(path, (seconds, seconds))
+    assert run_jobs([job], ["cpu"])[0].state == "done before"
+    os.utime(checkpoint, (3, 3))
+    with pytest.raises(ValueError, match=r"a\.json was made of .*last\.pt, which was written since: delete it"):
+        run_jobs([job], ["cpu"])
 
 
 def test_a_pid_file_is_running_only_while_its_process_can_write(tmp_path: Path) -> None:

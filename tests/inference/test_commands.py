@@ -100,6 +100,14 @@ def test_recall_is_the_share_that_is_found(out: Path, monkeypatch: pytest.Monkey
     assert index.recall(2, queries=7) == pytest.approx(0.5)
 
 
+def test_the_view_of_a_cloud_is_recorded_as_it_was_seen(out: Path, shapes: Path, tmp_path: Path) -> None:
+    for query, view in (("ball/scan.ply", "pointcloud_noray"), ("box/b0.obj", "mesh")):
+        assert (
+            main(["search", f"{out}", f"{shapes / query}", "--out_json", f"{tmp_path / 'found.json'}"]) == cli.EXIT_OK
+        )
+        assert json.loads((tmp_path / "found.json").read_text())["view"] == view
+
+
 def test_what_is_not_there_is_named(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["search", f"{tmp_path / 'none.lance'}", "a.obj"]) == cli.EXIT_USAGE
     assert "there is no index here; nepa3d index FOLDER --out" in capsys.readouterr().err

@@ -109,6 +109,8 @@ def test_completion(encoder: nepa3d.Encoder) -> None:
     assert in_memory.figures == pytest.approx(found.figures)
     seeds = CompletionSettings(n_seeds=2, reading=Reading(batch=5, progress=False))
     assert completion.run(encoder, shapes(), seeds).by_seed[0] == pytest.approx(found.figures)
+    with pytest.raises(ValueError, match="representation: the encoder's head reads h, got z_hat"):
+        completion.run(encoder, shapes(), CompletionSettings(reading=Reading(representation="z_hat")))
     nowhere = completion.run(encoder, shapes(), CompletionSettings(tau=-10, reading=Reading(progress=False)))
     assert nowhere.figures["iou@tau"] is None, "no point is this near, and none is predicted to be"
     assert set(nowhere.intervals) == {"mae", "rmse"}

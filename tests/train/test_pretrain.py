@@ -114,6 +114,16 @@ def test_another_batch_at_the_end_of_an_epoch_leaves_nothing_out(
     assert samples == [16, 16, 16, 24, 24, 20, 20, 8]
 
 
+def test_a_fresh_run_does_not_overwrite_another(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "--epochs", "1") == cli.EXIT_OK
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.pt")}
+    assert run(tmp_path, "--epochs", "1", "--auto_resume", "0") == cli.EXIT_USAGE
+    assert "would be overwritten by a fresh run: choose another save_dir" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.pt")} == before
+
+
 def test_another_batch_within_an_epoch_is_refused(
     golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

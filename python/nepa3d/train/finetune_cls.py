@@ -15,7 +15,7 @@ from tabulate import tabulate
 from nepa3d import cli
 from nepa3d.cli import flags
 from nepa3d.cli.spellings import OptionalCount, OptionalSwitch
-from nepa3d.execution.files import remove_temporaries, write_json
+from nepa3d.execution.files import remove_temporaries, require_newer, write_json
 from nepa3d.models.checkpoint import ModelFlags, build_model, model_for, read_tensors, write_tensors
 from nepa3d.models.classifier import Classifier
 from nepa3d.models.query_nepa import ArchitectureFlags, QueryNepa
@@ -213,10 +213,13 @@ def start(config: Config) -> Run:
 
 
 def _require_same(path: Path, args: Mapping[str, Any], config: Config) -> None:
-    """``ValueError`` naming the flags of ``config`` that the run of a file was not made with."""
+    """``ValueError`` naming the flags of ``config`` that the run of a file was not made with, or its checkpoint if that
+    was written since."""
     differing = flags.differing(args, config, harmless=HARMLESS)
     if differing:
         raise ValueError(f"{path}: is of a run with other settings ({'; '.join(differing)}): delete it to start anew")
+    if config.ckpt:
+        require_newer(path, config.ckpt)
 
 
 def _restore(run: Run, path: Path, config: Config) -> None:
