@@ -31,7 +31,7 @@ def checkpoint_to_resume(folder: Path, flags: ResumeFlags, process_group: Proces
     last = folder / "last.pt"
     path = Path(flags.resume or last)
     if not flags.resume and not flags.auto_resume:
-        if kept := sorted(folder.glob("*.pt")):
+        if kept := [*sorted(folder.glob("ckpt_ep*.pt")), *folder.glob("last.pt")]:
             raise ValueError(f"auto_resume: {kept[-1]} would be overwritten by a fresh run: choose another save_dir")
         return None
     if not path.exists():
