@@ -122,7 +122,7 @@ def _columns(lines: list[str]) -> CloudFile:
     named = {_plain(name): number for number, name in reversed(list(enumerate(names)))}
     if not {*"xyz"} <= named.keys():
         raise ValueError(f"the columns are {', '.join(map(repr, names))}, expected x, y and z among them")
-    xyz = [named.pop(axis) for axis in "xyz"]
+    xyz = [named[axis] for axis in "xyz"]
     rest = [number for number in range(len(names)) if number not in xyz]
     return CloudFile(table[:, xyz], *_normals_or_colors(table[:, rest]))
 
