@@ -81,10 +81,11 @@ def test_only_blind_questions_are_told(qa: bool) -> None:
     features, types = sequence([t.BOS, *pair * 6, t.EOS, t.Q_POINT, t.Q_POINT])
     found = interpolate(features, types)
     assert found.high[:, -2:].min() > 0
-    assert all((values[:, :-2] == 0).all() for values in found)
+    assert found.nearby is None
+    assert all((values[:, :-2] == 0).all() for values in found[:3])
     step = len(pair)
     context = features[:, 1 : 1 + 6 * step : step, XYZ]
     distances = features[:, step : 1 + 6 * step : step, POINT_DISTANCE]
     expected = clipped_spline(context, distances, features[:, -2:, XYZ])
-    for mine, plain in zip(found, expected, strict=True):
+    for mine, plain in zip(found[:3], expected, strict=True):
         torch.testing.assert_close(mine[:, -2:], plain.float())

@@ -153,7 +153,8 @@ def test_how_low_a_shape_reaches() -> None:
 
 def test_what_is_asked_is_of_the_room_too() -> None:
     features, types = stools(4)
-    batch = Batch(features, types.expand(4, -1), torch.zeros(4).long(), torch.arange(4), first=0, samples=4)
+    none = torch.zeros(4).long()
+    batch = Batch(features, types.expand(4, -1), none, torch.arange(4), none.bool(), first=0, samples=4)
     flags = AugmentFlags(clutter=1.0, turn=1.0, scale_min=0.5)
     found = arrange(batch, torch.arange(4), 20, 20, (0, 3), flags)
     context = found.features[:, 1:21, POINT_DISTANCE]

@@ -376,6 +376,26 @@ def test_the_authors_checkpoint_goes_on(golden: Path, tmp_path: Path) -> None:
     assert losses_from(tmp_path)[0] < 0.1  # trained, not fresh
 
 
+def test_a_new_run_starts_from_the_weights_of_another(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path / "first", "--epochs", "1") == cli.EXIT_OK
+    first = load_checkpoint(tmp_path / "first" / "last.pt")
+    weights = ["--init", f"{tmp_path / 'first' / 'last.pt'}"]
+    assert run(tmp_path / "next", "--epochs", "1", "--lr", "1e-12", *weights) == cli.EXIT_OK
+    found = load_checkpoint(tmp_path / "next" / "last.pt")
+    assert (found.epoch, found.step) == (0, 3)
+    for name, value in found.model.items():
+        torch.testing.assert_close(value, first.model[name], rtol=0, atol=1e-9)
+    for epochs, said in (("2", "resumed from"), ("2", "all 2 epochs are done")):  # as any run, whatever init says
+        assert run(tmp_path / "next", "--epochs", epochs, "--init", "is/gone") == cli.EXIT_OK
+        assert said in capsys.readouterr().out
+    other = ["--epochs", "1", "--init", "furniture-small"]
+    assert run(tmp_path / "other", *other) == cli.EXIT_USAGE
+    assert "furniture-small: is of another model (" in capsys.readouterr().err
+    assert not (tmp_path / "other" / "last.pt").exists()
+
+
 def losses_from(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / "loss.jsonl").read_text().splitlines()]
 
@@ -401,6 +421,8 @@ def test_single_cache(golden: Path, tmp_path: Path) -> None:
         (["--seed", "-1"], "seed must be at least 0, got -1"),
         (["--lr", "nan"], "lr must be positive, got nan"),
         (["--objective", "gan"], "gan"),
+        (["--init", "missing.pt"], "missing.pt: expected a checkpoint, a folder with config.json or last.pt"),
+        (["--init", "a.pt", "--resume", "b.pt"], "init and resume must not both be given, got a.pt and b.pt"),
         (["--ema", "1"], "ema must lie in [0, 1), got 1"),
         (["--clip_grad", "-1"], "clip_grad must be at least 0, got -1"),
         (["--accumulate", "0"], "accumulate must be at least 1, got 0"),

@@ -17,6 +17,7 @@ from nepa3d.models.query_nepa import Answers
 from nepa3d.samples.dataset import SampleSettings
 from nepa3d.samples.schema import POINT_DISTANCE, XYZ, TokenType
 from nepa3d.train import pretrain
+from nepa3d.train.augment import AugmentFlags
 from nepa3d.train.corpus import Batch, Corpus, EpochBatches, Part, open_corpus
 from nepa3d.train.distributed import ProcessGroup
 from nepa3d.train.flag_groups import QueryFlags
@@ -61,7 +62,8 @@ def by_hand(qa: bool) -> Batch:
             question = 1 + point * len(pair)
             features[sample, question, XYZ] = torch.full((3,), float(10 * sample + point + 1))
             features[sample, question + len(pair) - 1, POINT_DISTANCE] = 10 * sample + point + 1
-    return Batch(features, types, torch.zeros(2, dtype=torch.int64), torch.arange(2), first=0, samples=2)
+    none = torch.zeros(2, dtype=torch.int64)
+    return Batch(features, types, none, torch.arange(2), none.bool(), first=0, samples=2)
 
 
 @pytest.mark.parametrize("qa", [True, False])
@@ -84,6 +86,28 @@ def test_questions_are_parted(qa: bool) -> None:
         assert sorted([*answered, *found.distance[sample, :2].tolist()]) == [10 * sample + i for i in range(1, 7)]
     parted = [arrange(batch, torch.arange(2), 4, 2, (0, step)).distance[:, :2] for step in range(8)]
     assert any({x - 10 for x in of[1].tolist()} != set(of[0].tolist()) for of in parted)  # samples are parted apart
+
+
+@pytest.mark.parametrize("qa", [True, False])
+def test_draws_may_be_asked_each_others_questions(qa: bool) -> None:
+    batch, rows = replace(by_hand(qa), parts=torch.tensor([2, 1])), torch.arange(2)
+    own = arrange(batch, rows, 4, 2, (0, 1))
+    found = arrange(replace(batch, ask_pair=torch.tensor([True, True])), rows, 4, 2, (0, 1))
+    end = int(own.blind[0])
+    assert torch.equal(found.features[:, :end], own.features[:, :end])  # the contexts
+    assert torch.equal(found.features[:, own.blind], own.features[:, own.blind].flip(0))
+    assert torch.equal(found.distance[:, :2], own.distance[:, :2].flip(0))
+    assert torch.equal(found.distance[:, 2:], own.distance[:, 2:])
+    assert own.parts.tolist() == [[2, 2] + 4 * qa * [2], [1, 1] + 4 * qa * [1]]
+    assert found.parts.tolist() == [[1, 1] + 4 * qa * [2], [2, 2] + 4 * qa * [1]]
+    turned = AugmentFlags(turn=1.0, scale_min=0.5)  # in the frame of the sample that is asked
+    alone = by_hand(qa).features[1:].expand(2, -1, -1)
+    wanted = arrange(replace(batch, features=alone), rows, 4, 2, (0, 1), turned)
+    found = arrange(replace(batch, ask_pair=torch.tensor([True, True])), rows, 4, 2, (0, 1), turned)
+    scale = wanted.distance[0].max() / 16
+    assert {round(float(x / scale)) for x in found.distance[0, :2]} <= {*range(11, 17)}
+    lengths = found.features[0, found.blind, :3].norm(dim=1)
+    torch.testing.assert_close(lengths, found.distance[0, :2] * 3**0.5)  # the coordinates name the point
 
 
 def test_a_samples_parts_do_not_depend_on_the_others() -> None:
@@ -288,12 +312,14 @@ def test_the_recipe_trains_and_goes_on(golden: Path, tmp_path: Path) -> None:
     )
 
 
-def paired_mix(folder: Path, scans: str = "mesh", pair: str = "shape", replacement: bool = True) -> Path:
+def paired_mix(
+    folder: Path, scans: str = "mesh", pair: str = "shape", replacement: bool = True, ask_pair: bool = False
+) -> Path:
     """Every shape of the cache as a scan, whose second draw is of the shape itself."""
     with Path("mix.yaml").open(encoding="utf-8") as file:
         known = yaml.safe_load(file)["datasets"][0]
     shapes = {**known, "name": "shape", "backend": "mesh", "weight": 0.0}
-    scan = {**known, "name": "scan", "backend": scans, "weight": 1.0, "pair": pair}
+    scan = {**known, "name": "scan", "backend": scans, "weight": 1.0, "pair": pair, "ask_pair": ask_pair}
     content = {"mix_seed": 0, "replacement": replacement, "datasets": [shapes, scan]}
     path = folder / "pairs.yaml"
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -314,7 +340,23 @@ def test_a_pair_is_two_components_views_of_one_object(golden: Path, tmp_path: Pa
     assert tally[1, 9:11].tolist() == [4 * 6, 4 * 6]  # both parts are asked
 
 
+def test_a_view_is_asked_for_the_distances_of_another(golden: Path, tmp_path: Path) -> None:
+    path = paired_mix(tmp_path, "udfgrid", ask_pair=True)
+    batch = batch_of(config(mix_config=f"{path}", mix_num_samples=32))
+    assert batch.ask_pair.all()
+    found = arrange(batch, torch.arange(8), 6, 6, (0, 0))
+    assert found.parts[:, 0].tolist() == 4 * [0, 1]  # a grid is asked for the distances of the mesh, and the reverse
+    own = arrange(replace(batch, ask_pair=torch.zeros(8, dtype=torch.bool)), torch.arange(8), 6, 6, (0, 0))
+    assert torch.equal(found.distance[0], own.distance[1])
+    with pytest.raises(ValueError, match="batch must be a multiple of 4 where ask_pair keeps both draws of a shape"):
+        pretrain.pretrain(config(mix_config=f"{path}", batch=6), ProcessGroup(0, 2, torch.device("cpu")))
+
+
 def test_pairs_that_cannot_be(golden: Path, tmp_path: Path) -> None:
+    alone = {"datasets": [{"cache_root": "cache", "split": "train", "backend": "mesh", "ask_pair": True}]}
+    (tmp_path / "alone.yaml").write_text(yaml.safe_dump(alone), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"datasets\[0\]: ask_pair must be false for a component without a pair"):
+        corpus_of(config(mix_config=f"{tmp_path / 'alone.yaml'}"))
     with pytest.raises(ValueError, match=r"datasets\[1\]: pair must be the name of one other component, got 'scan'"):
         corpus_of(config(mix_config=f"{paired_mix(tmp_path, pair='scan')}"))
     with pytest.raises(ValueError, match="replacement must be true where a component of the mix has a pair"):

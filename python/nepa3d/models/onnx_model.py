@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nepa3d.execution.files import atomic_path
 from nepa3d.models.embedding import Pooling, Representation, pooled_of
-from nepa3d.models.interpolation import Interpolated
+from nepa3d.models.interpolation import NEARBY, Interpolated
 from nepa3d.models.query_nepa import QueryNepa
 from nepa3d.models.token_features import ANSWERS, QUESTIONS, is_any
 from nepa3d.ops.attention import KeyEdges
@@ -54,6 +54,8 @@ class Embedder(nn.Module):
         """(N, T, 15) and (N, T) to (N, D)."""
         model, nothing = self.model, torch.zeros_like(features[..., 0])
         known = Interpolated(nothing, nothing, nothing) if model.architecture.interpolation else None
+        if known and model.architecture.pulled_points:
+            known = known._replace(nearby=features.new_zeros(*types.shape, NEARBY))
         z = model.embed(features, types, None, known)
         mask = None
         if model.mask_follows_types:

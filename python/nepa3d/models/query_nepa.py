@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from nepa3d.cli.spellings import Switch
 from nepa3d.models import token_features
 from nepa3d.models.causal_transformer import CausalTransformer, Mask
-from nepa3d.models.interpolation import INTERPOLATION_DIM, Interpolated, interpolate, interpolation_features
+from nepa3d.models.interpolation import (
+    INTERPOLATION_DIM,
+    NEARBY_DIM,
+    Interpolated,
+    interpolate,
+    interpolation_features,
+)
 from nepa3d.models.token_features import ANSWERS, FOURIER_DIM, is_any
 from nepa3d.ops.attention import DualMask, dual_mask, key_edges, pack_edges, remaining_edges
 from nepa3d.samples.schema import FEATURE_DIM, N_TYPES_QA, TokenType
@@ -49,6 +55,9 @@ class ArchitectureFlags:
     interpolation: Switch = False
     """Give blind questions the value of a thin-plate spline through the context's distances and the bounds that these
     imply; the answer head predicts the difference from the spline."""
+    pulled_points: Switch = False
+    """Also tell blind questions which context points are nearest, and how far the nearest estimated surface points are:
+    context points moved by their distances against the spline's gradient. Needs interpolation."""
 
     def __post_init__(self) -> None:
         if self.token_features not in ("linear", "fourier"):
@@ -63,6 +72,8 @@ class ArchitectureFlags:
             raise ValueError(f"answer_views must differ, and need answer_head 1, got {', '.join(self.answer_views)}")
         if self.interpolation and not (self.answer_head and self.token_features == "fourier"):
             raise ValueError("interpolation 1 needs answer_head 1 and token_features fourier")
+        if self.pulled_points and not self.interpolation:
+            raise ValueError("pulled_points 1 needs interpolation 1")
 
 
 @dataclass(frozen=True)
@@ -101,7 +112,7 @@ class QueryNepa(nn.Module):
             self.pos_emb = nn.Parameter(torch.empty(1, max_len, d_model))
         self.type_emb = nn.Embedding(n_types, d_model)
         seen = FOURIER_DIM if architecture.token_features == "fourier" else feat_dim
-        seen += INTERPOLATION_DIM * architecture.interpolation
+        seen += INTERPOLATION_DIM * architecture.interpolation + NEARBY_DIM * architecture.pulled_points
         self.token_mlp = nn.Sequential(nn.Linear(seen, d_model), nn.GELU(), nn.Linear(d_model, d_model))
         types = n_types if architecture.kernel_attention else 0
         self.backbone = CausalTransformer(d_model, nhead, num_layers, mlp_ratio, dropout, kernel_types=types)
@@ -157,14 +168,16 @@ class QueryNepa(nn.Module):
         if self.architecture.token_features == "fourier":
             features = token_features.expand(features, types)
         if self.architecture.interpolation:
-            told = interpolate(columns, types) if known is None else known
+            told = interpolate(columns, types, self.architecture.pulled_points) if known is None else known
             features = torch.cat([features, interpolation_features(told, types)], -1)
         found: Tensor = self.token_mlp(features)
         return found
 
     def known(self, features: Tensor, types: Tensor) -> Interpolated | None:
         """What the context says of the blind questions of sequences, if the model is told."""
-        return interpolate(features, types) if self.architecture.interpolation else None
+        if not self.architecture.interpolation:
+            return None
+        return interpolate(features, types, self.architecture.pulled_points)
 
     def embed(
         self, features: Tensor, types: Tensor, positions: Tensor | None = None, known: Interpolated | None = None

@@ -21,7 +21,14 @@ from nepa3d.models.checkpoint import Checkpoint, load_checkpoint
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FORMAT = 1  # of a folder that save_model writes
 HEAD = "distance_head"  # the tensor of the head among the weights
-PLACES = ("save_dir", "cache_root", "mesh_root", "mix_config", "resume")  # flags that tell of the disk it was made on
+PLACES = (
+    "save_dir",
+    "cache_root",
+    "mesh_root",
+    "mix_config",
+    "resume",
+    "init",
+)  # flags that tell of the disk it was made on
 PRETRAINED = Path(__file__).parent / "pretrained"  # a folder for each model that comes with the package
 
 

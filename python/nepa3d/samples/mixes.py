@@ -50,6 +50,9 @@ class Component:
     voxel_max_steps: int | None = None
     pair: str | None = None
     """Name of the component that has the second draw of each shape, of the same object; objectives of pairs only."""
+    ask_pair: bool = False
+    """Whether each of the two draws is asked the blind questions of the other, whose view answers them. Both views must
+    be in the same frame."""
 
     def voxel(self, default: VoxelSettings) -> VoxelSettings:
         """The voxel settings, ``default`` where this component gives none."""
@@ -91,6 +94,10 @@ def load_mix(path: str | Path) -> Mix:
         if component.pair is not None and (component.pair == component.name or names.count(component.pair) != 1):
             raise ValueError(
                 f"{source}: datasets[{i}]: pair must be the name of one other component, got {component.pair!r}"
+            )
+        if component.ask_pair and component.pair is None:
+            raise ValueError(
+                f"{source}: datasets[{i}]: ask_pair must be false for a component without a pair, got true"
             )
     if not sum(component.weight for component in components) > 0:
         raise ValueError(f"{source}: datasets: at least one weight must be positive")
@@ -157,7 +164,7 @@ def _component(source: Path, index: int, entry: Any) -> Component:
     require_backend(values["backend"], f"{source}: {where}: backend")
     if "pools" in values:
         values["pools"] = _pools(f"{source}: {where}: pools", values["pools"])
-    switches = {key: bool(values[key]) for key in ("force_missing_ray", "add_eos") if key in values}
+    switches = {key: bool(values[key]) for key in ("force_missing_ray", "add_eos", "ask_pair") if key in values}
     return Component(**{**values, **switches})
 
 
@@ -216,6 +223,7 @@ _VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "voxel_dilate": ("a count of at least 0", _is_count(0)),
     "voxel_max_steps": ("a count of at least 0", _is_count(0)),
     "pair": ("the name of another component", _is_text),
+    "ask_pair": ("true or false", _is_switch),
 }
 
 

@@ -106,6 +106,8 @@ class Part:
     """Number of the part that has the second draw of each shape."""
     partners: NDArray[np.int64] | None = None
     """Where in that part the object of each shape is, (shapes,)."""
+    ask_pair: bool = False
+    """Whether the two draws of a shape are asked each other's blind questions."""
     objects: Callable[[], list[str]] = list
     """Names of what the shapes are variants of, the same in every part that has one."""
 
@@ -207,7 +209,8 @@ def open_corpus(flags: CorpusFlags, settings: SampleSettings, seed: int) -> Corp
     for number, component in enumerate(mix.components):
         if component.pair is not None:
             other = names.index(component.pair)
-            parts[number] = replace(parts[number], pair=other, partners=_partners(parts[number], parts[other]))
+            partners = _partners(parts[number], parts[other])
+            parts[number] = replace(parts[number], pair=other, partners=partners, ask_pair=component.ask_pair)
     return Corpus(
         tuple(parts),
         seed,
@@ -277,13 +280,14 @@ def _partners(part: Part, other: Part) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Batch:
-    """One process's share of a batch: features (B, T, 15), types (B, T), the number of each sample's part (B,) and a
-    number that tells its shape from others (B,)."""
+    """One process's share of a batch: features (B, T, 15), types (B, T), the number of each sample's part (B,), a
+    number that tells its shape from others (B,), and whether it is asked what its shape's other draw is asked (B,)."""
 
     features: Tensor
     types: Tensor
     parts: Tensor
     shapes: Tensor
+    ask_pair: Tensor
     first: int  # place of its first sample in the whole batch
     samples: int  # of the whole batch
 
@@ -323,7 +327,13 @@ class EpochBatches:
         if self.process_group.device.type == "cuda":
             tensors = tensors[0].pin_memory(), tensors[1].pin_memory()
         part, numbers = torch.from_numpy(draws[:, 0].copy()), torch.from_numpy(self.corpus.numbers(draws))
-        return Batch(*tensors, part, numbers, first=places.start - whole.start, samples=len(whole))
+        ask_pair = torch.tensor([self._asks_pair(place) for place in places], dtype=torch.bool)
+        first = places.start - whole.start
+        return Batch(*tensors, part, numbers, ask_pair, first=first, samples=len(whole))
+
+    def _asks_pair(self, place: int) -> bool:
+        """Whether the sample at a place of the epoch is asked the questions of its pair; the first of both decides."""
+        return self.corpus.parts[self.draws[place - place % 2, 0]].ask_pair
 
 
 def _settings(component: Component, default: SampleSettings) -> SampleSettings:

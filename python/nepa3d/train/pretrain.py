@@ -17,7 +17,9 @@ from nepa3d.cli import flags
 from nepa3d.execution.files import remove_temporaries
 from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.models.checkpoint import Checkpoint, ModelFlags, load_optimizer, load_weights, model_for
+from nepa3d.models.interpolation import NEARBY_DIM
 from nepa3d.models.query_nepa import ArchitectureFlags, QueryNepa
+from nepa3d.models.stored import read_model
 from nepa3d.samples.dataset import SampleSettings
 from nepa3d.samples.flag_groups import VoxelFlags
 from nepa3d.train.augment import AugmentFlags
@@ -37,6 +39,7 @@ KERNEL_RATE = 5.0
 # flags that a run keeps when it is resumed, and those that change no number
 SHAPE = (*flags.flags(ModelFlags), *flags.flags(ArchitectureFlags))
 MODEL = ("objective", "target", "optimizer", *SHAPE, "n_point", "n_ray", "qa_tokens", "add_eos")
+FIRST_LAYER = "token_mlp.0.weight"  # that sees the features of a token, those of pulled points last
 HARMLESS = ("save_dir", "num_workers", *flags.flags(OutputFlags), *flags.flags(ResumeFlags))
 
 
@@ -87,6 +90,11 @@ def pretrain(config: Config, process_group: ProcessGroup) -> Path:
         corpus = replace(corpus, paired_batch=config.loop.batch)
         if config.loop.batch < process_group.size:  # what they compare, each of them has to send
             raise ValueError(f"batch must be at least {process_group.size}, the processes, got {config.loop.batch}")
+        if any(part.ask_pair for part in corpus.parts) and config.loop.batch % (2 * process_group.size):
+            raise ValueError(
+                f"batch must be a multiple of {2 * process_group.size} where ask_pair keeps both draws of a shape in "
+                f"one process, got {config.loop.batch}"
+            )
     elif any(part.pair is not None for part in corpus.parts):
         raise ValueError(f"objective {config.loss.objective} takes no mix whose components have a pair")
     # a mix may decide on it, and the checkpoint has to tell what was trained
@@ -157,6 +165,8 @@ def start(config: Config, process_group: ProcessGroup, parts: int, total_steps: 
     checkpoint = checkpoint_to_resume(Path(config.save_dir), config.resuming, process_group)
     if checkpoint:
         _restore(run, checkpoint)
+    elif config.resuming.init:
+        _initialise(run, read_model(config.resuming.init, process_group.device).checkpoint)
     return run
 
 
@@ -180,10 +190,30 @@ def optimizer_of(model: QueryNepa, rate: LearningRateFlags, kind: Optimizer = "a
     return Muon(groups, lr=rate.lr, weight_decay=WEIGHT_DECAY, betas=betas)
 
 
+def _initialise(run: Run, checkpoint: Checkpoint) -> None:
+    """The weights of ``checkpoint``, of a model of the same flags; one without ``pulled_points`` may get them, which it
+    then has to learn to use."""
+    of_model = {name: value for name, value in _as_the_document(checkpoint).items() if name in SHAPE}
+    if run.args["pulled_points"] and not of_model["pulled_points"] and FIRST_LAYER in checkpoint.model:
+        first = checkpoint.model[FIRST_LAYER]
+        widened = torch.cat([first, first.new_zeros(len(first), NEARBY_DIM)], 1)
+        checkpoint = replace(checkpoint, model={**checkpoint.model, FIRST_LAYER: widened})
+        of_model["pulled_points"] = run.args["pulled_points"]
+    require_same_model(run.args, replace(checkpoint, args=of_model), run.trainer.process_group, kept=SHAPE, harmless=())
+    load_weights(run.trainer.model, checkpoint)
+    if run.averaged:
+        run.averaged.module.load_state_dict(run.trainer.model.state_dict())
+    run.trainer.process_group.say(f"weights of {checkpoint.path}")
+
+
+def _as_the_document(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Its args; what one does not say of the model is as in the document."""
+    return flags.spellings(ArchitectureFlags()) | checkpoint.args
+
+
 def _restore(run: Run, checkpoint: Checkpoint) -> None:
     trainer = run.trainer
-    as_the_document = flags.spellings(ArchitectureFlags())  # what a checkpoint means that does not say
-    checkpoint = replace(checkpoint, args=as_the_document | checkpoint.args)
+    checkpoint = replace(checkpoint, args=_as_the_document(checkpoint))
     require_same_model(run.args, checkpoint, trainer.process_group, kept=MODEL, harmless=HARMLESS)
     load_weights(trainer.model, checkpoint)
     load_optimizer(trainer.optimizer, checkpoint)

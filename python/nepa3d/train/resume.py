@@ -14,13 +14,21 @@ from nepa3d.train.distributed import ProcessGroup
 
 @dataclass(frozen=True, kw_only=True)
 class ResumeFlags:
-    """Checkpoint to resume an interrupted run from."""
+    """Checkpoint to resume an interrupted run from, and weights to start a new one from."""
 
     resume: str = ""
     """Checkpoint to resume from."""
     auto_resume: Switch = True
     """If resume is empty, resume from last.pt in save_dir, or from the newest checkpoint there if last.pt is damaged or
     missing; start a new run if there is none."""
+    init: str = ""
+    """Checkpoint, folder of a saved model, or model of the package (furniture-small) whose weights a new run starts
+    from, with a new optimizer and schedule; the flags of the model must be its own, but pulled_points may be added. Not
+    used when a run is resumed."""
+
+    def __post_init__(self) -> None:
+        if self.init and self.resume:
+            raise ValueError(f"init and resume must not both be given, got {self.init} and {self.resume}")
 
 
 def checkpoint_to_resume(folder: Path, flags: ResumeFlags, process_group: ProcessGroup) -> Checkpoint | None:

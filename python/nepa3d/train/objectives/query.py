@@ -36,7 +36,7 @@ class QueryBatch:
     features: Tensor  # (B, T, 15)
     types: Tensor  # (B, T)
     kinds: tuple[int, ...]  # of each sequence, which the CPU knows without a wait for the device
-    parts: Tensor  # (B,)
+    parts: Tensor  # (B, Q + C), whose views answer the questions of both kinds
     shapes: Tensor  # (B,)
     first: int  # place of the first in the whole batch
     samples: int  # of the whole batch
@@ -113,8 +113,8 @@ class QueryObjective:
         _, _, h = trainer.forward(micro.features, micro.types, attention_mask, None, micro.wanted)
         asked = micro.wanted[: len(micro.blind) + len(micro.causal)]
         everything = trainer.model.answers(h[:, : len(asked)])
-        rows, heads = torch.arange(len(h), device=h.device), trainer.heads[micro.parts]
-        predicted = Answers(everything.distance[rows, :, heads], everything.log_scale[rows, :, heads])
+        heads = trainer.heads[micro.parts][..., None]
+        predicted = Answers(everything.distance.gather(2, heads)[..., 0], everything.log_scale.gather(2, heads)[..., 0])
         errors = answer_errors(predicted, micro.distance, trainer.query.answer_loss)
         found = []
         if self.answers:
@@ -127,8 +127,8 @@ class QueryObjective:
             found.append(_alignment(trainer, micro, h[:, -1]))
         apart = (predicted.distance - micro.distance).abs().detach()
         types = micro.types[:, asked]
-        parts = micro.parts[:, None].expand_as(types)
-        tallied = Tallied(*(x.flatten() for x in (apart, torch.ones_like(types, dtype=torch.bool), types, parts)))
+        counted = torch.ones_like(types, dtype=torch.bool)
+        tallied = Tallied(*(x.flatten() for x in (apart, counted, types, micro.parts)))
         return found, tallied
 
 
@@ -177,12 +177,10 @@ def arrange(
     """The samples ``rows`` (n,) with ``context`` of their point questions, and ``n_blind`` others moved behind the end,
     unanswered.
 
-    Which they are is a function of ``seeds`` and of the sample's place in the whole batch. ``ValueError`` on samples of
-    different types.
+    Which they are is a function of ``seeds`` and of the sample's place in the whole batch. Two draws that ask their
+    pair are asked each other's, before either is changed by ``augment``. ``ValueError`` on samples of different types.
     """
     types, first = batch.types[rows], batch.first + int(rows[0])
-    features = cluttered(batch.features[rows], types[0], augment, seeds, first)
-    features = placed(features, augment, seeds, first)
     if not (types == types[:1]).all():
         raise ValueError("the samples of a batch must have the same types of tokens: drop_ray_prob must be 0 or 1")
     kinds = types[0]
@@ -190,6 +188,14 @@ def arrange(
     questions = (kinds == (TokenType.Q_POINT if qa else TokenType.POINT)).nonzero()[:, 0]
     chosen = torch.from_numpy(_parted(len(rows), len(questions), context, n_blind, seeds, first))
     answered, unanswered = questions[chosen[:, :context]], questions[chosen[:, context:]]
+    features, parts, asked_parts = batch.features[rows], batch.parts[rows], batch.parts[rows]
+    if batch.ask_pair.any():
+        ask_pair, partner = batch.ask_pair[rows], torch.arange(len(rows)) ^ 1
+        moved = torch.cat([unanswered, unanswered + 1], 1) if qa else unanswered
+        features = _exchanged(features, moved, ask_pair, partner)
+        asked_parts = torch.where(ask_pair, parts[partner], parts)
+    features = cluttered(features, kinds, augment, seeds, first)
+    features = placed(features, augment, seeds, first)
     if qa:
         answered = torch.stack([answered, answered + 1], -1).flatten(1)
     others = torch.isin(kinds, torch.tensor([TokenType.Q_POINT, TokenType.A_POINT, TokenType.POINT]), invert=True)
@@ -210,7 +216,7 @@ def arrange(
         features=unsettled(arranged, tokens, augment, seeds, first),
         types=tokens.expand(len(rows), -1),
         kinds=tuple(tokens.tolist()),
-        parts=batch.parts[rows],
+        parts=torch.cat([asked_parts[:, None].expand(-1, n_blind), parts[:, None].expand(-1, len(causal))], 1),
         shapes=batch.shapes[rows],
         first=first,
         samples=batch.samples,
@@ -219,6 +225,14 @@ def arrange(
         wanted=torch.cat([asked, causal, (tokens == TokenType.EOS).nonzero()[:, 0]]),
         distance=torch.cat(truths, 1),
     )
+
+
+def _exchanged(features: Tensor, places: Tensor, chosen: Tensor, partner: Tensor) -> Tensor:
+    """Features (B, T, F) whose ``chosen`` (B,) samples have, at places (B, n), what their partners (B,) have at
+    theirs."""
+    there = places[..., None].expand(-1, -1, features.shape[2])
+    own = features.gather(1, there)
+    return features.scatter(1, there, torch.where(chosen[:, None, None], own[partner], own))
 
 
 def _parted(
