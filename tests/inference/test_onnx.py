@@ -94,7 +94,8 @@ def test_models_of_the_document(ckpt: str, golden: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize("representation", ["h", "z_hat"])
 def test_the_module_is_the_encoder(pooling: str, representation: str, tmp_path: Path) -> None:
     """Every way of pooling, without the exporter; Q/A tokens, whose questions have answers."""
-    parts = replace(PARTS, prefix_attention=False, interpolation=pooling in ("eos", "mean_a"))
+    told = pooling in ("eos", "mean_a")
+    parts = replace(PARTS, prefix_attention=False, interpolation=told, pulled_points=told)
     encoder = nepa3d.load(checkpoint(tmp_path / "query.pt", wrong=0.1, parts=parts), device="cpu")
     encoder = nepa3d.Encoder(replace(encoder.probe, qa=True), encoder.args)
     settings = SampleSettings(encoder.probe.n_point, 0, qa=True, eos=True)

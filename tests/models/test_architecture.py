@@ -189,7 +189,8 @@ def test_blank_answers_are_left_out(qa: bool) -> None:
 
 def test_checkpoints_keep_the_parts(tmp_path: Path, golden_folder: Path) -> None:
     sizes = {"d_model": 16, "layers": 2, "heads": 4, "n_point": 8, "n_ray": 0, "qa_tokens": 0}
-    args = sizes | flags.spellings(ArchitectureFlags(**PARTS, interpolation=True))  # type: ignore[arg-type]
+    parts = PARTS | {"interpolation": True, "pulled_points": True}
+    args = sizes | flags.spellings(ArchitectureFlags(**parts))  # type: ignore[arg-type]
     torch.manual_seed(0)
     made = model_for(args)
     assert made.architecture.interpolation and made.pos_emb is None
@@ -214,6 +215,7 @@ def test_checkpoints_keep_the_parts(tmp_path: Path, golden_folder: Path) -> None
         ({"answer_views": ("mesh", "mesh")}, "answer_views must differ, and need answer_head 1, got mesh, mesh"),
         ({"answer_views": ("other",)}, "answer_views must be one of mesh, .* got 'other'"),
         ({"interpolation": True, "answer_head": False}, "interpolation 1 needs answer_head 1"),
+        ({"pulled_points": True}, "pulled_points 1 needs interpolation 1"),
     ],
 )
 def test_parts_that_do_not_go_together(parts: dict[str, object], message: str) -> None:

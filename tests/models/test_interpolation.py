@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from nepa3d.models.interpolation import FARTHEST, clipped_spline, interpolate
+from nepa3d.models.interpolation import (
+    FARTHEST,
+    SMOOTHING,
+    clipped_spline,
+    fit_spline,
+    interpolate,
+    interpolation_features,
+    nearby,
+    pulled_points,
+)
 from nepa3d.probes.spline import lipschitz_bounds, spline_distances
 from nepa3d.samples.schema import POINT_DISTANCE, XYZ, TokenType
 
@@ -30,6 +39,48 @@ def test_it_is_scipys(subtests: pytest.Subtests) -> None:
                 np.testing.assert_allclose(guess[row], expected, atol=1e-4)
                 bounds = lipschitz_bounds(context[row], ball(context[row]), queries[row])
                 np.testing.assert_allclose(torch.stack([low[row], high[row]]), bounds, atol=1e-12)
+
+
+def plain_gradients(context: np.ndarray, distances: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Of SciPy's spline, by differences."""
+    rbf = pytest.importorskip("scipy.interpolate").RBFInterpolator
+    spline = rbf(context, distances, kernel="thin_plate_spline", smoothing=SMOOTHING)
+    steps = 1e-5 * np.eye(3)
+    return np.stack([(spline(points + step) - spline(points - step)) / 2e-5 for step in steps], -1)
+
+
+def test_what_is_nearby_is_its_plain_twin() -> None:
+    rng = np.random.default_rng(1)
+    context, queries = rng.uniform(-1, 1, (2, 40, 3)), rng.uniform(-1, 1, (2, 20, 3))
+    told = torch.from_numpy(ball(context))
+    spline = fit_spline(torch.from_numpy(context), told)
+    pulled = pulled_points(spline, told)
+    found = nearby(spline, told, torch.from_numpy(queries)).numpy()
+    for row in range(2):
+        x, d = context[row], ball(context[row])
+        slope = plain_gradients(x, d, x)
+        expected = x - d[:, None] * slope / np.linalg.norm(slope, axis=1, keepdims=True)
+        np.testing.assert_allclose(pulled[row], expected, atol=1e-5)
+        for query, values in zip(queries[row], found[row], strict=True):
+            apart = np.linalg.norm(query - x, axis=1)
+            nearest = np.argsort(apart)[:3]
+            np.testing.assert_allclose(values[:3], apart[nearest], atol=1e-5)
+            np.testing.assert_allclose(values[3:6], d[nearest], atol=1e-6)
+            np.testing.assert_allclose(values[6:9], np.sort(np.linalg.norm(query - expected, axis=1))[:3], atol=1e-5)
+        steep = np.linalg.norm(plain_gradients(x, d, queries[row]), axis=1)
+        np.testing.assert_allclose(found[row, :, 9], steep, atol=1e-4)
+    off = np.abs(np.linalg.norm(pulled.numpy(), axis=-1) - 0.5)
+    assert np.median(off) < 0.01  # they lie on the ball, of which the points were up to 1.2 away
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 4])
+def test_few_points_nearby(count: int) -> None:
+    context = torch.linspace(-0.5, 0.5, max(count, 1)).double()[None, :count, None].expand(1, -1, 3)
+    told = torch.full((1, count), 0.25).double()
+    found = nearby(fit_spline(context, told), told, torch.zeros(1, 1, 3).double())[0, 0]
+    assert torch.isfinite(found).all()
+    assert (found[:9].reshape(3, 3)[:, count:] == FARTHEST).all()
+    assert (found[:9].reshape(3, 3)[:, : min(count, 3)] < FARTHEST).all()
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
@@ -89,3 +140,15 @@ def test_only_blind_questions_are_told(qa: bool) -> None:
     expected = clipped_spline(context, distances, features[:, -2:, XYZ])
     for mine, plain in zip(found[:3], expected, strict=True):
         torch.testing.assert_close(mine[:, -2:], plain.float())
+    more = interpolate(features, types, pulled_points=True)
+    assert all(torch.equal(a, b) for a, b in zip(more[:3], found[:3], strict=True))
+    assert more.nearby is not None and (more.nearby[:, :-2] == 0).all()
+    spline = fit_spline(context.double(), distances.double())
+    told = nearby(spline, distances.double(), features[:, -2:, XYZ].double())
+    assert torch.equal(more.nearby[:, -2:], told)
+    columns = interpolation_features(more, types)
+    assert torch.equal(columns[..., :18], interpolation_features(found, types))
+    assert (
+        columns[:, -2:, 18:].abs().sum(-1).min() > 0
+        and (columns[:, :-2, 18:] == 0)[:, types[0, :-2] != t.Q_POINT].all()
+    )

@@ -20,6 +20,7 @@ import yaml
 from nepa3d import cli
 from nepa3d.execution.files import TEMPORARY_PREFIX
 from nepa3d.models.checkpoint import build_model, load_checkpoint, save_checkpoint
+from nepa3d.models.stored import read_model
 from nepa3d.ops.attention import DualMask
 from nepa3d.train import loop, pretrain
 from nepa3d.train.corpus import Batch
@@ -390,6 +391,16 @@ def test_a_new_run_starts_from_the_weights_of_another(
     for epochs, said in (("2", "resumed from"), ("2", "all 2 epochs are done")):  # as any run, whatever init says
         assert run(tmp_path / "next", "--epochs", epochs, "--init", "is/gone") == cli.EXIT_OK
         assert said in capsys.readouterr().out
+    recipe = ["--config", "nepa3d/configs/query.yaml", "--epochs", "1", "--lr", "1e-12", "--pulled_points", "1"]
+    recipe += ["--d_model", "128", "--layers", "4", "--heads", "4", "--n_point", "8", "--n_ray", "0", "--batch", "8"]
+    recipe += ["--context_min", "2", "--context_max", "4", "--blind", "4", "--init", "furniture-small"]
+    recipe += ["--mix_config", "mix.yaml", "--mix_num_samples", "8", "--uniform_prob", "0"]
+    assert pretrain.main([*recipe, "--save_dir", f"{tmp_path / 'wider'}"]) == cli.EXIT_OK
+    first, wider = read_model("furniture-small").checkpoint, load_checkpoint(tmp_path / "wider" / "last.pt")
+    for name, value in wider.model.items():
+        seen = first.model[name].shape[-1] if name == "token_mlp.0.weight" else None
+        torch.testing.assert_close(value[..., :seen], first.model[name], rtol=0, atol=1e-9)
+        assert seen is None or value[:, seen:].abs().max() < 1e-9
     other = ["--epochs", "1", "--init", "furniture-small"]
     assert run(tmp_path / "other", *other) == cli.EXIT_USAGE
     assert "furniture-small: is of another model (" in capsys.readouterr().err
