@@ -125,7 +125,8 @@ def test_what_a_file_leaves_out_is_asked_for(tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("{", "is no YAML: "),
+        ("{", "not readable as YAML: "),
+        ("flags: {rate: 1, rate: 2}", "rate is given twice"),
         ("[1]", "has no flags"),
         ("flags: 3", "has no flags"),
         ("{command: nepa3d.other, flags: {}}", f"is of the command nepa3d.other, expected {MODULE}"),

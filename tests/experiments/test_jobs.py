@@ -254,6 +254,15 @@ class TestTable:
         content = json.loads((tmp_path / "results" / "m1_table.json").read_text())
         assert len(content["runs"]) == 2
 
+    def test_runs_of_other_settings_are_not_averaged(self, tmp_path: Path) -> None:
+        for seed, epochs in ((0, 100), (1, 100), (2, 50)):
+            args = {"seed": seed, "save_dir": f"{seed}", "epochs": epochs, "lr": 1e-4}
+            write_tensors(tmp_path / f"scan_scratch_k0_s{seed}" / "last.pt", {"test_acc": 0.5, "args": args})
+        with pytest.raises(ValueError, match="runs of one row must have the same flags, got epochs 100 and 50"):
+            read_runs(tmp_path)
+        (tmp_path / "scan_scratch_k0_s2").rename(tmp_path / "scan_scratch_k5_s2")  # a row of its own
+        assert len(read_runs(tmp_path)) == 3
+
     def test_damaged_and_missing_runs(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         flags = ["--runs_root", f"{tmp_path}/runs", "--results", f"{tmp_path}/results"]
         assert fewshot_table.main(flags) == cli.EXIT_USAGE

@@ -104,6 +104,7 @@ def test_documented_names_resolve_to_the_installed_mixes(
         ({"dataset": [ENTRY]}, "'dataset', did you mean datasets"),
         ({"datasets": [ENTRY], "mix_sed": 1}, "'mix_sed', did you mean mix_seed"),
         ({"datasets": [ENTRY], "mix_seed": "0"}, "mix_seed must be a count"),
+        ({"datasets": [ENTRY], "mix_seed": 2**31}, "mix_seed must be a count of at least 0 and at most 2147483647"),
         ({"datasets": [ENTRY], "replacement": "no way"}, "replacement must be true or false"),
         ({"datasets": ["a"]}, r"datasets\[0\] must be a mapping"),
         (
@@ -134,4 +135,10 @@ def test_missing_and_unreadable_mixes_are_named(tmp_path: Path) -> None:
         load_mix("nepa3d/configs/nowhere.yaml")
     (tmp_path / "m.yaml").write_text("datasets: [")
     with pytest.raises(ValueError, match=r"m.yaml: not readable as YAML"):
+        load_mix(tmp_path / "m.yaml")
+    (tmp_path / "m.yaml").write_text("datasets:\n- {cache_root: a, split: b, backend: mesh, weight: 1, weight: 2}")
+    with pytest.raises(ValueError, match=r"m.yaml: not readable as YAML: weight is given twice .* line 2, column 55"):
+        load_mix(tmp_path / "m.yaml")
+    (tmp_path / "m.yaml").write_text("a: &a {split: b}\nc: {<<: *a, split: d}\ndatasets: []")  # a merge is no repeat
+    with pytest.raises(ValueError, match="unknown key 'a'"):
         load_mix(tmp_path / "m.yaml")

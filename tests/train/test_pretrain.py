@@ -423,6 +423,7 @@ def test_single_cache(golden: Path, tmp_path: Path) -> None:
         (["--mix_config", "missing.yaml"], "missing.yaml: there is no such file"),
         (["--mix_config", "", "--cache_root", "nowhere"], "there is no such folder of caches"),
         (["--mix_config", ""], "give cache_root, mesh_root or mix_config"),
+        (["--mix_seed", "4294967296"], "mix_seed must be at most 2147483647, got 4294967296"),
         (["--heads", "3"], "d_model must be a multiple of the number of heads, got 16 and 3"),
         (["--resume", "missing.pt", "--auto_resume", "0"], "resume: there is no missing.pt"),
         (["--resume", "nepa_v1.pt"], "n_point 32 -> 8; n_ray 16 -> 4; d_model 32 -> 16; layers 2 -> 1"),

@@ -11,6 +11,7 @@ import yaml
 
 from nepa3d.cli import flags
 from nepa3d.execution import files, provenance
+from nepa3d.execution.yaml_file import read_yaml
 
 SUFFIX = ".config.yaml"
 
@@ -29,10 +30,7 @@ def save(path: Path, module: str, config: Any) -> None:
 
 def load(path: Path, module: str, config_type: type[Any]) -> dict[str, Any]:
     """The flags a file gives, as ``config_type`` has them; ValueError names the file and what is wrong with it."""
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict) or not isinstance(content.get("flags"), dict):
         raise ValueError(f"{path} has no flags, expected a file that a command left beside its output")
     if content.get("command", module) != module:

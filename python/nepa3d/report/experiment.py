@@ -9,9 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from nepa3d.cli import configuration
+from nepa3d.execution.yaml_file import read_yaml
 from nepa3d.probes.kind import Named
 from nepa3d.probes.result import Json, Result
 from nepa3d.probes.table import result_of
@@ -61,7 +60,7 @@ def _take(found: Experiment, path: Path) -> None:
     if path.name == "loss.jsonl":
         found.pretrainings.append(path.parent)
     elif path.name.endswith(configuration.SUFFIX):
-        content = yaml.safe_load(path.read_text("utf-8"))
+        content = read_yaml(path)
         if isinstance(content, dict) and isinstance(content.get("flags"), dict):
             found.configurations.append((path, content))
     elif path.suffix == ".json":

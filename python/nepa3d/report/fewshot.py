@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tabulate import tabulate
@@ -15,6 +16,7 @@ from tabulate import tabulate
 from nepa3d.execution.files import write_json, write_text
 from nepa3d.models.checkpoint import read_tensors
 
+OF_ONE_RUN = ("save_dir", "num_workers", "seed", "fewshot_seed")  # flags in which the runs of one row may differ
 RUN = re.compile(r"scan_(?P<method>\w+)_k(?P<shots>\d+)_s(?P<seed>\d+)")
 
 
@@ -44,8 +46,11 @@ class Row:
 
 
 def read_runs(root: Path) -> list[FewShotRun]:
-    """The runs ``<root>/scan_<method>_k<K>_s<seed>`` that have a last.pt. ``ValueError`` on one that is damaged."""
-    runs = []
+    """The runs ``<root>/scan_<method>_k<K>_s<seed>`` that have a last.pt.
+
+    ``ValueError`` naming one that is damaged, or that has other flags than another of its method and number of shots.
+    """
+    runs, first = [], dict[tuple[str, str], tuple[Path, dict[str, Any]]]()
     for path in sorted(root.glob("scan_*_k*_s*/last.pt")):
         name = RUN.fullmatch(path.parent.name)
         if name is None:
@@ -53,6 +58,18 @@ def read_runs(root: Path) -> list[FewShotRun]:
         content = read_tensors(path)
         if not isinstance(content, dict) or not isinstance(content.get("test_acc"), float):
             raise ValueError(f"{path}: has no test_acc")
+        args = content.get("args", {})
+        before, known = first.setdefault((name["method"], name["shots"]), (path, args))
+        differing = [
+            f"{key} {known[key]} and {args[key]}"
+            for key in sorted(known.keys() & args.keys())
+            if key not in OF_ONE_RUN and known[key] != args[key]
+        ]
+        if differing:
+            raise ValueError(
+                f"{before} and {path}: runs of one row must have the same flags, got {'; '.join(differing)}: "
+                "move those of other settings to another folder"
+            )
         balanced = content.get("test_balanced_acc")
         alarm = content.get("alarm", "")
         runs.append(

@@ -12,15 +12,16 @@ from typing import Any, Literal
 
 import msgspec
 import numpy as np
-import yaml
 
 from nepa3d.corpora.layouts import LAYOUTS
 from nepa3d.execution.files import find_config
+from nepa3d.execution.yaml_file import read_yaml
 from nepa3d.samples.live import DECIDED
 from nepa3d.shapes.query_pools import PoolSettings
 from nepa3d.shapes.views import VoxelSettings, require_backend
 
 EPOCH_STRIDE = 1009  # between the seeds of two epochs' draws
+MOST_SEED = 2**31 - 1  # leaves room for the epochs: NumPy's RandomState takes 32 bits
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,7 @@ def load_mix(path: str | Path) -> Mix:
     source = find_config(path)
     if not source.is_file():
         raise ValueError(f"{source}: there is no such file, here or in the installed package")
-    try:
-        content = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{source}: not readable as YAML: {error}") from error
+    content = read_yaml(source)
     if not isinstance(content, dict):
         raise ValueError(f"{source}: expected a mapping with a list `datasets`, got {type(content).__name__}")
     _refuse_unknown(source, "", content, {"datasets", "mix_seed", "mix_num_samples", "replacement"})
@@ -103,7 +101,7 @@ def load_mix(path: str | Path) -> Mix:
         raise ValueError(f"{source}: datasets: at least one weight must be positive")
     settings = {key: value for key, value in content.items() if key != "datasets"}
     for key, expected, accepts in (
-        ("mix_seed", "a count of at least 0", _is_count(0)),
+        ("mix_seed", f"a count of at least 0 and at most {MOST_SEED}", _is_count(0, MOST_SEED)),
         ("mix_num_samples", "a count of at least 0", _is_count(0)),
         ("replacement", "true or false", _is_switch),
     ):
@@ -192,8 +190,8 @@ def _is_switch(value: Any) -> bool:
     return isinstance(value, int) and value in (0, 1)
 
 
-def _is_count(least: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and value >= least
+def _is_count(least: int, most: float = math.inf) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and least <= value <= most
 
 
 def _is_one_of(names: Collection[str]) -> Callable[[Any], bool]:

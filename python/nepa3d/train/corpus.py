@@ -20,7 +20,7 @@ from nepa3d.corpora.shape_list import open_shapes
 from nepa3d.samples.dataset import SampleSettings
 from nepa3d.samples.live import Live, MeshStore
 from nepa3d.samples.loader import Request, prefetch, training_batch
-from nepa3d.samples.mixes import Component, draw_mixture, load_mix
+from nepa3d.samples.mixes import MOST_SEED, Component, draw_mixture, load_mix
 from nepa3d.shapes.views import VoxelSettings, require_backend
 from nepa3d.train.distributed import ProcessGroup
 
@@ -55,6 +55,8 @@ class CorpusFlags:
     def __post_init__(self) -> None:
         if not 0 <= self.mesh_memory < math.inf:
             raise ValueError(f"mesh_memory must be at least 0, got {self.mesh_memory}")
+        if self.mix_seed > MOST_SEED:
+            raise ValueError(f"mix_seed must be at most {MOST_SEED}, got {self.mix_seed}")
 
 
 @dataclass(frozen=True, kw_only=True)
