@@ -17,10 +17,12 @@ from nepa3d.probes.completion import COMPLETION, TEST_SEED_OFFSET, CompletionSet
 from nepa3d.probes.completion_tables import bars
 from nepa3d.probes.distance_head import Reading
 from nepa3d.probes.embedding import untrained_encoder
+from nepa3d.probes.local_regression import fit_local_regression, local_features
 from nepa3d.probes.result import Json, Result
 from nepa3d.probes.spline import spline_distances
 from nepa3d.probes.table import result_of
 from nepa3d.samples.completion import SequenceSettings, completion_sample
+from nepa3d.samples.completion_loader import batch_of_samples
 from nepa3d.samples.schema import POINT_DISTANCE, XYZ
 
 SIZES = {"n_context": 16, "n_query": 16}
@@ -121,6 +123,38 @@ def test_an_untrained_encoder_is_a_function_of_its_seed(golden: Path, tmp_path: 
     assert "untrained model" in completion.text(found)
 
 
+def test_the_local_regression_knows_the_context_and_no_model(golden: Path) -> None:
+    """It is the same beside any model, is fitted on the head's shapes, and learns what it is fitted on."""
+    pytest.importorskip("sklearn")
+    found = result_of_flags(local_regression=True)
+    assert found["local_regression"]["mae"] > 0
+    assert found["mae"] == result_of_flags()["mae"]
+    again = result_of_flags(local_regression=True, random_init=True)
+    assert again["local_regression"] == found["local_regression"]
+    other = result_of_flags(local_regression=True, head_train_max_shapes=2)
+    assert other["local_regression"] != found["local_regression"]
+    for more in ({"context": "mismatched"}, {"head_train_split": "own"}):
+        with pytest.raises(ValueError, match="local_regression 1 needs shapes to be fitted on and a context"):
+            result_of_flags(local_regression=True, **more)
+    settings = SequenceSettings("pointcloud_noray", 40, 60, qa=False, eos=True)
+    samples = [completion_sample(path, settings, seed) for path in eval_shapes() for seed in range(8)]
+    batch = batch_of_samples([f"{i}" for i in range(len(samples))], samples)
+    fitted = fit_local_regression([batch], seed=0)
+    features = local_features(batch)
+    assert features.shape == (len(samples), 60, 16)
+    spline = np.abs(features[..., 0] - batch.target).mean()
+    assert np.abs(fitted.distances(batch) - batch.target).mean() < 0.7 * spline
+    np.testing.assert_array_equal(fit_local_regression([batch], 0).distances(batch), fitted.distances(batch))
+
+
+def test_without_scikit_learn_it_is_said_before_any_work(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nepa3d.probes.local_regression.find_spec", lambda name: None)
+    with pytest.raises(
+        ValueError, match=r"local_regression: scikit-learn is not installed: pip install 'nepa3d\[probes"
+    ):
+        result_of_flags(local_regression=True)
+
+
 RESULT: Json = {
     "mae": 0.05,
     "rmse": 0.1,
@@ -157,7 +191,10 @@ def test_the_controls_are_shown_and_judged() -> None:
     assert rows[3][1] == "-" and rows[3][5] == "0.0450" and rows[4][1] == "`runs/a/last.pt`"
     shown = COMPLETION.report_table([("cpac_a", old), ("cpac_b", new)])
     column = shown.heads.index("Spline: MAE")
-    assert [row[column : column + 3] for row in shown.rows] == [["-", "-", "-"], ["0.0450", "0.600", "0.0550"]]
+    assert [row[column : column + 4] for row in shown.rows] == [4 * ["-"], ["0.0450", "0.600", "-", "0.0550"]]
+    local = read(RESULT | {"local_regression": {"mae": 0.04, "rmse": 0.1, "iou@tau": 0.6}})
+    assert COMPLETION.report_table([("cpac_a", local)]).rows[0][column + 2] == "0.0400"
+    assert COMPLETION.doubts(local) == ["MAE 0.0500 is no better than gradient boosting of local features (0.0400)"]
     (dots,) = COMPLETION.drawings([("cpac_b", new)])
     assert vars(dots)["rows"][0].references == {"nearest copy": 0.09, "spline": 0.045, "untrained": 0.055}
     assert bars([("cpac_b", new)])[0].rows[0].references == (0.045,)

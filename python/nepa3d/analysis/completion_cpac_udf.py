@@ -16,6 +16,7 @@ from nepa3d.analysis.flag_groups import (
     require_positive,
 )
 from nepa3d.analysis.outcome import conclude
+from nepa3d.cli.spellings import Switch
 from nepa3d.models.embedding import Probe, Representation
 from nepa3d.probes.completion import CompletionSettings, require_room, text
 from nepa3d.probes.completion import complete as complete_shapes
@@ -56,6 +57,9 @@ class Config:
     """Folder with <class>/<id>/<mesh_file> of each shape; target 'mesh' is then the exact distance to its triangles."""
     mesh_file: str = MESH_FILE
     """Path of a mesh below <mesh_root>/<class>/<id>."""
+    local_regression: Switch = False
+    """Also measure a control without a model of shapes: gradient boosting of what is near each query, fitted on up to
+    1000 of the head's shapes; requires scikit-learn."""
     context: Context = "own"
     """Control: the shape's own context, that of another shape (mismatched), or none (absent)."""
     representation: Representation = "h"
@@ -135,6 +139,7 @@ class Config:
             n_seeds=self.n_seeds,
             spline=self.controls.spline,
             untrained=self.controls.random_init,
+            local_regression=self.local_regression,
             reading=reading,
         )
 

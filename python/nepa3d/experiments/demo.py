@@ -307,11 +307,17 @@ def probe_jobs(demo: Demo) -> Iterator[Job]:
             )
             yield Job(out.stem, retrieval, out)
         common = completion_cpac_udf.Config(
-            cache_root=unpaired, model=SequenceModelFlags(ckpt=ckpt), completion=completed, controls=controls
+            cache_root=unpaired,
+            model=SequenceModelFlags(ckpt=ckpt),
+            completion=completed,
+            controls=controls,
+            local_regression=True,
         )
         completions = {"nontrans": common, "grid": replace(common, query_source="grid")}
         if name not in DOCUMENTS:
-            completions["own"] = replace(common, completion=replace(completed, head_train_split=OWN))
+            completions["own"] = replace(
+                common, completion=replace(completed, head_train_split=OWN), local_regression=False
+            )
         for kind, completion in completions.items():
             out = demo.results / f"cpac_{name}_pc2udf_{kind}.json"
             yield Job(out.stem, replace(completion, out_json=f"{out}"), out)

@@ -28,6 +28,7 @@ from nepa3d.models.stored import built_in
 from nepa3d.probes.classifiers import SETTINGS
 from nepa3d.probes.completion_tables import CONTROLS as OF_COMPLETION
 from nepa3d.probes.completion_tables import COPY, UNTRAINED
+from nepa3d.probes.distance_head import OWN
 from nepa3d.probes.intervals import cell
 from nepa3d.probes.result import name_of
 from nepa3d.probes.retrieval_tables import CONTROLS as OF_RETRIEVAL
@@ -109,6 +110,9 @@ class Config:
     """Controls without a model of retrieval and completion: splines of what the model is told; needs SciPy."""
     uniform: Switch = True
     """Ask both at points uniform in the cube, too; needs a cache that this package made."""
+    local_regression: Switch = True
+    """In completion, also measure gradient boosting of local features, a control without a model of shapes; not if
+    head_train_split is own."""
     random_init: Switch = True
     """Measure untrained models of the same sizes in retrieval and completion, too; doubles the models' time."""
     jobs: JobFlags = field(default_factory=JobFlags)
@@ -177,6 +181,7 @@ def _jobs(config: Config, checkpoint: Path) -> Iterator[Job]:
         model=SequenceModelFlags(ckpt=ckpt, precision=config.precision),
         n_seeds=config.n_seeds,
         max_shapes=config.max_shapes,
+        local_regression=config.local_regression and config.head_train_split != OWN,
         completion=CompletionFlags(
             split=config.split,
             n_context=config.n_context,
@@ -186,8 +191,10 @@ def _jobs(config: Config, checkpoint: Path) -> Iterator[Job]:
     )
     for control, (query_source, context) in CONTROLS.items():
         tag = f"cpac_{name}_pc2udf_nontrans" + (f"_{control}" if control else "")
-        beside = controls if context == "own" else NO_CONTROLS
-        yield job(tag, replace(completion, query_source=query_source, context=context, controls=beside))
+        asked = replace(completion, query_source=query_source, context=context, controls=controls)
+        if context != "own":
+            asked = replace(asked, controls=NO_CONTROLS, local_regression=False)
+        yield job(tag, asked)
     if config.uniform:
         yield job(f"cpac_{name}_pc2udf_nontrans_uniform", replace(completion, asked=UNIFORM, controls=controls))
     if config.scan_root:

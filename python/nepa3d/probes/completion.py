@@ -8,9 +8,10 @@ an untrained model. What is shown of it is in ``completion_tables``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from nepa3d.probes.completion_tables import (
     CONTROLS,
     COPY,
     FIGURES,
+    LOCAL,
     SPLINE,
     UNTRAINED,
     bars,
@@ -33,10 +35,20 @@ from nepa3d.probes.completion_tables import (
     report_table,
 )
 from nepa3d.probes.distance_errors import ERROR_FIGURES, DistanceErrors, error_metrics
-from nepa3d.probes.distance_head import TARGET_VIEWS, Headed, Plan, Reading, batch_of, batches, fit_head
+from nepa3d.probes.distance_head import (
+    TARGET_VIEWS,
+    Headed,
+    Plan,
+    Reading,
+    batch_of,
+    batches,
+    fit_head,
+    training_batches,
+)
 from nepa3d.probes.embedding import in_memory, require_read, untrained, voxel_report
 from nepa3d.probes.intervals import cell, interval
 from nepa3d.probes.kind import ProbeKind, Section
+from nepa3d.probes.local_regression import MOST_SHAPES, LocalRegression, fit_local_regression, require_sklearn
 from nepa3d.probes.result import Json, Result
 from nepa3d.probes.spline import FEWEST, require_scipy, splines
 from nepa3d.probes.tables import unmeasured
@@ -64,6 +76,9 @@ class CompletionSettings:
     """Whether a spline of the context is a control; it needs SciPy."""
     untrained: bool = False
     """Whether an untrained model of the same sizes is a control, with a head of its own. ``run`` takes one instead."""
+    local_regression: bool = False
+    """Whether gradient boosting of local features is a control; it is fitted on the head's shapes and needs
+    scikit-learn. Not for ``run``, which has none."""
     reading: Reading = field(default_factory=Reading)
 
 
@@ -103,6 +118,8 @@ def run(
     settings = settings or CompletionSettings(reading=Reading(progress=False))
     if settings.reading.representation != "h":
         raise ValueError(f"representation: the encoder's head reads h, got {settings.reading.representation}")
+    if settings.local_regression:
+        raise ValueError("local_regression: it is fitted on a head's shapes, and here are none")
     sequence = encoder.sequence(view, query_source="pool_disjoint")
     encoders = {MODEL: encoder} | ({} if untrained is None else {UNTRAINED: untrained})
     models = {
@@ -125,23 +142,34 @@ def complete(probe: Probe, plan: Plan, settings: CompletionSettings) -> Result:
     cannot be read under one of them is left out under all.
     """
     require_room(probe, plan.test_settings, "n_context, n_query, qa_tokens and add_eos")
+    if settings.local_regression:
+        require_sklearn()
+        if plan.own or plan.test_settings.context != "own":
+            raise ValueError(
+                "local_regression 1 needs shapes to be fitted on and a context: not with head_train_split "
+                "own, nor with another context"
+            )
     failed: dict[str, str] = {}
     found = []
     for seed in range(settings.seed, settings.seed + settings.n_seeds):
         probes = {MODEL: probe} | ({UNTRAINED: untrained(probe, seed)} if settings.untrained else {})
-        models, n_train = dict[str, Headed](), 0
+        models, n_train = dict[str, Headed | LocalRegression](), 0
         for name, one in probes.items():
             weights, n_train = fit_head(one, plan, settings.ridge_lambda, seed, settings.reading, failed)
             models[name] = Headed(one, weights)
+        if settings.local_regression:
+            some = replace(plan, train=plan.train[:: math.ceil(len(plan.train) / MOST_SHAPES)])
+            told = training_batches(some, seed, settings.reading, failed, "fit local regression")
+            models[LOCAL] = fit_local_regression(told, seed)
         asked = seed + TEST_SEED_OFFSET
         found.append(score(models, plan.test, plan.test_settings, settings, asked, failed))
-    told = _settings(probe, plan.test_settings, settings) | {
+    how = _settings(probe, plan.test_settings, settings) | {
         "head_train_backend": plan.train_settings.context_backend,
         "test_seed": settings.seed + TEST_SEED_OFFSET,
         "n_shapes_total": plan.n_total,
         "n_shapes_head_train": n_train,
     }
-    return _result(found, told, failed)
+    return _result(found, how, failed)
 
 
 def require_room(probe: Probe, sequence: SequenceSettings, flags: str) -> None:
@@ -151,7 +179,7 @@ def require_room(probe: Probe, sequence: SequenceSettings, flags: str) -> None:
 
 
 def score(
-    models: Mapping[str, Headed],
+    models: Mapping[str, Headed | LocalRegression],
     shapes: Sequence[ShapeLike],
     sequence: SequenceSettings,
     settings: CompletionSettings,

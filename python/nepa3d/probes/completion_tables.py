@@ -17,7 +17,7 @@ USUAL = {"query_source": "pool", "questions": "pool"}
 FIGURES = ("mae", "rmse", "iou@tau")
 
 
-COPY, SPLINE, UNTRAINED = "nearest_copy", "spline", "random_init"
+COPY, SPLINE, LOCAL, UNTRAINED = "nearest_copy", "spline", "local_regression", "random_init"
 CONTROLS = (
     Control(
         COPY,
@@ -34,6 +34,14 @@ CONTROLS = (
         against="a spline of the context",
         judge="the spline",
         note="thin-plate spline of the context, clipped",
+    ),
+    Control(
+        LOCAL,
+        row="local regression",
+        title="gradient boosting of local features, no model",
+        against="gradient boosting of local features",
+        judge="the local regression",
+        note="gradient boosting of the spline, its bounds and what is nearest, fitted on the head's shapes",
     ),
     Control(
         UNTRAINED,
@@ -78,7 +86,7 @@ def document_table(results: Sequence[Named]) -> Table:
 def report_table(results: Sequence[Named]) -> Table:
     """With interval and the controls."""
     heads = ("Model", "Context", "Shapes", "MAE", "MAE, 95 %", "RMSE", "IoU@τ", "Copy: MAE", "Copy: IoU@τ")
-    more = ("Spline: MAE", "Spline: IoU@τ", "Untrained: MAE", "Notes")
+    more = ("Spline: MAE", "Spline: IoU@τ", "Local regression: MAE", "Untrained: MAE", "Notes")
     rows = []
     for _, r in results:
         settings, controls, errors = r.settings, r.controls, r.figures
@@ -89,7 +97,7 @@ def report_table(results: Sequence[Named]) -> Table:
             for key in (COPY, SPLINE)
             for text in (figure_cell(controls.get(key), "mae", 4), figure_cell(controls.get(key), "iou@tau"))
         ]
-        beside.append(figure_cell(controls.get(UNTRAINED), "mae", 4))
+        beside += [figure_cell(controls.get(key), "mae", 4) for key in (LOCAL, UNTRAINED)]
         rows.append([*head, *figures, cell(errors["iou@tau"], 3), *beside, _notes(r)])
     return Table("Completion of the distance field (CPAC)", (*heads, *more), rows, first_figure=2)
 
@@ -116,7 +124,10 @@ def drawings(results: Sequence[Named]) -> list[Drawing]:
         for tag, r in results
     ]
     caption = "Mean absolute error (shape units, less is better) with its 95 % interval, beside copying the nearest "
-    caption += "point and, where they were measured, a spline of the context and an untrained model."
+    caption += (
+        "point and, where they were measured, a spline of the context, gradient boosting of local features and an "
+    )
+    caption += "untrained model."
     return [Dots("completion", caption, "MAE", rows)]
 
 

@@ -126,13 +126,8 @@ def fit_head(
             raise ValueError(f"representation: the model's own prediction is read off h, got {reading.representation}")
         return own_weights(probe, TARGET_VIEWS[plan.test_settings.target]), 0
     sums: RidgeSums | None = None
-
-    def read(rows: range) -> tuple[CompletionBatch, dict[str, str]]:
-        paths = [plan.train[row] for row in rows]
-        return completion_batch(paths, plan.train_settings, seed, threads=max(1, reading.threads))
-
     n_read = 0
-    for batch in batches(len(plan.train), "fit head", read, reading, failed):
+    for batch in training_batches(plan, seed, reading, failed, "fit head"):
         features = query_states(probe, batch, reading.representation).flatten(0, 1)
         sums = sums or RidgeSums(features.shape[1], features.device)
         sums.add(features, torch.from_numpy(batch.target).flatten())
@@ -140,6 +135,18 @@ def fit_head(
     if sums is None:
         raise ValueError(f"no shape to fit the head on could be read; first: {next(iter(failed.values()))}")
     return sums.solve(ridge_lambda), n_read
+
+
+def training_batches(
+    plan: Plan, seed: int, reading: Reading, failed: dict[str, str], title: str
+) -> Iterable[CompletionBatch]:
+    """The sequences of the shapes that heads are fitted on; shapes that cannot be read are noted in ``failed``."""
+
+    def read(rows: range) -> tuple[CompletionBatch, dict[str, str]]:
+        paths = [plan.train[row] for row in rows]
+        return completion_batch(paths, plan.train_settings, seed, threads=max(1, reading.threads))
+
+    return batches(len(plan.train), title, read, reading, failed)
 
 
 def query_states(probe: Probe, batch: CompletionBatch, representation: Representation) -> torch.Tensor:
