@@ -1,6 +1,6 @@
 """Turn a folder of meshes into a cache, pretrain a model on it, and compare it with its controls.
 
-Meshes lie as <folder>/<class>/<name>.obj (or off, ply, stl, glb).
+Meshes lie as <folder>/<class>/<name>.obj (other formats: ``--mesh_glob "*/*.stl"``, for example).
 
 python examples/pretrain_own_meshes.py --folder meshes --out runs/own
 """

@@ -35,12 +35,13 @@ RECIPE_FILE = "nepa3d/configs/query.yaml"
 RECIPE = "recipe"
 VARIANTS = {  # the flags of pretrain that differ
     RECIPE: "",
-    "no_fourier_features": "--token_features linear --interpolation 0",
+    "no_fourier_features": "--token_features linear --interpolation 0 --pulled_points 0",
     "position_embedding": "--position_embedding 1",
     "all_keys": "--prefix_attention 0 --answer_keys 0",
     "no_kernel_attention": "--prefix_attention 0 --kernel_attention 0",
     "no_prefix_attention": "--prefix_attention 0",
-    "no_interpolation": "--interpolation 0",
+    "no_interpolation": "--interpolation 0 --pulled_points 0",
+    "no_pulled_points": "--pulled_points 0",
     "one_answer_head": "--answer_views",
     "no_answer_shift": "--answer_shift 0",
     "no_dual_mask": "--dual_mask_near 0 --dual_mask_far 0",

@@ -168,7 +168,8 @@ class Encoder:
         coordinates of the normalised shape.
 
         The model is told the distances that ``view`` answers at ``n_context`` random point queries of the shape (left
-        out: half of what it takes). They are read through a linear head, see ``fit_distance_head``.
+        out: half of what it takes). The distances are the model's own predictions if it makes any and no head was
+        fitted; else they are read through a linear head, see ``fit_distance_head``.
         """
         points = np.ascontiguousarray(queries, np.float32)
         if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
