@@ -67,6 +67,25 @@ def test_parquet(meshes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert "pip install 'nepa3d[parquet]'" in capsys.readouterr().err
 
 
+def test_a_cache_without_finite_values_costs_only_itself(golden: Path, tmp_path: Path) -> None:
+    paths = sorted(Path("unpaired/eval").glob("*/*.npz"))[:3]
+    for path in paths:
+        kept = tmp_path / "cache" / "eval" / path.parent.name / path.name
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, kept)
+    with np.load(kept) as arrays:
+        damaged = {name: arrays[name] for name in arrays.files}
+    damaged["pt_dist_pc_pool"] = np.full_like(damaged["pt_dist_pc_pool"], np.inf)
+    damaged["pt_dist_pool"] = np.full_like(damaged["pt_dist_pool"], np.nan)
+    np.savez(kept, **damaged)
+    out = tmp_path / "z.npz"
+    flags = [f"{tmp_path / 'cache'}", "--split", "eval", "--out", f"{out}", "--ckpt", "nepa_qa.pt", "--draws", "1"]
+    assert command.main(flags) == cli.EXIT_SOME_FAILED
+    with np.load(out) as found:
+        assert found["ids"].tolist() == [f"{path.parent.name}/{path.stem}" for path in paths[:2]]
+        assert found["vectors"].shape[0] == 2
+
+
 def test_a_split_of_a_cache(golden: Path, tmp_path: Path) -> None:
     out = tmp_path / "z.npz"
     flags = ["unpaired", "--split", "eval", "--out", f"{out}", "--ckpt", "nepa_qa.pt", "--view", "pointcloud_noray"]

@@ -14,6 +14,7 @@ pytest.importorskip("lancedb", reason="needs nepa3d[search]")
 
 from nepa3d.inference.embedder import Embedder, IndexSettings, fingerprint
 from nepa3d.inference.index import ShapeIndex
+from nepa3d.inference.table import ShapeTable
 from nepa3d.models.encoder import Encoder, load
 from nepa3d.shapes.shape import Shape
 from tests.conftest import GOLDEN
@@ -185,6 +186,26 @@ def test_a_fingerprint_is_of_all_that_decides_an_embedding(encoder: Encoder, ckp
     weight = next(iter(again.probe.model.parameters()))
     weight.data.view(-1)[0] += 1e-3
     assert fingerprint(again) != fingerprint(encoder)
+    other = load(ckpt)
+    other.args["voxel_grid"] = 32
+    assert fingerprint(other) != fingerprint(encoder)
+
+
+def test_an_index_outlives_new_parts_of_models(golden: Path) -> None:
+    """The hash of a version that had not all of today's parts."""
+    known = "db1d3d6eb7a3473659a5acb46b0177fd9c0594056c7f72b43c2ea14a2992c85f"
+    assert fingerprint(load("nepa_qa.pt", device="cpu")) == known
+
+
+def test_an_index_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def create_table(self, *_: object, **__: object) -> None:
+            raise RuntimeError("lance error: no space left on device")
+
+    monkeypatch.setattr("nepa3d.inference.table._database", lambda path: Full())
+    path = tmp_path / "x.lance"
+    with pytest.raises(OSError, match=f"{path}: the index cannot be read or written"):
+        ShapeTable.create(path, 4, {}, {})
 
 
 def test_the_model_is_found_where_it_was(index: ShapeIndex, shapes: Path, tmp_path: Path) -> None:

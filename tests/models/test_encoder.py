@@ -17,7 +17,7 @@ import nepa3d
 from nepa3d.data import preprocess_scanobjectnn, preprocess_shapenet
 from nepa3d.probes.embedding import EmbeddingSettings, View, embed
 from nepa3d.shapes.query_pools import PoolSettings
-from nepa3d.shapes.views import BACKENDS, read_answers
+from nepa3d.shapes.views import BACKENDS, VoxelSettings, read_answers
 
 POOLS = PoolSettings(pc_points=256, pt_pool=600, ray_pool=60, n_views=4, rays_per_view=15, pc_grid=16, df_grid=16)
 CKPT = "nepa_qa.pt"
@@ -153,6 +153,22 @@ def test_distances_and_surfaces(golden: Path) -> None:
         encoder.complete(shape, [0, 0, 0])
     with pytest.raises(ValueError, match="n_context must be from 1 to 47 for this model, got 48"):
         encoder.complete(shape, queries, n_context=48)
+    small = nepa3d.Shape({key: shape[key][:20] if key.startswith("pt_") else shape[key] for key in shape}, "small")
+    with pytest.raises(
+        ValueError, match="n_context must be at most 20, the points at which small has distances, got 30"
+    ):
+        encoder.complete(small, queries, n_context=30)
+
+
+def test_voxels_are_those_of_training(golden: Path) -> None:
+    shape = nepa3d.Shape.from_cache(min(Path("unpaired/eval").rglob("*.npz")))
+    usual, coarse = nepa3d.load(CKPT, device="cpu"), nepa3d.load(CKPT, device="cpu")
+    coarse.args["voxel_grid"] = 8
+    assert coarse.voxel == VoxelSettings(8, usual.voxel.dilate, usual.voxel.max_steps)
+    for view, same in (("voxel", False), ("mesh", True)):
+        assert np.array_equal(usual.embed([shape], view), coarse.embed([shape], view)) == same
+    told = [encoder.told(shape, view="voxel").answers.point_distance for encoder in (usual, coarse)]
+    assert not np.array_equal(*told)
 
 
 def test_a_head_of_built_in_shapes_serves_where_none_was_fitted(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:

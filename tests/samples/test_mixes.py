@@ -130,6 +130,14 @@ def test_what_is_wrong_in_a_mix_is_named(tmp_path: Path, content: Any, fault: st
     assert str(path) in str(caught.value)
 
 
+def test_components_of_one_name_are_numbered(tmp_path: Path) -> None:
+    """Losses are logged by name."""
+    entries = [{**ENTRY, "name": name} for name in ("a", "b", "a")]
+    entries += [{key: value for key, value in ENTRY.items() if key != "name"}]
+    path = write(tmp_path / "mix.yaml", {"datasets": entries})
+    assert [c.name for c in load_mix(path).components] == ["a#1", "b", "a#2", ENTRY["split"]]
+
+
 def test_missing_and_unreadable_mixes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere.yaml: there is no such file"):
         load_mix("nepa3d/configs/nowhere.yaml")

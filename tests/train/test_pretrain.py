@@ -20,7 +20,6 @@ import yaml
 from nepa3d import cli
 from nepa3d.execution.files import TEMPORARY_PREFIX
 from nepa3d.models.checkpoint import build_model, load_checkpoint, save_checkpoint
-from nepa3d.models.stored import read_model
 from nepa3d.ops.attention import DualMask
 from nepa3d.train import loop, pretrain
 from nepa3d.train.corpus import Batch
@@ -305,7 +304,7 @@ def test_a_mix_may_decide_on_the_eos_token(golden: Path, tmp_path: Path, capsys:
     mix["datasets"][0]["add_eos"] = 1
     path.write_text(yaml.safe_dump(mix))
     assert run(tmp_path / "other", "--mix_config", f"{path}", "--epochs", "1") == cli.EXIT_USAGE
-    assert "sequences of one length, got same 14, same 13, same 13" in capsys.readouterr().err
+    assert "sequences of one length, got same#1 14, same#2 13, same#3 13" in capsys.readouterr().err
 
 
 def test_the_loss_log_of_a_run_that_began_elsewhere(golden: Path, tmp_path: Path) -> None:
@@ -377,6 +376,31 @@ def test_the_authors_checkpoint_goes_on(golden: Path, tmp_path: Path) -> None:
     assert losses_from(tmp_path)[0] < 0.1  # trained, not fresh
 
 
+def test_beta2_of_a_resumed_run_is_that_of_its_flags(golden: Path, tmp_path: Path) -> None:
+    assert run(tmp_path, "--epochs", "1") == cli.EXIT_OK
+    assert run(tmp_path, "--epochs", "2", "--beta2", "0.95") == cli.EXIT_OK
+    kept = load_checkpoint(tmp_path / "last.pt")
+    assert [group["betas"] for group in kept.opt["param_groups"]] == [(0.9, 0.95)]
+
+
+@pytest.mark.parametrize("save_last", ["0", "1"])
+def test_a_run_of_short_epochs_ends_when_asked(
+    golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_last: str
+) -> None:
+    """After the epoch, whose three steps are fewer than those between two looks."""
+
+    def asked(loop_: loop.Loop) -> None:
+        loop_.asked.set()
+        loop.train(loop_)
+
+    with monkeypatch.context() as only_now:
+        only_now.setattr(pretrain, "train", asked)
+        assert run(tmp_path, "--epochs", "3", "--save_last", save_last) == cli.EXIT_RESUMABLE
+    assert load_checkpoint(tmp_path / "last.pt").epoch == 0
+    assert run(tmp_path, "--epochs", "3") == cli.EXIT_OK
+    assert len(losses(tmp_path)) == 9
+
+
 def test_a_new_run_starts_from_the_weights_of_another(
     golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -391,20 +415,24 @@ def test_a_new_run_starts_from_the_weights_of_another(
     for epochs, said in (("2", "resumed from"), ("2", "all 2 epochs are done")):  # as any run, whatever init says
         assert run(tmp_path / "next", "--epochs", epochs, "--init", "is/gone") == cli.EXIT_OK
         assert said in capsys.readouterr().out
-    recipe = ["--config", "nepa3d/configs/query.yaml", "--epochs", "1", "--lr", "1e-12", "--pulled_points", "1"]
-    recipe += ["--d_model", "128", "--layers", "4", "--heads", "4", "--n_point", "8", "--n_ray", "0", "--batch", "8"]
-    recipe += ["--context_min", "2", "--context_max", "4", "--blind", "4", "--init", "furniture-small"]
-    recipe += ["--mix_config", "mix.yaml", "--mix_num_samples", "8", "--uniform_prob", "0"]
-    assert pretrain.main([*recipe, "--save_dir", f"{tmp_path / 'wider'}"]) == cli.EXIT_OK
-    first, wider = read_model("furniture-small").checkpoint, load_checkpoint(tmp_path / "wider" / "last.pt")
-    for name, value in wider.model.items():
-        seen = first.model[name].shape[-1] if name == "token_mlp.0.weight" else None
-        torch.testing.assert_close(value[..., :seen], first.model[name], rtol=0, atol=1e-9)
-        assert seen is None or value[:, seen:].abs().max() < 1e-9
     other = ["--epochs", "1", "--init", "furniture-small"]
     assert run(tmp_path / "other", *other) == cli.EXIT_USAGE
     assert "furniture-small: is of another model (" in capsys.readouterr().err
     assert not (tmp_path / "other" / "last.pt").exists()
+
+
+def test_weights_without_pulled_points_may_get_them(golden: Path, tmp_path: Path) -> None:
+    recipe = ["--config", "nepa3d/configs/query.yaml", "--epochs", "1", "--mix_config", "mix.yaml", "--batch", "8"]
+    recipe += ["--mix_num_samples", "8", "--uniform_prob", "0", "--n_point", "8", "--context_min", "2", "--blind", "4"]
+    recipe += ["--context_max", "4", "--d_model", "16", "--layers", "1", "--heads", "4"]
+    assert pretrain.main([*recipe, "--pulled_points", "0", "--save_dir", f"{tmp_path / 'first'}"]) == cli.EXIT_OK
+    weights = ["--init", f"{tmp_path / 'first'}", "--lr", "1e-12"]
+    assert pretrain.main([*recipe, *weights, "--save_dir", f"{tmp_path / 'wider'}"]) == cli.EXIT_OK
+    first, wider = (load_checkpoint(tmp_path / name / "last.pt").model for name in ("first", "wider"))
+    for name, value in wider.items():
+        seen = first[name].shape[-1] if name == "token_mlp.0.weight" else None
+        torch.testing.assert_close(value[..., :seen], first[name], rtol=0, atol=1e-9)
+        assert seen is None or (value.shape[1] > seen and value[:, seen:].abs().max() < 1e-9)
 
 
 def losses_from(folder: Path) -> list[float]:
@@ -435,6 +463,10 @@ def test_single_cache(golden: Path, tmp_path: Path) -> None:
         (["--objective", "gan"], "gan"),
         (["--init", "missing.pt"], "missing.pt: expected a checkpoint, a folder with config.json or last.pt"),
         (["--init", "a.pt", "--resume", "b.pt"], "init and resume must not both be given, got a.pt and b.pt"),
+        (
+            ["--save_steps", "5", "--save_last", "0"],
+            "save_steps must be 0 with save_last 0, as it writes last.pt, got 5",
+        ),
         (["--ema", "1"], "ema must lie in [0, 1), got 1"),
         (["--clip_grad", "-1"], "clip_grad must be at least 0, got -1"),
         (["--accumulate", "0"], "accumulate must be at least 1, got 0"),

@@ -144,6 +144,11 @@ def test_context_sizes() -> None:
     assert (found[:, 1] == np.minimum(40, 100 - found[:, 0])).all()
     with pytest.raises(ValueError, match="context_max must be from 1 to n_point - 1 = 63, got 64"):
         part_sizes(varied, 64, (0, 1))
+    assert {part_sizes(QueryFlags(context_max=20), 100, (0, step))[0] for step in range(50)} == {20}
+    found = [part_sizes(QueryFlags(context_min=8), 100, (0, step))[0] for step in range(500)]
+    assert 8 <= min(found) < 10 and 48 < max(found) <= 50
+    with pytest.raises(ValueError, match="context_min must be at most context_max = 32, got 40"):
+        part_sizes(QueryFlags(context_min=40), 64, (0, 1))
 
 
 def test_answer_errors() -> None:
@@ -275,8 +280,8 @@ def test_what_cannot_be_trained_so(golden: Path, more: dict[str, object], messag
 def test_flags_are_checked() -> None:
     with pytest.raises(ValueError, match="temperature must be positive, got 0"):
         QueryFlags(temperature=0)
-    with pytest.raises(ValueError, match="context_min must be at least 0 and at most context_max, got 9 and 8"):
-        QueryFlags(context_min=9, context_max=8)
+    with pytest.raises(ValueError, match="context_min must be at least 0, got -1"):
+        QueryFlags(context_min=-1)
 
 
 def test_the_recipe_trains_and_goes_on(golden: Path, tmp_path: Path) -> None:
@@ -352,7 +357,17 @@ def test_a_view_is_asked_for_the_distances_of_another(golden: Path, tmp_path: Pa
         pretrain.pretrain(config(mix_config=f"{path}", batch=6), ProcessGroup(0, 2, torch.device("cpu")))
 
 
+def test_an_odd_batch_of_pairs_is_refused(golden: Path) -> None:
+    with pytest.raises(ValueError, match="batch must be even, for it holds two draws of every shape, got 7"):
+        pretrain.pretrain(config(batch=7), ALONE)
+
+
 def test_pairs_that_cannot_be(golden: Path, tmp_path: Path) -> None:
+    known = yaml.safe_load(paired_mix(tmp_path).read_text(encoding="utf-8"))
+    known["datasets"][0]["pair"] = "scan"
+    (tmp_path / "mutual.yaml").write_text(yaml.safe_dump(known), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"datasets\[0\]: the pair 'scan' must have no pair of its own"):
+        corpus_of(config(mix_config=f"{tmp_path / 'mutual.yaml'}"))
     alone = {"datasets": [{"cache_root": "cache", "split": "train", "backend": "mesh", "ask_pair": True}]}
     (tmp_path / "alone.yaml").write_text(yaml.safe_dump(alone), encoding="utf-8")
     with pytest.raises(ValueError, match=r"datasets\[0\]: ask_pair must be false for a component without a pair"):

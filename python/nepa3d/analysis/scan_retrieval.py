@@ -65,7 +65,8 @@ class Config:
     the queries are the meshes, turned.
 
     Example: nepa3d scan-retrieval --query_root data/virtual_scans_cache --gallery_root data/shapenet_cache_v0
-    --gallery_splits train test --ckpt runs/query/last.pt --n_point 256 --n_ray 0 --mc_k 4 --out_json results/scans_query.json
+    --gallery_splits train test --ckpt runs/query/last.pt --n_point 256 --n_ray 0 --mc_k 4
+    --out_json results/scans_query.json
     """
 
     where: SearchFlags

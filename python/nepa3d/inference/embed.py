@@ -25,6 +25,7 @@ from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.inference.model_flags import ModelFlags
 from nepa3d.models.embedding import Pooling, Representation
 from nepa3d.models.encoder import Encoder
+from nepa3d.shapes.cache import CacheError
 from nepa3d.shapes.query_pools import PoolSettings, needed_by
 from nepa3d.shapes.shape import Shape
 from nepa3d.shapes.view_table import require_backend, view_row
@@ -100,8 +101,31 @@ def embed(config: Config, encoder: Encoder) -> Embedded:
     def read(name: str, path: Path) -> Shape | str:
         try:
             return Shape.from_cache(path) if config.split else Shape.from_mesh(path, key=name, settings=pools)
-        except BadInputError as error:
-            return f"{error}".removeprefix(f"{path}: ")
+        except (BadInputError, OSError, MemoryError) as error:
+            return f"{error}".removeprefix(f"{path}: ") or "memory ran out"
+
+    def vectors_of(some: Sequence[tuple[str, Path, Shape]]) -> None:
+        """Embed shapes; where one cannot be used, the others one by one."""
+        try:
+            made = encoder.embed(
+                [shape for _, _, shape in some],
+                config.view,
+                draws=config.draws,
+                seed=config.seed,
+                pooling=config.pooling,
+                representation=config.representation,
+                batch=config.batch,
+            )
+        except CacheError as error:
+            if len(some) == 1:
+                failed[f"{some[0][1]}"] = error.fault
+                return
+            for one in some:
+                vectors_of([one])
+            return
+        ids.extend(name for name, _, _ in some)
+        files.extend(f"{path}" for _, path, _ in some)
+        vectors.append(made)
 
     with (
         ThreadPoolExecutor(config.workers) as threads,
@@ -109,26 +133,14 @@ def embed(config: Config, encoder: Encoder) -> Embedded:
     ):
         for begin in range(0, len(listed), config.batch):
             some = listed[begin : begin + config.batch]
-            sound = list[Shape]()
+            sound = list[tuple[str, Path, Shape]]()
             for (name, path), shape in zip(some, threads.map(read, *zip(*some, strict=True)), strict=True):
                 if isinstance(shape, str):
                     failed[f"{path}"] = shape
-                    continue
-                ids.append(name)
-                files.append(f"{path}")
-                sound.append(shape)
+                else:
+                    sound.append((name, path, shape))
             if sound:
-                vectors.append(
-                    encoder.embed(
-                        sound,
-                        config.view,
-                        draws=config.draws,
-                        seed=config.seed,
-                        pooling=config.pooling,
-                        representation=config.representation,
-                        batch=config.batch,
-                    )
-                )
+                vectors_of(sound)
             bar.update(len(some))
     if not ids:
         first, reason = next(iter(failed.items()))

@@ -20,9 +20,10 @@ from nepa3d.inference.shape_files import ReadShape, read_shape
 from nepa3d.models.encoder import Encoder
 from nepa3d.shapes.cache import CacheError
 from nepa3d.shapes.shape import Shape
-from nepa3d.shapes.views import require_backend
+from nepa3d.shapes.views import VoxelSettings, require_backend
 
 Float = NDArray[np.float32]
+LATER_PARTS = ("pulled_points",)  # of a model, that came after the first indexes
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,18 @@ class Embedder:
 
 
 def fingerprint(encoder: Encoder) -> str:
-    """A hash of all that decides what a model makes of a sample: weights, parts, and how many queries it takes."""
+    """A hash of all that decides what a model makes of a sample: weights, parts, and how many queries it takes.
+
+    A part that came later counts where a model has it, so that older indexes stay those of their model.
+    """
     probe = encoder.probe
     model = probe.model
-    about = {"architecture": asdict(model.architecture), "heads": encoder.args.get("heads"), "qa": probe.qa}
+    parts = asdict(model.architecture)
+    parts = {name: value for name, value in parts.items() if value or name not in LATER_PARTS}
+    about = {"architecture": parts, "heads": encoder.args.get("heads"), "qa": probe.qa}
     about |= {"eos": probe.eos, "n_point": probe.n_point, "n_ray": probe.n_ray}
+    if encoder.voxel != VoxelSettings():
+        about["voxel"] = asdict(encoder.voxel)
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         values = tensor.detach().cpu().contiguous().numpy()

@@ -31,6 +31,8 @@ class HowToSearch:
     def __post_init__(self) -> None:
         if self.probes < 0:
             raise ValueError(f"probes must be at least 0, got {self.probes}")
+        if self.probes and not (self.approximate or self.recall):
+            raise ValueError(f"probes goes with approximate or recall, got {self.probes}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,8 @@ class ShapeTable:
         kept = {STATE: json.dumps(dict(state))}
         fields.append(pa.field(VECTOR, pa.list_(pa.float32(), width), nullable=False, metadata=kept))
         schema = pa.schema(fields, metadata={SETTINGS: json.dumps(dict(settings))})
-        return cls(path, _database(path).create_table(_name(path), schema=schema))
+        with _faults(path):
+            return cls(path, _database(path).create_table(_name(path), schema=schema))
 
     @classmethod
     def open(cls, path: Path) -> ShapeTable:
@@ -109,7 +110,8 @@ class ShapeTable:
         return int(self._table.version)
 
     def __len__(self) -> int:
-        return int(self._table.count_rows())
+        with _faults(self.path):
+            return int(self._table.count_rows())
 
     def rows(self) -> list[Row]:
         """Every row, sorted by path."""

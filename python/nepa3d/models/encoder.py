@@ -39,7 +39,7 @@ from nepa3d.samples.tokenizer import draw_rows, evaluation_rng
 from nepa3d.shapes.cache import CacheError
 from nepa3d.shapes.query_pools import PoolSettings
 from nepa3d.shapes.shape import Shape
-from nepa3d.shapes.views import require_backend
+from nepa3d.shapes.views import VoxelSettings, require_backend
 
 if TYPE_CHECKING:
     import trimesh
@@ -82,6 +82,12 @@ class Encoder:
         """D, the length of an embedding."""
         return self.probe.model.width
 
+    @property
+    def voxel(self) -> VoxelSettings:
+        """How the view ``voxel`` is made, as in training."""
+        names = {"grid": "voxel_grid", "dilate": "voxel_dilate", "max_steps": "voxel_max_steps"}
+        return VoxelSettings(**{name: int(self.args[flag]) for name, flag in names.items() if flag in self.args})
+
     def embed(
         self,
         shapes: ShapeLike | Iterable[ShapeLike],
@@ -118,7 +124,8 @@ class Encoder:
     def samples(self, shapes: Sequence[ShapeLike], view: str, seed: int = 0, draw: int = 0) -> Sample:
         """Features (N, T, 15) and types (N, T) of one draw of each shape's queries, as ``embed`` takes them."""
         require_backend(view, "view")
-        settings = SampleSettings(self.probe.n_point, self.probe.n_ray, qa=self.probe.qa, eos=self.probe.eos)
+        probe = self.probe
+        settings = SampleSettings(probe.n_point, probe.n_ray, qa=probe.qa, eos=probe.eos, voxel=self.voxel)
         features, types, faults = draw_samples(shapes, view, settings, seed, draw, threads=os.cpu_count() or 1)
         for row, fault in faults:
             raise CacheError(shape_name(shapes[row]), fault)
@@ -190,7 +197,12 @@ class Encoder:
         if self.asks_alone:
             settings = replace(settings, n_query=max(settings.n_query, TOGETHER))
         own = as_shape(shape)
-        context = own.view(view)
+        context = own.view(view, self.voxel)
+        if settings.n_context > len(context.point_xyz):
+            raise ValueError(
+                f"n_context must be at most {len(context.point_xyz)}, the points at which {own.name} has distances, "
+                f"got {settings.n_context}"
+            )
         rows = draw_rows(len(context.point_xyz), settings.n_context, evaluation_rng(own.name, seed))
         return Told(self.probe, self.distance_head(), context, rows, settings, batch)
 
@@ -248,7 +260,8 @@ class Encoder:
         told = room // 2 if n_context is None else n_context
         if not 1 <= told < room:
             raise ValueError(f"n_context must be from 1 to {room - 1} for this model, got {told}")
-        return SequenceSettings(view, told, room - told, self.probe.qa, self.probe.eos, query_source)
+        tokens = self.probe.qa, self.probe.eos
+        return SequenceSettings(view, told, room - told, *tokens, query_source, voxel=self.voxel)
 
     def distance_head(self, view: str = "") -> NDArray[np.float64]:
         """Weights (D + 1,) of the head that reads distances off hidden states, bias last. If none was fitted, it is the

@@ -137,6 +137,7 @@ def nearby(spline: Spline, d: Tensor, q: Tensor) -> Tensor:
     return torch.cat([far, there, pulled, steep.float()], -1)
 
 
+@torch.compiler.disable  # which would trace NumPy's solve into torch's
 def _solve(system: Tensor, right: Tensor) -> Tensor:
     """Solutions (B, n) of systems (B, n, n). On a CPU by NumPy: with several threads, torch 2.13's batched solve there
     returns wrong numbers from some 200 unknowns on."""

@@ -103,17 +103,19 @@ def export_onnx(
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about itself
-        program = torch.onnx.export(
-            model.cpu(),
-            tuple(part.cpu() for part in example),
-            input_names=list(INPUTS),
-            output_names=[OUTPUT],
-            dynamic_shapes=(free, free),
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-    probe.model.to(device)
+        try:
+            program = torch.onnx.export(
+                model.cpu(),
+                tuple(part.cpu() for part in example),
+                input_names=list(INPUTS),
+                output_names=[OUTPUT],
+                dynamic_shapes=(free, free),
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+        finally:
+            probe.model.to(device)
     assert program is not None
     proto = program.model_proto
     settings = {

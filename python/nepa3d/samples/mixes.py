@@ -6,7 +6,7 @@ import bisect
 import difflib
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,10 +93,19 @@ def load_mix(path: str | Path) -> Mix:
             raise ValueError(
                 f"{source}: datasets[{i}]: pair must be the name of one other component, got {component.pair!r}"
             )
+        if component.pair is not None and components[names.index(component.pair)].pair is not None:
+            raise ValueError(f"{source}: datasets[{i}]: the pair {component.pair!r} must have no pair of its own")
         if component.ask_pair and component.pair is None:
             raise ValueError(
                 f"{source}: datasets[{i}]: ask_pair must be false for a component without a pair, got true"
             )
+    # losses are logged by name
+    components = tuple(
+        replace(component, name=f"{component.name}#{1 + names[:i].count(component.name)}")
+        if names.count(component.name) > 1
+        else component
+        for i, component in enumerate(components)
+    )
     if not sum(component.weight for component in components) > 0:
         raise ValueError(f"{source}: datasets: at least one weight must be positive")
     settings = {key: value for key, value in content.items() if key != "datasets"}

@@ -151,7 +151,9 @@ class Corpus:
         """The samples of whole paired batches, each shape twice, or once and then in its part's pair; an epoch has as
         many as without pairs, what fills no batch left out. A mix with replacement draws a part for each batch, and
         different shapes of it."""
-        half = self.paired_batch // 2
+        half, odd = divmod(self.paired_batch, 2)
+        if odd:
+            raise ValueError(f"batch must be even, for it holds two draws of every shape, got {self.paired_batch}")
         for part, size in zip(self.parts, sizes, strict=True):
             if half < 2 or (size < half and part.weight > 0):
                 raise ValueError(

@@ -44,8 +44,8 @@ class QueryFlags:
     """Objectives answer, align and query."""
 
     context_min: int = 0
-    """Minimum number of context points; each step draws a log-uniform number from here to context_max. 0: half of
-    n_point, in every step."""
+    """Minimum number of context points; each step draws a log-uniform number from here to context_max. 0: context_max,
+    in every step."""
     context_max: int = 0
     """Maximum number of context points; 0: half of n_point."""
     blind: int = 0
@@ -65,10 +65,9 @@ class QueryFlags:
     def __post_init__(self) -> None:
         if self.blind < 0:
             raise ValueError(f"blind must be at least 0, got {self.blind}")
-        if not 0 <= self.context_min <= self.context_max:
-            raise ValueError(
-                f"context_min must be at least 0 and at most context_max, got {self.context_min} and {self.context_max}"
-            )
+        for name in ("context_min", "context_max"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         for name in ("answer_weight", "causal_weight", "align_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")

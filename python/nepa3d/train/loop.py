@@ -67,6 +67,8 @@ class OutputFlags:
         for name, least in (("save_every", 1), ("save_steps", 0), ("probe_every", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.save_steps and not self.save_last:
+            raise ValueError(f"save_steps must be 0 with save_last 0, as it writes last.pt, got {self.save_steps}")
 
 
 @dataclass
@@ -113,11 +115,16 @@ class Loop:
 
 
 def train(loop: Loop) -> None:
-    """All epochs that are left, each with its checkpoints."""
+    """All epochs that are left, each with its checkpoints; ``cli.Interrupted`` as ``train_epoch``."""
+    process_group = loop.run.trainer.process_group
     while loop.run.epoch < loop.flags.epochs:
         train_epoch(loop)
         loop.run.epoch, loop.run.batches = loop.run.epoch + 1, 0
-        _save(loop)
+        left = loop.run.epoch < loop.flags.epochs
+        stop = process_group.any(loop.asked.is_set()) and left  # of epochs with fewer steps than between two looks
+        _save(loop, stop)
+        if stop:
+            raise _interrupted(loop.run)
 
 
 def train_epoch(loop: Loop) -> None:
@@ -154,7 +161,11 @@ def train_epoch(loop: Loop) -> None:
                     save_checkpoint(loop.folder / "last.pt", run.checkpoint())
             tallies.clear()
         if stop:
-            raise cli.Interrupted(f"asked to end at step {run.step}; run the same command to resume")
+            raise _interrupted(run)
+
+
+def _interrupted(run: Run) -> cli.Interrupted:
+    return cli.Interrupted(f"asked to end at step {run.step}; run the same command to resume")
 
 
 def first_batch(run: Run, flags: LoopFlags, samples: int) -> int:
@@ -224,8 +235,9 @@ def _require_finite(run: Run) -> None:
         raise ValueError(f"weights are not finite at step {run.step}; checkpoints hold an earlier state")
 
 
-def _save(loop: Loop) -> None:
-    """Write what the epoch that just ended is due; last.pt comes last, so that it never runs ahead."""
+def _save(loop: Loop, stop: bool) -> None:
+    """Write what the epoch that just ended is due, last.pt in any case where the run is to ``stop``; it comes last, so
+    that it never runs ahead."""
     run, folder = loop.run, loop.folder
     if not run.trainer.process_group.leads:
         return
@@ -236,5 +248,5 @@ def _save(loop: Loop) -> None:
         save_checkpoint(folder / "ema.pt", averaged)
     if finished % loop.output.save_every == 0 or run.epoch == loop.flags.epochs:
         save_checkpoint(folder / f"ckpt_ep{finished:03d}.pt", checkpoint)
-    if loop.output.save_last:
+    if loop.output.save_last or stop:
         save_checkpoint(folder / "last.pt", checkpoint)

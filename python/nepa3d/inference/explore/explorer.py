@@ -6,6 +6,7 @@ Letters: N shapes of the index, K neighbours.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -75,7 +76,12 @@ class Explorer:
         entries = index.entries()
         if not entries.ids:
             raise ValueError(f"{index.path} holds no shape: run nepa3d index FOLDER --out {index.path}")
-        self.ids = [plain(name) for name in entries.ids]
+        names = [plain(name) for name in entries.ids]
+        count = Counter(names)  # two files may have one name, by another ending, for example
+        self.ids = [
+            f"{name} ({plain(path)})" if count[name] > 1 else name
+            for name, path in zip(names, entries.paths, strict=True)
+        ]
         self.classes, self.paths = [plain(name) for name in entries.classes], entries.paths
         self.vectors = entries.vectors
         self.folder = index.folder

@@ -158,11 +158,14 @@ def contrast(states: Tensor, shapes: Tensor, temperature: float) -> Tensor:
 def part_sizes(flags: QueryFlags, n_point: int, seeds: Sequence[int]) -> tuple[int, int]:
     """How many of a sample's ``n_point`` questions are of the context, and how many are asked blind; a function of
     ``seeds``. ``ValueError`` naming the flag where there are not as many."""
-    few, most = flags.context_min or n_point // 2, flags.context_max or n_point // 2
-    low, high = math.log(few + 1e-9), math.log(most + 1e-9)
-    context = round(math.exp(low + (high - low) * np.random.default_rng([*seeds, n_point]).random()))
+    most = flags.context_max or n_point // 2
+    few = flags.context_min or most
     if not 0 < most < n_point:
         raise ValueError(f"context_max must be from 1 to n_point - 1 = {n_point - 1}, got {most}")
+    if few > most:
+        raise ValueError(f"context_min must be at most context_max = {most}, got {few}")
+    low, high = math.log(few), math.log(most)
+    context = round(math.exp(low + (high - low) * np.random.default_rng([*seeds, n_point]).random()))
     return context, min(flags.blind or n_point, n_point - context)
 
 
