@@ -24,9 +24,11 @@ def ball(points: np.ndarray) -> np.ndarray:
     return np.abs(np.linalg.norm(points, axis=-1) - 0.5)
 
 
-def test_it_is_scipys(subtests: pytest.Subtests) -> None:
+def test_it_is_scipys(subtests: pytest.Subtests, request: pytest.FixtureRequest) -> None:
     pytest.importorskip("scipy")
-    torch.set_num_threads(max(2, torch.get_num_threads()))  # a batched solve may go wrong in several threads only
+    threads = torch.get_num_threads()
+    request.addfinalizer(lambda: torch.set_num_threads(threads))
+    torch.set_num_threads(max(2, threads))  # a batched solve may go wrong in several threads only
     rng = np.random.default_rng(0)
     for count in (4, 30, 200):
         with subtests.test(context=count):
