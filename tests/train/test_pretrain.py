@@ -474,6 +474,10 @@ def test_single_cache(golden: Path, tmp_path: Path) -> None:
         (["--turn", "0.5"], "turn is of the objectives answer, align and query only, got 0.5 for nepa"),
         (["--objective", "mae", "--scale_min", "0.5"], "scale_min is of the objectives answer, align and query only"),
         (
+            ["--objective", "answer", "--skip_missing_rays", "1", "--answer_head", "1"],
+            "skip_missing_rays is of the objectives nepa and mae only, got 1 for answer",
+        ),
+        (
             ["--objective", "answer", "--target", "content", "--answer_head", "1"],
             "target is of the objectives nepa and mae only, got content for answer",
         ),

@@ -66,6 +66,8 @@ class QueryObjective:
         name, views = trainer.loss.objective, trainer.model.architecture.answer_views
         if trainer.loss.target != "embedding":
             raise ValueError(f"target is of the objectives nepa and mae only, got {trainer.loss.target} for {name}")
+        if trainer.flags.skip_missing_rays:
+            raise ValueError(f"skip_missing_rays is of the objectives nepa and mae only, got 1 for {name}")
         for view in trainer.views if views else ():
             if view not in views:
                 raise ValueError(f"answer_views must hold the views of the corpus, {view} is not in {', '.join(views)}")
