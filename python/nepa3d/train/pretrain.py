@@ -216,11 +216,9 @@ def _restore(run: Run, checkpoint: Checkpoint) -> None:
     checkpoint = replace(checkpoint, args=_as_the_document(checkpoint))
     require_same_model(run.args, checkpoint, trainer.process_group, kept=MODEL, harmless=HARMLESS)
     load_weights(trainer.model, checkpoint)
-    rates = [group.get("betas") for group in trainer.optimizer.param_groups]
     load_optimizer(trainer.optimizer, checkpoint)
-    for group, betas in zip(trainer.optimizer.param_groups, rates, strict=True):
-        if betas is not None:
-            group["betas"] = betas  # as this run's beta2 says
+    for group in trainer.optimizer.param_groups:
+        group["betas"] = trainer.optimizer.defaults["betas"]  # as this run's beta2 says
     if trainer.scaler and checkpoint.scaler:
         trainer.scaler.load_state_dict(checkpoint.scaler)
     if run.averaged and checkpoint.ema:
