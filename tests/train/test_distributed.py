@@ -51,7 +51,11 @@ def test_several_processes_train_as_one(golden: Path, tmp_path: Path, processes:
     assert two == pytest.approx(one, abs=1e-5)
     first, second = (load_checkpoint(tmp_path / name / "last.pt").model for name in ("one", "two"))
     for key, value in first.items():
-        torch.testing.assert_close(second[key], value, rtol=0, atol=1e-3, msg=key)
+        found, expected = second[key], value
+        if key.endswith("in_proj_bias"):  # one bias of all keys changes no weight: its gradient is rounding alone
+            (found, _, more), (expected, _, rest) = found.chunk(3), expected.chunk(3)
+            found, expected = torch.cat((found, more)), torch.cat((expected, rest))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4, msg=lambda text, key=key: f"{key}: {text}")
     lines = [(tmp_path / name / "loss.jsonl").read_text().splitlines() for name in ("one", "two")]
     assert [set(json.loads(line)["parts"]) for line in lines[0]] == [
         set(json.loads(line)["parts"]) for line in lines[1]
