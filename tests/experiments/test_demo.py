@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 
 from nepa3d.cli import flags
 from nepa3d.corpora.splits import mesh_test_split
@@ -58,25 +57,29 @@ def test_the_scans_are_of_the_meshes_that_the_bank_is_paired_with(tmp_path: Path
     assert [len(planned[split]) for split in scanned] == [demo.BANK * len(keys) for keys in scanned.values()]
 
 
-def test_only_the_recipe_is_trained_on_scans(tmp_path: Path) -> None:
+def test_only_the_recipe_is_trained_on_pairs(tmp_path: Path) -> None:
     some = Demo(tmp_path, QUICK, workers=1)
     demo.write_mixes(some)
     jobs = jobs_of(some)
-    mixes = {name: flags.values(jobs[f"pretrain {name}"].config)["mix_config"] for name in MODELS}
-    for name, path in mixes.items():
-        mix = load_mix(path)
-        unpaired = {part.name: part.weight for part in mix.components if part.cache_root == f"{tmp_path / 'unpaired'}"}
-        assert unpaired == {"train_mesh": 0.34, "train_pc": 0.33, "train_udf": 0.33}
-        others = [part for part in mix.components if part.name not in unpaired]
-        if name != RECIPE:
-            assert not others
-            continue
-        scans, meshes = others
-        assert (scans.cache_root, scans.split, scans.pair) == (f"{tmp_path / 'bank_cache'}", "train", meshes.name)
-        assert (meshes.cache_root, meshes.split, meshes.weight) == (f"{tmp_path / 'cache'}", "train", 0.0)
-        assert scans.weight == demo.SCANS and meshes.backend == "mesh"
-    documents = yaml.safe_load(Path(mixes["nepa"]).read_text())
-    assert list(documents) == ["mix_seed", "replacement", "datasets"] and len(documents["datasets"]) == 3
+    mixes = {name: load_mix(flags.values(jobs[f"pretrain {name}"].config)["mix_config"]) for name in MODELS}
+    recipe = {part.name: part for part in mixes.pop(RECIPE).components}
+    for mix in mixes.values():
+        assert {part.name: part.weight for part in mix.components} == {
+            "train_mesh": 0.34,
+            "train_pc": 0.33,
+            "train_udf": 0.33,
+        }
+        assert all(part.cache_root == f"{tmp_path / 'unpaired'}" and part.pair is None for part in mix.components)
+    assert {part.split for part in recipe.values()} == {"train"}
+    scan = recipe.pop("scan")
+    assert (scan.cache_root, scan.weight) == (f"{tmp_path / 'bank_cache'}", demo.SCANS)
+    assert (scan.backend, scan.pair, scan.ask_pair) == ("pointcloud_noray", "mesh", False)
+    assert {part.cache_root for part in recipe.values()} == {f"{tmp_path / 'cache'}"}
+    assert recipe["mesh"].backend == "mesh" and recipe["grid"].backend == "udfgrid"
+    drawn = {name: part for name, part in recipe.items() if part.weight}
+    assert sum(part.weight for part in drawn.values()) == pytest.approx(1)
+    for name, part in drawn.items():
+        assert part.ask_pair and name == f"{part.backend}_{part.pair}".replace("pointcloud_noray", "cloud")
 
 
 def test_the_packages_model_is_probed_and_fine_tuned_but_not_trained(tmp_path: Path) -> None:

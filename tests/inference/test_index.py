@@ -252,3 +252,14 @@ def test_a_table_of_something_else_is_refused(tmp_path: Path, encoder: Encoder, 
     lancedb.connect(tmp_path).create_table("other", [{"vector": [1.0, 2.0]}])
     with pytest.raises(ValueError, match=r"other\.lance: a LanceDB table, but not one that nepa3d index made"):
         ShapeIndex.open(tmp_path / "other.lance")
+
+
+def test_an_index_whose_creation_was_cut_off_is_made_anew(
+    tmp_path: Path, encoder: Encoder, ckpt: Path, shapes: Path
+) -> None:
+    (tmp_path / "cut.lance" / "_versions").mkdir(parents=True)
+    with pytest.raises(ValueError, match="there is no index here"):
+        ShapeIndex.open(tmp_path / "cut.lance", encoder)
+    made = ShapeIndex.create(tmp_path / "cut.lance", shapes, encoder, FEW, ckpt=f"{ckpt}")
+    assert made.update().added
+    assert len(ShapeIndex.open(tmp_path / "cut.lance", encoder)) == len(made) > 0

@@ -153,3 +153,10 @@ def test_splines_of_questions_are_refused(pooling: str, keys: bool, tmp_path: Pa
     model = nepa3d.load(checkpoint(tmp_path / "query.pt", parts=parts), device="cpu").probe.model
     with pytest.raises(ValueError, match=rf"pooling must be eos or mean_a, .* got {pooling} and {keys:d}"):
         Embedder(model, pooling)  # type: ignore[arg-type]
+
+
+def test_another_precision_than_that_of_the_file_is_refused(tmp_path: Path) -> None:
+    encoder = nepa3d.load(checkpoint(tmp_path / "query.pt"), device="cpu", precision="bf16")
+    with pytest.raises(ValueError, match="precision must be float32"):
+        encoder.export_onnx(tmp_path / "query.onnx")
+    assert not (tmp_path / "query.onnx").exists()

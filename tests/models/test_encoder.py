@@ -39,6 +39,13 @@ def test_importing_loads_neither_torch_nor_kernels() -> None:
         _ = nepa3d.Decoder  # type: ignore[attr-defined]
 
 
+def test_a_model_is_loaded_without_the_compiler_of_torch() -> None:
+    """Which takes as long to import as the rest of it."""
+    code = "import sys; import nepa3d.train.pretrain, nepa3d.models.encoder; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_a_shape_is_what_the_cache_file_has(tmp_path: Path) -> None:
     mesh = tmp_path / "meshes" / "box" / "one" / "models" / "model_normalized.obj"
     mesh.parent.mkdir(parents=True)

@@ -59,7 +59,7 @@ PAIRS = (("mesh", "udfgrid"), ("mesh", "pointcloud_noray"), ("pointcloud_noray",
 SHORT = {"mesh": "mesh", "udfgrid": "udf", "pointcloud_noray": "pc"}
 SOME_MAY_FAIL = (cli.EXIT_OK, cli.EXIT_SOME_FAILED)
 BANK = 2  # scans of each mesh that are searched and trained on
-SCANS = 0.5  # weight of scans and their meshes in the recipe's mix; the unpaired views have 1 together
+SCANS = 0.5  # weight of scans and their meshes in the recipe's mix; the pairs of views have 1 together
 SCAN_DRAWS = 4  # averaged in the retrieval by scans
 
 
@@ -183,8 +183,8 @@ class Demo:
         return self.runs / name / f"ckpt_ep{epochs - 1:03d}.pt"
 
     def mix(self, name: str) -> Path:
-        """The mix that a model is trained on; the recipe's also has scans."""
-        return self.root / ("mix_scans.yaml" if name == RECIPE else "mix.yaml")
+        """The mix that a model is trained on; the recipe's has pairs of views, and scans."""
+        return self.root / ("mix_pairs.yaml" if name == RECIPE else "mix.yaml")
 
     def corpus(self, name: str) -> CorpusFlags:
         """The mix that a model is trained on, and how much of it is an epoch."""
@@ -278,6 +278,7 @@ def pretrain_jobs(demo: Demo) -> Iterator[Job]:
         corpus=demo.corpus(RECIPE),
         samples=replace(config.samples, n_point=recipe.n_point),
         query=replace(config.query, context_min=few, context_max=most, blind=recipe.blind),
+        augment=replace(config.augment, answer_shift=0.0),  # views that ask each other show how much they differ
         model=scale.model,
         loop=LoopFlags(batch=32, epochs=recipe.epochs, num_workers=1),
         output=OutputFlags(save_every=1000),
@@ -381,18 +382,27 @@ def report_jobs(demo: Demo) -> Iterator[Job]:
 
 
 def write_mixes(demo: Demo) -> None:
-    """The document's unpaired mix, on the demo's caches; and the recipe's, which has scans with their meshes, too."""
-    parts = (("train_mesh", "mesh", 0.34), ("train_pc", "pointcloud_noray", 0.33), ("train_udf", "udfgrid", 0.33))
+    """The document's mix of unpaired views; and the recipe's, of views of one shape that are asked each other's
+    questions, and of scans with their meshes."""
+    cache, cloud = f"{demo.root / 'cache'}", "pointcloud_noray"
+    parts = (("train_mesh", "mesh", 0.34), ("train_pc", cloud, 0.33), ("train_udf", "udfgrid", 0.33))
     unpaired = [
         {"name": split, "cache_root": f"{demo.root / 'unpaired'}", "split": split, "backend": backend, "weight": weight}
         for split, backend, weight in parts
     ]
-    train = {"split": "train", "backend": "pointcloud_noray"}
-    scans = {"name": "scan", "cache_root": f"{demo.root / 'bank_cache'}", **train, "weight": SCANS, "pair": "mesh"}
-    meshes = {"name": "mesh", "cache_root": f"{demo.root / 'cache'}", **train, "backend": "mesh", "weight": 0.0}
-    paired = [*unpaired, scans, meshes]
+    pairs: list[dict[str, object]] = [
+        {"name": "cloud_grid", "backend": cloud, "weight": 0.5, "pair": "grid", "ask_pair": True},
+        {"name": "mesh_grid", "backend": "mesh", "weight": 0.2, "pair": "grid", "ask_pair": True},
+        {"name": "cloud_mesh", "backend": cloud, "weight": 0.3, "pair": "mesh", "ask_pair": True},
+        {"name": "grid", "backend": "udfgrid", "weight": 0.0},
+        {"name": "mesh", "backend": "mesh", "weight": 0.0},
+        {"name": "scan", "backend": cloud, "weight": SCANS, "pair": "mesh"},
+    ]
+    for part in pairs:
+        root = demo.root / "bank_cache" if part["name"] == "scan" else cache
+        part |= {"cache_root": f"{root}", "split": "train"}
     for name in MODELS:
-        mix = {"mix_seed": 0, "replacement": True, "datasets": paired if name == RECIPE else unpaired}
+        mix = {"mix_seed": 0, "replacement": True, "datasets": pairs if name == RECIPE else unpaired}
         write_text(demo.mix(name), yaml.safe_dump(mix, sort_keys=False))
 
 

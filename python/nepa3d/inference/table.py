@@ -223,8 +223,9 @@ def _faults(path: Path) -> Iterator[None]:
 
 
 def is_table(path: Path) -> bool:
-    """Whether the folder ``path`` holds a table, of whatever."""
-    return (path / "_versions").is_dir()
+    """Whether the folder ``path`` holds a table, of whatever. One whose creation was cut off has no version."""
+    versions = path / "_versions"
+    return versions.is_dir() and any(versions.iterdir())
 
 
 def _name(path: Path) -> str:

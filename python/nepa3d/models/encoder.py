@@ -245,7 +245,10 @@ class Encoder:
         self, path: str | os.PathLike[str], *, pooling: Pooling = "eos", representation: Representation = "h"
     ) -> None:
         """Write the model as ONNX, see ``nepa3d.models.onnx_model.export_onnx``: features (N, T, 15) and types (N, T)
-        to embeddings (N, D), with N and T free. Needs onnx and onnxscript (``nepa3d[onnx]``)."""
+        to embeddings (N, D), with N and T free. Needs onnx and onnxscript (``nepa3d[onnx]``). ``ValueError`` if the
+        encoder was loaded with another precision than float32, which is that of the file."""
+        if self.probe.precision != "float32":
+            raise ValueError(f"precision must be float32, which an ONNX file is in, got {self.probe.precision!r}")
         from nepa3d.models.onnx_model import export_onnx
 
         export_onnx(self.probe, path, pooling, representation)

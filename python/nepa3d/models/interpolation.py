@@ -137,13 +137,18 @@ def nearby(spline: Spline, d: Tensor, q: Tensor) -> Tensor:
     return torch.cat([far, there, pulled, steep.float()], -1)
 
 
-@torch.compiler.disable  # which would trace NumPy's solve into torch's
+@torch.library.custom_op("nepa3d::solve", mutates_args=())  # torch.compile would make torch's solve of NumPy's
 def _solve(system: Tensor, right: Tensor) -> Tensor:
     """Solutions (B, n) of systems (B, n, n). On a CPU by NumPy: with several threads, torch 2.13's batched solve there
     returns wrong numbers from some 200 unknowns on."""
     if system.is_cuda:
         return torch.linalg.solve(system, right)
     return torch.from_numpy(np.linalg.solve(system.numpy(), right.numpy()[..., None])[..., 0])
+
+
+@_solve.register_fake
+def _(system: Tensor, right: Tensor) -> Tensor:
+    return torch.empty_like(right)
 
 
 def _nearest(points: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
