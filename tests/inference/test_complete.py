@@ -113,7 +113,7 @@ def test_a_model_whose_questions_see_each_other_is_asked_everywhere(
 def test_the_level_encloses_most_of_the_scan(ckpt: Path) -> None:
     encoder = nepa3d.load(ckpt, device="cpu")
     scan = nepa3d.Shape.from_cloud(ball(400))
-    at = encoder.told(scan, n_context=30).distances(scan["pc_xyz"])
+    at = encoder.field(scan, n_context=30).distances(scan["pc_xyz"])
     found = complete_scan(encoder, scan, CompletionSettings(resolution=30, n_context=30))
     assert found.level == pytest.approx(max(2 / 30, np.quantile(at, 0.8)), rel=1e-5)
     assert np.mean(at <= found.level) >= 0.79
@@ -129,7 +129,7 @@ def test_the_expected_error_is_the_heads_scale(tmp_path: Path) -> None:
     scan = nepa3d.Shape.from_cloud(ball())
     found = complete_scan(encoder, scan, CompletionSettings(resolution=20, level=0.12, n_context=40, uncertainty=True))
     assert found.expected_error is not None and found.expected_error.shape == (len(found.surface.vertices),)
-    told = encoder.told(scan, n_context=40)
+    told = encoder.field(scan, n_context=40)
     points = found.placement.normalized(found.surface.vertices[:5])
     context = torch.tensor(told.context)[None]  # the plain way: one sequence, the head of the mesh, the second of two
     features, types = torch.zeros(1, 47, 15), torch.tensor([[0, *40 * [1], 4, *5 * [5]]])
@@ -206,7 +206,7 @@ def test_what_is_not_installed_is_told_before_anything_is_asked(
 
 
 def test_a_bar_counts_the_points_that_are_asked(ckpt: Path) -> None:
-    told = nepa3d.load(ckpt, device="cpu").told(nepa3d.Shape.from_cloud(ball(400)), n_context=30, batch=2)
+    told = nepa3d.load(ckpt, device="cpu").field(nepa3d.Shape.from_cloud(ball(400)), n_context=30, batch=2)
     points = np.random.default_rng(0).uniform(-1, 1, (5000, 3)).astype(np.float32)
     bar = progress_bar(total=0, unit="point", disable=True)
     np.testing.assert_array_equal(told.distances(points, bar), told.distances(points))

@@ -18,7 +18,7 @@ from nepa3d.inference.explore.rays import Ray, about_z, hit, into_body, met, nea
 from nepa3d.inference.explore.shape_map import class_colors, project
 from nepa3d.inference.explore.subject import Form, form
 from nepa3d.inference.explore.uploads import checked_ending, message, plain, require_size, shown_name, without_draco
-from nepa3d.models.distances import Told
+from nepa3d.models.distances import PredictedField
 from nepa3d.models.encoder import Encoder, load
 from nepa3d.samples.completion import cell_centres
 from nepa3d.shapes.level_set import level_set
@@ -37,8 +37,8 @@ def fitted() -> Encoder:
 
 
 @pytest.fixture(scope="module")
-def told(fitted: Encoder) -> Told:
-    return fitted.told(Shape.from_mesh(BOX, key="box"), n_context=5, batch=1)
+def told(fitted: Encoder) -> PredictedField:
+    return fitted.field(Shape.from_mesh(BOX, key="box"), n_context=5, batch=1)
 
 
 def rotation(wxyz: tuple[float, float, float, float]) -> np.ndarray:
@@ -149,10 +149,10 @@ def test_a_larger_picture_of_a_plane_is_that_plane() -> None:
 def test_no_more_context_than_a_model_takes(fitted: Encoder) -> None:
     most = most_context(fitted)
     assert most > 5
-    assert fitted.told(Shape.from_mesh(BOX, key="box"), n_context=most).context.shape == (most, 4)
+    assert fitted.field(Shape.from_mesh(BOX, key="box"), n_context=most).context.shape == (most, 4)
 
 
-class Sphere(Told):
+class Sphere(PredictedField):
     """A prediction that is right, of a sphere."""
 
     asked = 0
@@ -163,7 +163,7 @@ class Sphere(Told):
 
 
 @pytest.mark.parametrize("resolution", [32, 9])
-def test_the_surface_is_that_of_a_grid_which_is_asked_near_it_only(told: Told, resolution: int) -> None:
+def test_the_surface_is_that_of_a_grid_which_is_asked_near_it_only(told: PredictedField, resolution: int) -> None:
     sphere = Sphere(told.probe, told.weights, told.answers, told.rows, told.settings, 1)
     Sphere.asked = 0
     found = surface(sphere, resolution)
@@ -175,7 +175,7 @@ def test_the_surface_is_that_of_a_grid_which_is_asked_near_it_only(told: Told, r
     np.testing.assert_array_equal(found.faces, whole.faces)
 
 
-def test_attention_is_all_of_a_question(told: Told) -> None:
+def test_attention_is_all_of_a_question(told: PredictedField) -> None:
     found = attention(told, np.array([0.1, 0.2, 0.3], np.float32))
     assert found.weights.shape == (told.probe.model.layers, 5)
     assert (found.weights >= 0).all() and (found.elsewhere > 0).all()
@@ -254,5 +254,5 @@ def test_only_the_last_request_is_done() -> None:
 def test_a_cloud_is_completed_too(fitted: Encoder, tmp_path: Path) -> None:
     points = BOX.sample(300, seed=0)
     write_cloud(tmp_path / "scan.ply", points)
-    told = fitted.told(Shape.from_cloud(points, key="scan"), n_context=3)
+    told = fitted.field(Shape.from_cloud(points, key="scan"), n_context=3)
     assert np.isfinite(told.distances(cell_centres(2))).all()

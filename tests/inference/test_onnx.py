@@ -15,7 +15,7 @@ import trimesh
 
 import nepa3d
 from nepa3d import cli
-from nepa3d.models.onnx_model import Embedder
+from nepa3d.models.onnx_model import EmbeddingModule
 from nepa3d.samples.dataset import SampleSettings, sample_of_answers
 from nepa3d.samples.schema import TokenType
 from nepa3d.shapes.query_pools import PoolSettings
@@ -86,7 +86,7 @@ def test_models_of_the_document(ckpt: str, golden: Path, tmp_path: Path) -> None
     fewer = samples(SampleSettings(5, 3, qa=probe.qa, eos=probe.eos), "mesh", 1)
     found = run(tmp_path / "model.onnx", *fewer)
     with torch.no_grad():
-        plain = Embedder(probe.model, "mean_a")(*map(torch.from_numpy, fewer))
+        plain = EmbeddingModule(probe.model, "mean_a")(*map(torch.from_numpy, fewer))
     np.testing.assert_allclose(found, plain, atol=2e-5)
 
 
@@ -101,7 +101,7 @@ def test_the_module_is_the_encoder(pooling: str, representation: str, tmp_path: 
     settings = SampleSettings(encoder.probe.n_point, 0, qa=True, eos=True)
     features, types = samples(settings, "mesh", 3)
     assert (types == TokenType.A_POINT).any()
-    module = Embedder(encoder.probe.model, pooling, representation)  # type: ignore[arg-type]
+    module = EmbeddingModule(encoder.probe.model, pooling, representation)  # type: ignore[arg-type]
     with torch.no_grad():
         found = module(torch.from_numpy(features), torch.from_numpy(types))
     expected = encoder.embed(BOXES, "mesh", pooling=pooling, representation=representation)  # type: ignore[arg-type]
@@ -152,7 +152,7 @@ def test_splines_of_questions_are_refused(pooling: str, keys: bool, tmp_path: Pa
     parts = replace(PARTS, prefix_attention=False, answer_keys=keys)
     model = nepa3d.load(checkpoint(tmp_path / "query.pt", parts=parts), device="cpu").probe.model
     with pytest.raises(ValueError, match=rf"pooling must be eos or mean_a, .* got {pooling} and {keys:d}"):
-        Embedder(model, pooling)  # type: ignore[arg-type]
+        EmbeddingModule(model, pooling)  # type: ignore[arg-type]
 
 
 def test_another_precision_than_that_of_the_file_is_refused(tmp_path: Path) -> None:

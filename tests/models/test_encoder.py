@@ -174,7 +174,7 @@ def test_voxels_are_those_of_training(golden: Path) -> None:
     assert coarse.voxel == VoxelSettings(8, usual.voxel.dilate, usual.voxel.max_steps)
     for view, same in (("voxel", False), ("mesh", True)):
         assert np.array_equal(usual.embed([shape], view), coarse.embed([shape], view)) == same
-    told = [encoder.told(shape, view="voxel").answers.point_distance for encoder in (usual, coarse)]
+    told = [encoder.field(shape, view="voxel").answers.point_distance for encoder in (usual, coarse)]
     assert not np.array_equal(*told)
 
 

@@ -14,11 +14,11 @@ from nepa3d.probes import ranking, retrieval
 from nepa3d.probes.embedding import untrained, untrained_encoder
 from nepa3d.probes.lipschitz import violation
 from nepa3d.probes.plain_retrieval import FIELD_POINTS, FIELD_SEED, plain_metrics, rank_by_spline_fields
+from nepa3d.probes.point_answers import PointAnswers, point_answers
 from nepa3d.probes.result import Json, Result
 from nepa3d.probes.retrieval import RETRIEVAL, RetrievalSettings
 from nepa3d.probes.spline import spline_distances
 from nepa3d.probes.table import result_of
-from nepa3d.probes.told import Told, told_points
 from nepa3d.samples.dataset import SampleSettings, evaluation_sample
 
 pytest.importorskip("scipy")
@@ -47,11 +47,11 @@ def test_ranks_by_distance_by_hand() -> None:
         ranking.rank_by_distance(np.full((2, 2), np.nan))
 
 
-def spheres(seed: int, points: int) -> Told:
+def spheres(seed: int, points: int) -> PointAnswers:
     """Six concentric spheres, each asked at points of its own."""
     xyz = np.random.default_rng(seed).uniform(-1, 1, (6, points, 3)).astype(np.float32)
     radii = np.linspace(0.1, 0.9, 6, dtype=np.float32)[:, None]
-    return Told(xyz, np.abs(np.linalg.norm(xyz, axis=2) - radii))
+    return PointAnswers(xyz, np.abs(np.linalg.norm(xyz, axis=2) - radii))
 
 
 def test_exact_answers_find_each_sphere() -> None:
@@ -73,7 +73,7 @@ def test_a_probes_controls_are_of_its_own_samples(golden: Path) -> None:
     told = []
     for view, seed in (("mesh", 0), ("udfgrid", 999)):
         samples = [evaluation_sample(path, view, form, seed) for path in eval_shapes()]
-        told.append(told_points(*(np.stack(part) for part in zip(*samples, strict=True))))
+        told.append(point_answers(*(np.stack(part) for part in zip(*samples, strict=True))))
     pairs = [[*zip(*of_view, strict=True)] for of_view in told]
     twin = ranking.rank_by_distance(np.array([[violation(*q, *g) for g in pairs[1]] for q in pairs[0]]))
     points = np.random.default_rng(FIELD_SEED).uniform(-1, 1, (FIELD_POINTS, 3))

@@ -88,7 +88,7 @@ class Block(nn.Module):
         return x + self.dropout(self.linear2(hidden))
 
 
-class Encoder(nn.Module):
+class BlockStack(nn.Module):
     """The stack of blocks, without a final norm."""
 
     def __init__(
@@ -122,7 +122,7 @@ class CausalTransformer(nn.Module):
         kernel_types: int = 0,
     ) -> None:
         super().__init__()
-        self.enc = Encoder(d_model, nhead, num_layers, mlp_ratio, dropout, kernel_types)
+        self.enc = BlockStack(d_model, nhead, num_layers, mlp_ratio, dropout, kernel_types)
 
     def forward(
         self, x: Tensor, attention_mask: Mask = None, wanted: Tensor | None = None, places: Places | None = None

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d.execution.progress_bar import progress_bar
-from nepa3d.models.distances import Told
+from nepa3d.models.distances import PredictedField
 from nepa3d.models.encoder import Encoder
 from nepa3d.shapes.level_set import AskedField, field_near, level_set, require_marching_cubes
 from nepa3d.shapes.placement import Placement
@@ -63,7 +63,7 @@ class CompletionSettings:
         if not self.slope >= 1:
             raise ValueError(f"slope must be at least 1, which that of a distance is, got {self.slope}")
 
-    def drawn_at(self, told: Told, scan: Shape) -> float:
+    def drawn_at(self, told: PredictedField, scan: Shape) -> float:
         """The level of the surface."""
         if self.level is not None:
             return self.level
@@ -107,7 +107,7 @@ def complete_scan(
     require_solid(scan)
     if settings.uncertainty:
         require_expected_error(encoder)
-    told = encoder.told(
+    told = encoder.field(
         scan, view=settings.view, n_context=settings.n_context, seed=settings.seed, batch=settings.batch
     )
     level, slope = settings.drawn_at(told, scan), settings.slope if encoder.asks_alone else math.inf

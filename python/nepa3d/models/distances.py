@@ -27,8 +27,8 @@ SPLINE_BLOCK = 8192  # points at which a spline is read at a time
 
 
 @dataclass(frozen=True)
-class Told:
-    """A model that was told of one shape, to be asked for distances at any points of [-1, 1]^3 (M, 3)."""
+class PredictedField:
+    """What a model predicts of one shape, given a context of its points: distances at any points of [-1, 1]^3 (M, 3)."""
 
     probe: Probe
     weights: NDArray[np.float64]

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nepa3d.corpora.procedural import FAMILIES, procedural_shape
 from nepa3d.execution.progress_bar import progress_bar
-from nepa3d.models.distances import TOGETHER, Told, own_view, own_weights
+from nepa3d.models.distances import TOGETHER, PredictedField, own_view, own_weights
 from nepa3d.models.embedding import (
     Pooling,
     Precision,
@@ -181,9 +181,9 @@ class Encoder:
         points = np.ascontiguousarray(queries, np.float32)
         if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
             raise ValueError(f"queries must be finite and have shape (M, 3), got {points.shape}")
-        return self.told(shape, view=view, n_context=n_context, seed=seed, batch=batch).distances(points)
+        return self.field(shape, view=view, n_context=n_context, seed=seed, batch=batch).distances(points)
 
-    def told(
+    def field(
         self,
         shape: ShapeLike,
         *,
@@ -191,8 +191,8 @@ class Encoder:
         n_context: int | None = None,
         seed: int = 0,
         batch: int = 16,
-    ) -> Told:
-        """The model told of a shape, as ``complete`` tells it, to be asked as often as one likes."""
+    ) -> PredictedField:
+        """The distance field that ``complete`` reads, of one shape and one context, to be asked as often as one likes."""
         settings = self.sequence(view, n_context)
         if self.asks_alone:
             settings = replace(settings, n_query=max(settings.n_query, TOGETHER))
@@ -204,7 +204,7 @@ class Encoder:
                 f"got {settings.n_context}"
             )
         rows = draw_rows(len(context.point_xyz), settings.n_context, evaluation_rng(own.name, seed))
-        return Told(self.probe, self.distance_head(), context, rows, settings, batch)
+        return PredictedField(self.probe, self.distance_head(), context, rows, settings, batch)
 
     @property
     def asks_alone(self) -> bool:

@@ -31,7 +31,7 @@ OPSET = 20
 METADATA = "nepa3d"  # the key of the settings among the model's metadata
 
 
-class Embedder(nn.Module):
+class EmbeddingModule(nn.Module):
     """Embeddings (N, D), each of length 1, of features (N, T, 15) float32 and types (N, T) int64, as
     ``Encoder.embed`` makes of one draw.
 
@@ -83,7 +83,7 @@ def _pooled(states: Tensor, types: Tensor, pooling: Pooling) -> Tensor:
 def export_onnx(
     probe: Probe, path: str | os.PathLike[str], pooling: Pooling = "eos", representation: Representation = "h"
 ) -> None:
-    """Write ``Embedder`` of the probe's model as one ``.onnx`` file, whole or not at all.
+    """Write ``EmbeddingModule`` of the probe's model as one ``.onnx`` file, whole or not at all.
 
     Inputs are ``features`` (N, T, 15) float32 and ``types`` (N, T) int64, the output is ``embeddings`` (N, D) float32;
     N and T are free, T at most what the position embedding covers. The settings that samples are made with are in the
@@ -94,7 +94,7 @@ def export_onnx(
         import onnxscript  # noqa: F401 (torch's exporter needs it)
     except ImportError as error:
         raise ValueError(f"onnx: {error.name} is not installed: pip install 'nepa3d[onnx]'") from error
-    model = Embedder(probe.model, pooling, representation).eval()
+    model = EmbeddingModule(probe.model, pooling, representation).eval()
     device = next(model.parameters()).device
     sizes = {"samples": torch.export.Dim("samples"), "tokens": torch.export.Dim("tokens", max=probe.max_len)}
     free = {0: sizes["samples"], 1: sizes["tokens"]}

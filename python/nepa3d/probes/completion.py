@@ -49,10 +49,10 @@ from nepa3d.probes.embedding import in_memory, require_read, untrained, voxel_re
 from nepa3d.probes.intervals import cell, interval
 from nepa3d.probes.kind import ProbeKind, Section
 from nepa3d.probes.local_regression import MOST_SHAPES, LocalRegression, fit_local_regression, require_sklearn
+from nepa3d.probes.point_answers import point_answers
 from nepa3d.probes.result import Json, Result
 from nepa3d.probes.spline import FEWEST, require_scipy, splines
 from nepa3d.probes.tables import unmeasured
-from nepa3d.probes.told import told_points
 from nepa3d.samples.completion import SequenceSettings
 from nepa3d.samples.completion_loader import CompletionBatch
 from nepa3d.samples.schema import XYZ, sequence_length
@@ -238,7 +238,7 @@ def _missing(sequence: SequenceSettings, settings: CompletionSettings) -> dict[s
 def _told_and_asked(batch: CompletionBatch) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Context points (B, C, 3), their distances (B, C), and query points (B, Q, 3)."""
     end = batch.query_tokens[0]
-    return *told_points(batch.features[:, :end], batch.types[:, :end]), batch.features[:, batch.query_tokens, XYZ]
+    return *point_answers(batch.features[:, :end], batch.types[:, :end]), batch.features[:, batch.query_tokens, XYZ]
 
 
 def _result(found: Sequence[Errors], settings: Json, failed: dict[str, str]) -> Result:

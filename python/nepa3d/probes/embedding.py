@@ -19,8 +19,8 @@ from nepa3d.models.embedding import Pooling, Probe, Representation, pooled_of, p
 from nepa3d.models.encoder import Encoder, ShapeLike, as_shape, draw_samples, is_cache, shape_name
 from nepa3d.models.stored import read_model
 from nepa3d.models.vectors import normalize
+from nepa3d.probes.point_answers import PointAnswers, point_answers
 from nepa3d.probes.result import Json
-from nepa3d.probes.told import Told, told_points
 from nepa3d.samples.dataset import SampleSettings
 from nepa3d.samples.loader import prefetch
 from nepa3d.samples.questions import Questions
@@ -91,7 +91,7 @@ class Embedded:
 
     vectors: Array
     plain: Array
-    told: Told
+    told: PointAnswers
 
 
 def embed(
@@ -126,7 +126,7 @@ def embed(
         if faults:
             features, types = features[good], types[good]
         plain[rows.start + good] += plain_distances(features, types) / draws  # no two calls at a time
-        points[rows.start + good, draw], distances[rows.start + good, draw] = told_points(features, types)
+        points[rows.start + good, draw], distances[rows.start + good, draw] = point_answers(features, types)
         return len(rows), features, types, rows.start + good, {rows[row]: fault for row, fault in faults}
 
     numbers = range(math.ceil(len(shapes) / size) * draws)
@@ -145,7 +145,7 @@ def embed(
                     vectors = np.zeros((len(shapes), embedded.shape[1]))
                 vectors[good] += embedded
             bar.update(count)
-    told = Told(points.reshape(len(shapes), -1, 3), distances.reshape(len(shapes), -1))
+    told = PointAnswers(points.reshape(len(shapes), -1, 3), distances.reshape(len(shapes), -1))
     return Embedded(np.empty((len(shapes), 0)) if vectors is None else normalize(vectors), plain, told)
 
 
@@ -175,7 +175,7 @@ def plain_distances(features: NDArray[np.float32], types: NDArray[np.int64]) -> 
     What a probe makes of this is owed to the answers alone: a model has to do better.
     """
     samples = len(types)
-    points, distances = told_points(features, types)
+    points, distances = point_answers(features, types)
     if not distances.size:
         return np.zeros((samples, RAW_CELLS**3))
     distances = distances.astype(np.float64)

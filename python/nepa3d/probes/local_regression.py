@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from nepa3d.models.interpolation import clipped, fit_spline, nearby
-from nepa3d.probes.told import told_points
+from nepa3d.probes.point_answers import point_answers
 from nepa3d.samples.completion_loader import CompletionBatch
 from nepa3d.samples.schema import XYZ
 
@@ -54,7 +54,7 @@ def local_features(batch: CompletionBatch) -> NDArray[np.float64]:
     """What is known near the queries of a batch (B, Q, 16): the spline and the bounds (3), what is nearby (10, see
     ``nepa3d.models.interpolation.nearby``), the coordinates (3)."""
     end = batch.query_tokens[0]
-    points, distances = told_points(batch.features[:, :end], batch.types[:, :end])
+    points, distances = point_answers(batch.features[:, :end], batch.types[:, :end])
     x, d, q = (torch.from_numpy(np.asarray(a, np.float64)) for a in (points, distances, _queries(batch)))
     spline = fit_spline(x, d)
     known = torch.stack(clipped(spline, d, q), -1)

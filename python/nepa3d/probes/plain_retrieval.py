@@ -8,20 +8,22 @@ import numpy as np
 
 from nepa3d.probes import ranking
 from nepa3d.probes.lipschitz import violations
+from nepa3d.probes.point_answers import PointAnswers
 from nepa3d.probes.spline import FEWEST, require_scipy, splines
-from nepa3d.probes.told import Told
 
 FIELD_POINTS, FIELD_SEED, FIELD_SMOOTHING = 512, 0, 1e-2
 
 
-def rank_by_violations(queries: Told, gallery: Told, threads: int, *, progress: bool = True) -> ranking.Ranks:
+def rank_by_violations(
+    queries: PointAnswers, gallery: PointAnswers, threads: int, *, progress: bool = True
+) -> ranking.Ranks:
     """Ranks of N queries among N items by how far the answers contradict that they are of one shape, see
     ``nepa3d.probes.lipschitz``; less is better. At least one point must have been told."""
     pairs = [[*zip(told.points, told.distances, strict=True)] for told in (queries, gallery)]
     return ranking.rank_by_distance(violations(pairs[0], pairs[1], threads=threads, progress=progress))
 
 
-def rank_by_spline_fields(queries: Told, gallery: Told, threads: int) -> ranking.Ranks | str:
+def rank_by_spline_fields(queries: PointAnswers, gallery: PointAnswers, threads: int) -> ranking.Ranks | str:
     """Ranks of N queries among N items by the mean absolute difference of their fields at 512 points of the cube, the
     same for all: fields of splines through the answers (``nepa3d.probes.spline``, smoothing 1e-2). Or why there are
     none. ``ValueError`` that says what to install where SciPy is missing."""
@@ -41,14 +43,14 @@ def rank_by_spline_fields(queries: Told, gallery: Told, threads: int) -> ranking
     return ranking.rank_by_distance(apart)
 
 
-def too_few(told: Told, least: int) -> str:
+def too_few(told: PointAnswers, least: int) -> str:
     """Why a control that takes ``least`` points cannot be; empty where it can."""
     count = told.points.shape[1]
     return "" if count >= least else f"it takes at least {least} points a shape, there are {count}"
 
 
 def plain_metrics(
-    queries: Told, gallery: Told, *, lipschitz: bool, spline: bool, threads: int, progress: bool = True
+    queries: PointAnswers, gallery: PointAnswers, *, lipschitz: bool, spline: bool, threads: int, progress: bool = True
 ) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
     """Figures of the controls ``lipschitz`` and ``spline_field`` by name, and of each that is missing why."""
     found: dict[str, dict[str, float]] = {}

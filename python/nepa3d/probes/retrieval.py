@@ -31,6 +31,7 @@ from nepa3d.probes.embedding import (
 from nepa3d.probes.intervals import cell, interval
 from nepa3d.probes.kind import ProbeKind, Section
 from nepa3d.probes.plain_retrieval import plain_metrics
+from nepa3d.probes.point_answers import PointAnswers
 from nepa3d.probes.result import Json, Result
 from nepa3d.probes.retrieval_tables import (
     CONTROLS,
@@ -44,7 +45,6 @@ from nepa3d.probes.retrieval_tables import (
 )
 from nepa3d.probes.spline import require_scipy
 from nepa3d.probes.tables import unmeasured
-from nepa3d.probes.told import Told
 from nepa3d.samples.tokenizer import draws_are_shared
 from nepa3d.shapes.view_table import view_row
 
@@ -93,8 +93,8 @@ class Embeddings:
     gallery: Array
     raw_queries: Array  # (N, RAW_CELLS^3), the answers themselves, seen by no model
     raw_gallery: Array
-    told_queries: Told  # the same as points with distances
-    told_gallery: Told
+    query_answers: PointAnswers  # the same as points with distances
+    gallery_answers: PointAnswers
     paths: list[str]
 
     def without(self, failed: dict[str, str]) -> Embeddings:
@@ -105,7 +105,7 @@ class Embeddings:
         queries, gallery, raw_queries, raw_gallery = (
             x[rows] for x in (self.queries, self.gallery, self.raw_queries, self.raw_gallery)
         )
-        told = self.told_queries.rows(rows), self.told_gallery.rows(rows)
+        told = self.query_answers.rows(rows), self.gallery_answers.rows(rows)
         return Embeddings(queries, gallery, raw_queries, raw_gallery, *told, [self.paths[row] for row in rows])
 
 
@@ -242,7 +242,7 @@ def _rank(embeddings: Embeddings, fresh: Embeddings | None, settings: RetrievalS
         scored = ranking.rank_strictly(queries, gallery, chunk=chunk)
     answers = centred(embeddings.raw_queries), centred(embeddings.raw_gallery)
     controls = {"raw_distances": ranking.retrieval_metrics(ranking.rank_true_items(*answers, chunk=chunk))}
-    told = embeddings.told_queries, embeddings.told_gallery
+    told = embeddings.query_answers, embeddings.gallery_answers
     threads = max(1, settings.embedding.threads)
     plain, missing = plain_metrics(
         *told, lipschitz=settings.lipschitz, spline=settings.spline, threads=threads, progress=progress

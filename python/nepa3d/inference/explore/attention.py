@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d.models.attention_maps import attention_maps
-from nepa3d.models.distances import Told
+from nepa3d.models.distances import PredictedField
 from nepa3d.samples.completion import assemble
 from nepa3d.samples.schema import XYZ, TokenType
 from nepa3d.shapes.answers import without_rays
@@ -35,7 +35,7 @@ class Attention:
         return self.weights.mean(0)
 
 
-def attention(told: Told, point: Float) -> Attention:
+def attention(told: PredictedField, point: Float) -> Attention:
     """What a question at ``point`` (3,) of [-1, 1]^3 attends to."""
     model = told.probe.model
     place = np.ascontiguousarray(point, np.float32).reshape(1, 3)

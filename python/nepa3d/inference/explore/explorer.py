@@ -21,7 +21,7 @@ from nepa3d.inference.explore.subject import Form, Subject
 from nepa3d.inference.explore.uploads import Reader, plain
 from nepa3d.inference.index import Neighbour, ShapeIndex
 from nepa3d.inference.shape_files import ReadShape
-from nepa3d.models.distances import Told
+from nepa3d.models.distances import PredictedField
 from nepa3d.models.encoder import Encoder
 from nepa3d.shapes.level_set import field_near, level_set
 
@@ -131,11 +131,11 @@ class Explorer:
         """Of a shape, by its class."""
         return OUTSIDE if row is None else self.palette[self.classes[row]]
 
-    def told(self, of: Subject, n_context: int) -> Told:
-        """The model told of ``n_context`` points of a shape. Ask it within ``model``."""
-        return self.encoder.told(of.shape, n_context=min(n_context, self.most_context), batch=1)
+    def field(self, of: Subject, n_context: int) -> PredictedField:
+        """The field that the model predicts of ``n_context`` points of a shape. Ask it within ``model``."""
+        return self.encoder.field(of.shape, n_context=min(n_context, self.most_context), batch=1)
 
-    def surface(self, told: Told) -> trimesh.Trimesh | None:
+    def surface(self, told: PredictedField) -> trimesh.Trimesh | None:
         """The mesh on which the predicted distance is a cell's side; None if it is that nowhere. Ask for it within
         ``model``."""
         return surface(told, self.limits.resolution)
@@ -156,7 +156,7 @@ def most_context(encoder: Encoder) -> int:
     return max(1, min(probe.n_point, room - 1))
 
 
-def surface(told: Told, resolution: int) -> trimesh.Trimesh | None:
+def surface(told: PredictedField, resolution: int) -> trimesh.Trimesh | None:
     """The mesh on which the predicted distance is a cell's side, in a grid of ``resolution`` cells a side, of which
     those near the surface are asked for; None if the distance is that nowhere."""
     level = 2.0 / resolution

@@ -18,7 +18,7 @@ from nepa3d.inference.explore.stage import Stage
 from nepa3d.inference.explore.subject import Form
 from nepa3d.inference.explore.uploads import message, plain, require_size, shown_name
 from nepa3d.inference.index import Neighbour
-from nepa3d.models.distances import Told
+from nepa3d.models.distances import PredictedField
 
 CUT_SIDE = 192  # pixels of a cut plane
 PREDICTED_SIDE = 48  # points a side that the model is asked at for it
@@ -41,7 +41,7 @@ class Session:
         self.stage = Stage(client, up, 1 - SHEET if self.narrow else 1.0)
         self.work = Latest(self.refuse)
         self.chosen: Chosen | None = None
-        self.told: Told | None = None
+        self.told: PredictedField | None = None
         self.question: Any = None
         with client.atomic():
             self._page()
@@ -235,7 +235,7 @@ class Session:
     def _show_completion(self) -> None:
         chosen = self.chosen
         assert chosen is not None
-        told = self.explorer.told(chosen.subject, self.n_context.value)
+        told = self.explorer.field(chosen.subject, self.n_context.value)
         with self.explorer.model:
             points = told.answers.point_xyz[:TESTED]
             off = np.abs(told.distances(points) - chosen.subject.form.true_distance(points)).mean()

@@ -1,4 +1,4 @@
-"""What token sequences tell of a shape in points: where distances were asked, and the answers.
+"""The point queries of token sequences: where distances were asked, and the answers.
 
 Letters: N shapes, B samples, T tokens, P points of a sample.
 """
@@ -16,18 +16,18 @@ Float = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Told:
-    """What was told of N shapes: positions (N, P, 3) and distances (N, P)."""
+class PointAnswers:
+    """Positions (N, P, 3) at which N shapes were asked, and their distances (N, P)."""
 
     points: Float
     distances: Float
 
-    def rows(self, rows: NDArray[np.int64] | list[int]) -> Told:
-        """That of these shapes."""
-        return Told(self.points[rows], self.distances[rows])
+    def rows(self, rows: NDArray[np.int64] | list[int]) -> PointAnswers:
+        """Those of some of the shapes."""
+        return PointAnswers(self.points[rows], self.distances[rows])
 
 
-def told_points(features: Float, types: NDArray[np.int64]) -> tuple[Float, Float]:
+def point_answers(features: Float, types: NDArray[np.int64]) -> tuple[Float, Float]:
     """Positions (B, P, 3) and answered distances (B, P) of the point queries of samples (B, T, 15) with types (B, T),
     which must have as many each."""
     asked = np.isin(types, (TokenType.POINT, TokenType.Q_POINT))
