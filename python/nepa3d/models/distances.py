@@ -28,7 +28,7 @@ SPLINE_BLOCK = 8192  # points at which a spline is read at a time
 
 @dataclass(frozen=True)
 class PredictedField:
-    """What a model predicts of one shape, given a context of its points: distances at any points of [-1, 1]^3 (M, 3)."""
+    """Distances that a model predicts of one shape from a context of its points, at any points of [-1, 1]^3 (M, 3)."""
 
     probe: Probe
     weights: NDArray[np.float64]

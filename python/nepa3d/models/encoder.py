@@ -192,7 +192,7 @@ class Encoder:
         seed: int = 0,
         batch: int = 16,
     ) -> PredictedField:
-        """The distance field that ``complete`` reads, of one shape and one context, to be asked as often as one likes."""
+        """The distance field that ``complete`` reads, of one shape and one context; it may be asked many times."""
         settings = self.sequence(view, n_context)
         if self.asks_alone:
             settings = replace(settings, n_query=max(settings.n_query, TOGETHER))
