@@ -17,7 +17,7 @@ from nepa3d.execution.files import write_json, write_text
 from nepa3d.models.checkpoint import read_tensors
 
 OF_ONE_RUN = ("save_dir", "num_workers", "seed", "fewshot_seed")  # flags in which the runs of one row may differ
-RUN = re.compile(r"scan_(?P<method>\w+)_k(?P<shots>\d+)_s(?P<seed>\d+)")
+RUN = re.compile(r"scan_(?P<method>.+)_k(?P<shots>\d+)_s(?P<seed>\d+)")
 
 
 @dataclass(frozen=True)
