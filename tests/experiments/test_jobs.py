@@ -242,7 +242,7 @@ class TestTable:
         assert "1 of 2 no better than one class" in lines[3]
 
     def test_files_of_partial_tables(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        for method, shots, seed in (("scratch", 0, 0), ("shapenet_nepa", 20, 2)):
+        for method, shots, seed in (("scratch", 0, 0), ("shapenet_nepa", 20, 2), ("furniture-small", 5, 0)):
             folder = tmp_path / "runs" / f"scan_{method}_k{shots}_s{seed}"
             write_tensors(folder / "last.pt", {"test_acc": 0.5, "args": {}})
         (tmp_path / "runs" / "scan_scratch_k1_s0").mkdir()  # under way
@@ -250,9 +250,9 @@ class TestTable:
         assert fewshot_table.main(flags) == cli.EXIT_OK
         assert "`shapenet_nepa`" in capsys.readouterr().out
         with (tmp_path / "results" / "m1_table.csv").open() as file:
-            assert [row["k"] for row in csv.DictReader(file)] == ["0", "20"]
+            assert sorted(row["k"] for row in csv.DictReader(file)) == ["0", "20", "5"]
         content = json.loads((tmp_path / "results" / "m1_table.json").read_text())
-        assert len(content["runs"]) == 2
+        assert len(content["runs"]) == 3
 
     def test_runs_of_other_settings_are_not_averaged(self, tmp_path: Path) -> None:
         for seed, epochs in ((0, 100), (1, 100), (2, 50)):
