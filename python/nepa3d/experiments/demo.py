@@ -384,23 +384,21 @@ def report_jobs(demo: Demo) -> Iterator[Job]:
 def write_mixes(demo: Demo) -> None:
     """The document's mix of unpaired views; and the recipe's, of views of one shape that are asked each other's
     questions, and of scans with their meshes."""
-    cache, cloud = f"{demo.root / 'cache'}", "pointcloud_noray"
+    cache, bank, cloud = f"{demo.root / 'cache'}", f"{demo.root / 'bank_cache'}", "pointcloud_noray"
     parts = (("train_mesh", "mesh", 0.34), ("train_pc", cloud, 0.33), ("train_udf", "udfgrid", 0.33))
     unpaired = [
         {"name": split, "cache_root": f"{demo.root / 'unpaired'}", "split": split, "backend": backend, "weight": weight}
         for split, backend, weight in parts
     ]
+    train = {"cache_root": cache, "split": "train"}
     pairs: list[dict[str, object]] = [
-        {"name": "cloud_grid", "backend": cloud, "weight": 0.5, "pair": "grid", "ask_pair": True},
-        {"name": "mesh_grid", "backend": "mesh", "weight": 0.2, "pair": "grid", "ask_pair": True},
-        {"name": "cloud_mesh", "backend": cloud, "weight": 0.3, "pair": "mesh", "ask_pair": True},
-        {"name": "grid", "backend": "udfgrid", "weight": 0.0},
-        {"name": "mesh", "backend": "mesh", "weight": 0.0},
-        {"name": "scan", "backend": cloud, "weight": SCANS, "pair": "mesh"},
+        {"name": "cloud_grid", **train, "backend": cloud, "weight": 0.5, "pair": "grid", "ask_pair": True},
+        {"name": "mesh_grid", **train, "backend": "mesh", "weight": 0.2, "pair": "grid", "ask_pair": True},
+        {"name": "cloud_mesh", **train, "backend": cloud, "weight": 0.3, "pair": "mesh", "ask_pair": True},
+        {"name": "grid", **train, "backend": "udfgrid", "weight": 0.0},
+        {"name": "mesh", **train, "backend": "mesh", "weight": 0.0},
+        {"name": "scan", "cache_root": bank, "split": "train", "backend": cloud, "weight": SCANS, "pair": "mesh"},
     ]
-    for part in pairs:
-        root = demo.root / "bank_cache" if part["name"] == "scan" else cache
-        part |= {"cache_root": f"{root}", "split": "train"}
     for name in MODELS:
         mix = {"mix_seed": 0, "replacement": True, "datasets": pairs if name == RECIPE else unpaired}
         write_text(demo.mix(name), yaml.safe_dump(mix, sort_keys=False))
