@@ -63,13 +63,13 @@ class CompletionSettings:
         if not self.slope >= 1:
             raise ValueError(f"slope must be at least 1, which that of a distance is, got {self.slope}")
 
-    def drawn_at(self, told: PredictedField, scan: Shape) -> float:
+    def drawn_at(self, field: PredictedField, scan: Shape) -> float:
         """The level of the surface."""
         if self.level is not None:
             return self.level
         xyz = scan["pc_xyz"]
         tried = np.ascontiguousarray(xyz[:: -(-len(xyz) // TRIED)])
-        return max(2.0 / self.resolution, float(np.quantile(told.distances(tried), COVERED)))
+        return max(2.0 / self.resolution, float(np.quantile(field.distances(tried), COVERED)))
 
 
 @dataclass(frozen=True)
@@ -107,24 +107,24 @@ def complete_scan(
     require_solid(scan)
     if settings.uncertainty:
         require_expected_error(encoder)
-    told = encoder.field(
+    field = encoder.field(
         scan, view=settings.view, n_context=settings.n_context, seed=settings.seed, batch=settings.batch
     )
-    level, slope = settings.drawn_at(told, scan), settings.slope if encoder.asks_alone else math.inf
+    level, slope = settings.drawn_at(field, scan), settings.slope if encoder.asks_alone else math.inf
     with progress_bar(total=0, desc="ask", unit="point", disable=not progress) as bar:
 
         def ask(points: NDArray[np.float32]) -> NDArray[np.float32]:
             bar.total = bar.n + len(points)
-            return told.distances(points, bar)
+            return field.distances(points, bar)
 
-        field = field_near(ask, settings.resolution, level, slope)
-    surface = level_set(field.values, level)
+        grid = field_near(ask, settings.resolution, level, slope)
+    surface = level_set(grid.values, level)
     if surface is None:
-        raise ValueError(f"the predicted distance is {level:g} nowhere, {_range(field)}: set another level")
-    error = told.scales(surface.vertices.astype(np.float32)) * scan.placement.scale if settings.uncertainty else None
+        raise ValueError(f"the predicted distance is {level:g} nowhere, {_range(grid)}: set another level")
+    error = field.scales(surface.vertices.astype(np.float32)) * scan.placement.scale if settings.uncertainty else None
     spline = None
     if settings.spline:
-        spline = level_set(field_near(told.spline, settings.resolution, level, settings.slope).values, level)
+        spline = level_set(field_near(field.spline, settings.resolution, level, settings.slope).values, level)
     for mesh in (surface, spline):
         if mesh is not None:
             mesh.vertices = scan.placement.restored(mesh.vertices)
@@ -132,10 +132,10 @@ def complete_scan(
         surface=surface,
         spline=spline,
         expected_error=None if error is None else error.astype(np.float32),
-        context=told.context,
+        context=field.context,
         placement=scan.placement,
         level=level,
-        asked=field.asked,
+        asked=grid.asked,
     )
 
 

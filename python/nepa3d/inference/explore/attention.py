@@ -35,12 +35,12 @@ class Attention:
         return self.weights.mean(0)
 
 
-def attention(told: PredictedField, point: Float) -> Attention:
+def attention(field: PredictedField, point: Float) -> Attention:
     """What a question at ``point`` (3,) of [-1, 1]^3 attends to."""
-    model = told.probe.model
+    model = field.probe.model
     place = np.ascontiguousarray(point, np.float32).reshape(1, 3)
     asked = without_rays(place, np.zeros(1, np.float32))
-    sample = assemble(told.answers, told.rows, asked, np.zeros(1, np.int64), replace(told.settings, eos=False))
+    sample = assemble(field.answers, field.rows, asked, np.zeros(1, np.int64), replace(field.settings, eos=False))
     features, types = sample.features, sample.types.copy()
     question = int(sample.query_tokens[0])
     if model.asks_blind:  # as nepa3d.models.embedding.question_states asks
@@ -48,6 +48,6 @@ def attention(told: PredictedField, point: Float) -> Attention:
         types[question] = TokenType.Q_POINT
     weights = np.stack([found.weights[question] for found in attention_maps(model, features, types)])
     of_points, points = weights[:, 1:question], features[1:question, XYZ]
-    if told.settings.qa:  # a question and its answer stand side by side
+    if field.settings.qa:  # a question and its answer stand side by side
         of_points, points = of_points.reshape(len(of_points), -1, 2).sum(2), points[::2]
     return Attention(points, of_points, 1 - of_points.sum(1))

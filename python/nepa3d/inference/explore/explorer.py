@@ -135,10 +135,10 @@ class Explorer:
         """The field that the model predicts of ``n_context`` points of a shape. Ask it within ``model``."""
         return self.encoder.field(of.shape, n_context=min(n_context, self.most_context), batch=1)
 
-    def surface(self, told: PredictedField) -> trimesh.Trimesh | None:
+    def surface(self, field: PredictedField) -> trimesh.Trimesh | None:
         """The mesh on which the predicted distance is a cell's side; None if it is that nowhere. Ask for it within
         ``model``."""
-        return surface(told, self.limits.resolution)
+        return surface(field, self.limits.resolution)
 
     @property
     def model(self) -> threading.Lock:
@@ -156,8 +156,8 @@ def most_context(encoder: Encoder) -> int:
     return max(1, min(probe.n_point, room - 1))
 
 
-def surface(told: PredictedField, resolution: int) -> trimesh.Trimesh | None:
+def surface(field: PredictedField, resolution: int) -> trimesh.Trimesh | None:
     """The mesh on which the predicted distance is a cell's side, in a grid of ``resolution`` cells a side, of which
     those near the surface are asked for; None if the distance is that nowhere."""
     level = 2.0 / resolution
-    return level_set(field_near(told.distances, resolution, level, SLOPE, coarsest=resolution // 2).values, level)
+    return level_set(field_near(field.distances, resolution, level, SLOPE, coarsest=resolution // 2).values, level)

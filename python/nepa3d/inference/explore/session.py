@@ -41,7 +41,7 @@ class Session:
         self.stage = Stage(client, up, 1 - SHEET if self.narrow else 1.0)
         self.work = Latest(self.refuse)
         self.chosen: Chosen | None = None
-        self.told: PredictedField | None = None
+        self.field: PredictedField | None = None
         self.question: Any = None
         with client.atomic():
             self._page()
@@ -235,16 +235,16 @@ class Session:
     def _show_completion(self) -> None:
         chosen = self.chosen
         assert chosen is not None
-        told = self.explorer.field(chosen.subject, self.n_context.value)
+        field = self.explorer.field(chosen.subject, self.n_context.value)
         with self.explorer.model:
-            points = told.answers.point_xyz[:TESTED]
-            off = np.abs(told.distances(points) - chosen.subject.form.true_distance(points)).mean()
-        self.told = told
+            points = field.answers.point_xyz[:TESTED]
+            off = np.abs(field.distances(points) - chosen.subject.form.true_distance(points)).mean()
+        self.field = field
         self.error.content = f"Mean error of the distance: **{off:.4f}** of the shape's radius"
         self._show_context()
         with self.explorer.model:
-            found = self.explorer.surface(told)
-        caption = f"completed from {len(told.rows)} point{'s' * (len(told.rows) > 1)}"
+            found = self.explorer.surface(field)
+        caption = f"completed from {len(field.rows)} point{'s' * (len(field.rows) > 1)}"
         if found is None:
             self.stage.show_completion(np.empty((0, 3)), np.empty((0, 3)), f"{caption}: no surface")
         else:
@@ -253,30 +253,30 @@ class Session:
 
     def _show_context(self) -> None:
         """The points that the model is told, coloured by their distance or by the attention of the question."""
-        told = self.told
-        if told is None:
+        field = self.field
+        if field is None:
             return
         if not self.attend.value:
-            self.stage.show_context(told.context[:, :3], distance_colors(told.context[:, 3]))
+            self.stage.show_context(field.context[:, :3], distance_colors(field.context[:, 3]))
             self.stage.show_question(None)
             return
         with self.explorer.model:
-            seen = attention(told, self.question)
+            seen = attention(field, self.question)
         weights = seen.mean() if self.layer.value == MEAN else seen.weights[int(self.layer.value) - 1]
         self.stage.show_context(seen.points, weight_colors(weights), size=0.04)
         self.stage.show_question(self.question)
 
     def _show_cut(self) -> None:
-        axis, at, chosen, told = self.axis.value, float(self.at.value), self.chosen, self.told
+        axis, at, chosen, field = self.axis.value, float(self.at.value), self.chosen, self.field
         if axis == NONE or chosen is None:
             self.stage.hide_cut()
             return
         points = plane_points(axis, at, CUT_SIDE)
         true = field_picture(chosen.subject.form.true_distance(points).reshape(CUT_SIDE, CUT_SIDE))
         self.stage.show_cut(axis, at, true, None)
-        if told is not None:
+        if field is not None:
             with self.explorer.model:
-                predicted = told.distances(plane_points(axis, at, PREDICTED_SIDE))
+                predicted = field.distances(plane_points(axis, at, PREDICTED_SIDE))
             smooth = enlarge(predicted.reshape(PREDICTED_SIDE, PREDICTED_SIDE), CUT_SIDE)
             self.stage.show_cut(axis, at, true, field_picture(smooth))
 
