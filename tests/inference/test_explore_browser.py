@@ -30,6 +30,12 @@ from tests.report.test_page import CHROMIUM
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
 BOX = trimesh.creation.box((2, 1, 1.5))
+CANVAS = "(document.querySelector('canvas').getBoundingClientRect())"
+CLOSE = """() => {
+    const buttons = document.querySelectorAll(".mantine-Notification-closeButton");
+    for (const button of buttons) button.click();
+    return buttons.length;
+}"""
 DROP = """([name, content, x, y]) => {
     const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
     const dataTransfer = new DataTransfer();
@@ -65,16 +71,22 @@ class Seen:
         """Drop a file where the scene is, as a browser does."""
         self.page.evaluate(DROP, [name, base64.b64encode(content).decode(), 150, 250])
 
+    def size(self) -> tuple[float, float]:
+        """Width and height of the scene in pixels of the page. The camera's are those of the device, or fewer where
+        viser thinks that it draws too slowly."""
+        width, height = self.page.evaluate("(({width, height}) => [width, height])" + CANVAS)
+        return width, height
+
     def place(self, point: Any) -> tuple[float, float]:
         """Where (x, y) on the page a point (3,) of the scene is seen."""
-        camera = self.client.camera
+        camera, (width, height) = self.client.camera, self.size()
         x, y, z = SO3(camera.wxyz).inverse().apply(np.asarray(point) - camera.position)
-        focal = camera.image_height / 2 / np.tan(camera.fov / 2)
-        return camera.image_width / 2 + focal * x / z, camera.image_height / 2 + focal * y / z
+        focal = height / 2 / np.tan(camera.fov / 2)
+        return width / 2 + focal * x / z, height / 2 + focal * y / z
 
     def pixels(self) -> Any:
-        """Colours (H, W, 3) in [0, 1] of what is on the screen."""
-        return image.imread(io.BytesIO(self.page.screenshot()))[..., :3]
+        """Colours (H, W, 3) in [0, 1] of what is on the screen, by pixels of the page."""
+        return image.imread(io.BytesIO(self.page.screenshot(scale="css")))[..., :3]
 
     def around(self, point: Any, right: float, up: float) -> Any:
         """Those within so many units of the scene about a point."""
@@ -83,16 +95,13 @@ class Seen:
         return pixels[max(0, int(y0)) : int(y1) + 1, max(0, int(x0)) : int(x1) + 1]
 
     def close_notifications(self) -> None:
-        """As a user does, before a click at what is behind them."""
-        buttons = self.page.locator(".mantine-Notification-closeButton")
-        while (count := buttons.count()) > 0:
-            buttons.first.click()
-            wait_for(lambda count=count: buttons.count() < count)
+        """As a user does, before a click at what is behind them. By a script, as some close themselves meanwhile."""
+        wait_for(lambda: self.page.evaluate(CLOSE) == 0)
 
     def stands(self) -> Any:
         """The places of the shapes as they were laid out."""
-        height = 1 - SHEET if self.client.camera.image_width <= 576 else 1.0
-        return layout(3, self.client.camera.aspect / height)
+        width, height = self.size()
+        return layout(3, width / height / (1 - SHEET if width <= 576 else 1.0))
 
 
 @contextlib.contextmanager
@@ -188,20 +197,16 @@ def test_refusals_neighbours_and_the_map(server: Any, explorer: Explorer, tmp_pa
         wait_for(lambda: seen.widget("1  ") is not None)
 
         keys, listed = seen.page.keyboard, seen.widget("Shape")
+        away = np.linalg.norm(explorer.places[:, None] - explorer.places[None], axis=-1) + 9 * np.eye(len(explorer.ids))
+        row = int(away.min(1).argmax())  # the dot that is most by itself
+        wait_for(lambda: _clicked_to(seen, (*explorer.places[row], 0.0), explorer.ids[row]))
+
         keys.press("1")
-        wait_for(lambda: listed.value != "none")
+        wait_for(lambda: listed.value != explorer.ids[row])
         first = listed.value
         button = seen.widget("2  ")
         seen.page.get_by_text(button.label).first.click()
-        wait_for(lambda: listed.value not in ("none", first))
-        keys.press("m")
-        wait_for(lambda: seen.drawn("/map").visible)
-        away = np.linalg.norm(explorer.places[:, None] - explorer.places[None], axis=-1) + 9 * np.eye(len(explorer.ids))
-        away[explorer.ids.index(listed.value)] = 0
-        row = int(away.min(1).argmax())  # the dot that is most by itself
-        seen.close_notifications()
-        wait_for(lambda: _clicked_to(seen, (*explorer.places[row], 0.0), explorer.ids[row]))
-
+        wait_for(lambda: listed.value != first)
         keys.press("l")
         wait_for(lambda: seen.pixels()[:9, :9].max() < 0.4)  # a corner in which nothing is drawn
         seen.page.reload()
@@ -209,14 +214,19 @@ def test_refusals_neighbours_and_the_map(server: Any, explorer: Explorer, tmp_pa
 
 
 def _clicked_to(seen: Seen, dot: tuple[float, float, float], name: str) -> bool:
-    """Click at a dot of the map; whether its shape has come."""
+    """Whether the shape of a dot of the map has come; if not, show the map or click at the dot."""
+    if seen.widget("Shape").value == name:
+        return True
     if seen.drawn("/map").visible:
+        seen.close_notifications()
         seen.page.mouse.click(*seen.place(dot))
-    return bool(seen.widget("Shape").value == name)
+    else:
+        seen.page.keyboard.press("m")
+    return False
 
 
 def test_on_a_phone(server: Any, tmp_path: Path) -> None:
-    with browser(server, "dark", 390, 844, has_touch=True, is_mobile=True) as seen:
+    with browser(server, "dark", 390, 844, has_touch=True, is_mobile=True, device_scale_factor=3) as seen:
         seen.drop("cloud.ply", write_cloud(tmp_path / "cloud.ply", BOX.sample(500, seed=0)).read_bytes())
         wait_for(lambda: seen.drawn(f"{PREDICTED}/body/form") is not None)
         assert seen.widget("Dark").value

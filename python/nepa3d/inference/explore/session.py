@@ -26,9 +26,8 @@ LISTED = 2000  # shapes that are offered by name
 NONE = "none"
 MEAN = "mean"
 TESTED = 512  # points at which a completion is compared with the truth
-NARROW = 576  # pixels of width up to which viser shows the controls as a sheet at the bottom
-SHEET = 0.42  # of the height that page.js lets it take
-DARK = "dark"  # key in the browser's storage
+SHEET = 0.42  # of the height that page.js lets the controls take on narrow screens
+DARK, NARROW = "dark", "narrow"  # keys in the browser's storage
 
 
 class Session:
@@ -37,8 +36,7 @@ class Session:
 
     def __init__(self, client: viser.ClientHandle, explorer: Explorer, up: Up) -> None:
         self.client, self.explorer = client, explorer
-        self.narrow = client.camera.image_width <= NARROW
-        self.stage = Stage(client, up, 1 - SHEET if self.narrow else 1.0)
+        self.stage = Stage(client, up)
         self.work = Latest(self.refuse)
         self.chosen: Chosen | None = None
         self.field: PredictedField | None = None
@@ -51,7 +49,7 @@ class Session:
             self.stage.show_map(explorer.places, explorer.colors)
             self.stage.show("map")
         client.scene.on_click()(self._clicked)
-        self.work.ask("theme", self._remembered_theme)
+        self.work.ask("browser", self._ask_browser)
 
     def close(self) -> None:
         """The client is gone."""
@@ -73,8 +71,7 @@ class Session:
         gui = self.client.gui
         gui.configure_theme(show_logo=False, show_share_button=False, brand_color=(62, 90, 160))
         gui.set_panel_label("nepa3d explore")
-        if not self.narrow:
-            gui.main_panel.dock_right()
+        gui.main_panel.dock_right()
         script = importlib.resources.files(__package__).joinpath("page.js").read_text(encoding="utf-8")
         self.client._websock_connection.queue_message(messages.RunJavascriptMessage(script))
 
@@ -286,13 +283,19 @@ class Session:
         if keep:
             self.client.local_storage.set_item(DARK, f"{int(dark)}")
 
-    def _remembered_theme(self) -> None:
-        """Dark where it was so the last time, or where the browser prefers it (page.js then says so)."""
+    def _ask_browser(self) -> None:
+        """Dark where it was so the last time, or where the browser prefers it; room for the sheet of controls on narrow
+        screens. page.js says both: the camera's width is in pixels of the device, of which a phone has two or three for
+        one of the page."""
         try:
-            if self.client.local_storage.get_item(DARK, timeout=20) == "1":
-                self.dark.value = True
+            dark, narrow = (self.client.local_storage.get_item(key, timeout=20) for key in (DARK, NARROW))
         except (RuntimeError, TimeoutError):  # a browser that keeps nothing
             return
+        if dark == "1":
+            self.dark.value = True
+        if narrow == "1":
+            with self.client.atomic():
+                self.stage.leave_free(1 - SHEET)
 
 
 def short(name: str, most: int = 26) -> str:

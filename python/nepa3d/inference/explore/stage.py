@@ -64,9 +64,8 @@ def distance_to_fit(width: float, height: float, fov: float, aspect: float) -> f
 class Stage:
     """What is drawn for one client."""
 
-    def __init__(self, client: viser.ClientHandle, up: Up, free: float = 1.0) -> None:
-        """``free`` is the upper part of the window's height that nothing covers."""
-        self._client, self._scene, self._up, self._free = client, client.scene, up, free
+    def __init__(self, client: viser.ClientHandle, up: Up) -> None:
+        self._client, self._scene, self._up, self._free = client, client.scene, up, 1.0
         client.camera.fov = FIELD_OF_VIEW
         self._frames: dict[str, Any] = {}
         self._angle, self._axis = 25.0, ""
@@ -80,6 +79,11 @@ class Stage:
     def on_map(self) -> bool:
         """Whether the map is what is shown."""
         return bool(self._map.visible)
+
+    def leave_free(self, free: float) -> None:
+        """Use the upper part ``free``, in (0, 1], of the window's height, as the rest is covered."""
+        self._free = free
+        self.show("map" if self.on_map else "stage")
 
     def draw_letters(self) -> None:
         """Have the browser draw most letters of captions now. It draws a few in a frame, so that a caption would come
