@@ -11,6 +11,7 @@
 #include <charconv>
 #include <cstring>
 #include <optional>
+#include <stdexcept>
 #include <system_error>
 #include <type_traits>
 
@@ -116,7 +117,8 @@ auto with_type(const ArrayHeader& header, const Use& use) {
         case 24: return use(static_cast<std::int64_t*>(nullptr));
         case 20: return use(static_cast<std::int32_t*>(nullptr));
         case 18: return use(static_cast<std::int16_t*>(nullptr));
-        default: return use(static_cast<std::int8_t*>(nullptr));
+        case 17: return use(static_cast<std::int8_t*>(nullptr));
+        default: throw std::logic_error("an array of a type that its header's check refuses");
     }
 }
 

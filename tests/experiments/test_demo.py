@@ -19,9 +19,11 @@ KEYS = [f"{kind}/{number}" for kind in ("chair", "table") for number in range(40
 
 
 def jobs_of(some: Demo) -> dict[str, Job]:
-    plans = (demo.data_jobs, demo.scan_jobs, demo.pretrain_jobs, demo.probe_jobs, demo.finetune_jobs)
+    plans = (demo.data_jobs, demo.scan_jobs, demo.model_jobs)
     jobs = [job for plan in plans for job in plan(some)]
     assert len({job.name for job in jobs}) == len(jobs)
+    logs = [job.log for job in jobs if job.log is not None]
+    assert len({*logs}) == len(logs)
     return {job.name: job for job in jobs}
 
 
@@ -102,6 +104,6 @@ def test_the_tables_have_every_probe_of_results(tmp_path: Path) -> None:
     some.results.mkdir()
     for name in names:
         (some.results / f"{name}.json").touch()
-    table, shown, _ = demo.report_jobs(some)
+    _, table, shown, _ = demo.report_jobs(some)
     wanted = tuple(f"{some.results / name}.json" for name in names[:3])
     assert table.config.results == shown.config.results == wanted

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from nepa3d.cli import flags
 from nepa3d.data import preprocess_shapenet, procedural
 from nepa3d.experiments import m1_pretrains, m1_table
 from nepa3d.experiments.job_flags import JobFlags, slots_from
-from nepa3d.experiments.jobs import Finished, Job, run_jobs, running
+from nepa3d.experiments.jobs import Finished, Job, Processes, run_jobs, running
 from nepa3d.models.checkpoint import Checkpoint, save_checkpoint, write_tensors
 from nepa3d.report.fewshot import FewShotRun, markdown, read_runs, rows_of
 
@@ -74,6 +75,41 @@ def test_a_result_of_an_earlier_state_of_its_checkpoint_is_not_taken_for_this_jo
     os.utime(checkpoint, (3, 3))
     with pytest.raises(ValueError, match=r"a\.json was made of .*last\.pt, which was written since: delete it"):
         run_jobs([job], ["cpu"])
+
+
+def test_a_job_waits_for_the_one_that_makes_its_checkpoint(tmp_path: Path) -> None:
+    maker = made(tmp_path, "weights")
+    config = retrieval_ucpr.Config(
+        cache_root="cache",
+        model=SampleModelFlags(ckpt=f"{maker.result}"),
+        query_backend="mesh",
+        gallery_backend="udfgrid",
+    )
+    uses = Job("uses", config, tmp_path / "uses.json", tmp_path / "logs" / "uses.log")
+    finished = run_jobs([uses, maker, made(tmp_path, "other")], ["cpu", "cpu", "cpu"])
+    assert {done.job.name: done.state for done in finished} == {"weights": "ok", "other": "ok", "uses": "failed"}
+    assert [done.job.name for done in finished if done.job.name != "other"] == ["weights", "uses"]
+    assert "weights" in finished[-1].output_end  # it was begun, and says that this is no checkpoint
+    late = [uses, replace(maker, config=failing(tmp_path).config)]
+    shutil.rmtree(tmp_path / "weights")
+    assert [done.job.name for done in run_jobs(late, ["cpu"], stop_at_failure=True)] == ["weights"]
+
+
+def test_jobs_beside_each_other_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str | None] = []
+
+    def start(_: object, command: object, log: object, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        told.append(environment.get("OMP_NUM_THREADS"))
+        return subprocess.Popen([sys.executable, "-c", ""])
+
+    monkeypatch.setattr(Processes, "start", start)
+    monkeypatch.setattr("nepa3d.experiments.jobs.usable_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for count in (1, 3, 9):
+        run_jobs([made(tmp_path, "a")], ["cpu"] * count)
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    run_jobs([made(tmp_path, "a")], ["cpu", "cpu"])
+    assert told == [None, "2", "1", "5"]
 
 
 def test_a_pid_file_is_running_only_while_its_process_can_write(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -75,7 +77,7 @@ class Config:
     quick: bool = False
     """Use few shapes and few steps, to check that the pipeline runs; the models learn little."""
     workers: int = 2
-    """Processes of the preprocessing."""
+    """Processes of the preprocessing; trainings and probes that run beside each other, on a share of the cores each."""
 
 
 @dataclass(frozen=True)
@@ -255,8 +257,9 @@ def scan_jobs(demo: Demo) -> Iterator[Job]:
 
 
 def pretrain_jobs(demo: Demo) -> Iterator[Job]:
-    """One small model for each of the document's methods, and one of the recommended recipe."""
-    scale, recipe = demo.scale, demo.scale.recipe
+    """One small model of the recommended recipe, and one for each of the document's methods."""
+    scale = demo.scale
+    yield Job(f"pretrain {RECIPE}", _recipe(demo), demo.checkpoint(RECIPE), harmless=pretrain.HARMLESS)
     for name, method in DOCUMENTS.items():
         config = pretrain.Config(
             save_dir=f"{demo.runs / name}",
@@ -271,9 +274,14 @@ def pretrain_jobs(demo: Demo) -> Iterator[Job]:
             output=OutputFlags(save_every=1000),
         )
         yield Job(f"pretrain {name}", config, demo.checkpoint(name), harmless=pretrain.HARMLESS)
+
+
+def _recipe(demo: Demo) -> pretrain.Config:
+    """The recommended recipe at the demo's scale."""
+    scale, recipe = demo.scale, demo.scale.recipe
     config = cli.parse(pretrain.Config, ["--config", RECIPE_FILE, "--save_dir", f"{demo.runs / RECIPE}"])
     few, most = recipe.context
-    config = replace(
+    return replace(
         config,
         corpus=demo.corpus(RECIPE),
         samples=replace(config.samples, n_point=recipe.n_point),
@@ -283,7 +291,6 @@ def pretrain_jobs(demo: Demo) -> Iterator[Job]:
         loop=LoopFlags(batch=32, epochs=recipe.epochs, num_workers=1),
         output=OutputFlags(save_every=1000),
     )
-    yield Job(f"pretrain {RECIPE}", config, demo.checkpoint(RECIPE), harmless=pretrain.HARMLESS)
 
 
 def probe_jobs(demo: Demo) -> Iterator[Job]:
@@ -363,11 +370,17 @@ def finetune_jobs(demo: Demo) -> Iterator[Job]:
             folder = demo.runs / f"scan_{name}_k{shots}_s0"
             of_shots = replace(config, split=SplitFlags(fewshot_k=shots), save_dir=f"{folder}")
             yield Job(f"fine-tune {name}, {shots or 'all'} a class", of_shots, folder / "last.pt")
-    yield Job("few-shot table", fewshot_table.Config(runs_root=demo.runs, results=demo.results))
+
+
+def model_jobs(demo: Demo) -> Iterator[Job]:
+    """What trains and asks the models, with a log of each. The longest first, so that the last ones are short."""
+    for job in (*pretrain_jobs(demo), *finetune_jobs(demo), *probe_jobs(demo)):
+        yield replace(job, log=demo.root / "logs" / f"{re.sub('[ ,]+', '_', job.name)}.log")
 
 
 def report_jobs(demo: Demo) -> Iterator[Job]:
     """The tables, the picture and the page."""
+    yield Job("few-shot table", fewshot_table.Config(runs_root=demo.runs, results=demo.results))
     found = sorted(path for kind in ("ucpr", "cpac", "scans") for path in demo.results.glob(f"{kind}_*.json"))
     results = tuple(f"{path}" for path in found)
     yield Job("table", tables.Config(results=results, out_md=f"{demo.results / 'tables.md'}"))
@@ -414,12 +427,21 @@ def run(config: Config) -> int:
     shipped = furniture is not None and not config.quick and SHIPPED in built_in()
     demo = Demo(root, QUICK if config.quick else FULL, config.workers, shipped)
     write_mixes(demo)
-    jobs = [corpus_job(demo, furniture), *data_jobs(demo), *scan_jobs(demo), *pretrain_jobs(demo)]
-    finished = run_jobs([*jobs, *probe_jobs(demo), *finetune_jobs(demo)], [None], stop_at_failure=True)
-    if finished[-1].state != "failed":
-        finished += run_jobs(list(report_jobs(demo)), [None], stop_at_failure=True)
-    if finished[-1].state == "failed":
-        return finished[-1].status or cli.EXIT_IO
+    finished: list[Finished] = []
+    data = (corpus_job(demo, furniture), *data_jobs(demo), *scan_jobs(demo))
+    for name, stage, at_a_time in (
+        ("data", data, 1),
+        ("models", model_jobs(demo), config.workers),
+        ("report", report_jobs(demo), 1),
+    ):
+        jobs = list(stage)
+        logs = f", {at_a_time} at a time, their output in {demo.root / 'logs'}" if jobs[0].log is not None else ""
+        print(f"\n== {name}: {len(jobs)} jobs{logs}", flush=True)
+        finished += run_jobs(jobs, [None] * at_a_time, stop_at_failure=True)
+        failed = next((done for done in finished if done.state == "failed"), None)
+        if failed is not None:
+            print(failed.output_end, file=sys.stderr)
+            return failed.status or cli.EXIT_IO
     _write_timings(root / "timings.json", finished)
     print(f"\ncorpus: {said}")
     seconds = [(done.job.name, done.seconds) for done in finished]

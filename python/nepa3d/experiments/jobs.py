@@ -7,7 +7,6 @@ devices of this machine, or wherever a Ray cluster has room (``ray_jobs``).
 from __future__ import annotations
 
 import os
-import queue
 import shlex
 import subprocess
 import sys
@@ -25,8 +24,10 @@ from nepa3d.cli import configuration, flags
 from nepa3d.cli.flags import command_line
 from nepa3d.execution.files import lives, require_newer
 from nepa3d.execution.progress_bar import progress_bar
+from nepa3d.execution.provenance import usable_cores
 
 PIDS = ".pid"  # beside a log while its job runs
+LAST_LINES = 20  # of a log, that are shown of a job that failed
 
 State = Literal["done before", "ok", "failed"]
 Device = str | None  # number of a GPU, "cpu", or None: whatever the command finds
@@ -109,6 +110,13 @@ class Finished:
             return f"{self.job.name}: failed with status {self.status} after {self.seconds:.0f} s{where}"
         return f"{self.job.name}: {self.state}" + (f", {self.seconds:.0f} s" if self.seconds else "")
 
+    @property
+    def output_end(self) -> str:
+        """The last lines of its log; "" if its output went to the terminal."""
+        if self.job.log is None or not self.job.log.exists():
+            return ""
+        return "\n".join(self.job.log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])
+
 
 class Processes:
     """The processes of the jobs that run; once ended, those that are yet to come end at their start."""
@@ -147,12 +155,14 @@ class Processes:
                 process.terminate()
 
 
-def run_job(job: Job, device: Device, processes: Processes) -> Finished:
-    """Run one job on a device."""
+def run_job(job: Job, device: Device, processes: Processes, threads: int | None = None) -> Finished:
+    """Run one job on a device, its numerical libraries with so many threads, unless the environment says how many."""
     if job.done:
         return Finished(job, "done before")
     begin = time.perf_counter()
     environment = dict(os.environ)
+    if threads is not None:
+        environment.setdefault("OMP_NUM_THREADS", f"{threads}")
     if device is not None:
         environment["CUDA_VISIBLE_DEVICES"] = "" if device == "cpu" else device
     command = [sys.executable, "-u", "-m", *job.command]
@@ -181,32 +191,43 @@ def _run_logged(log: Path, command: Sequence[str], environment: Mapping[str, str
 
 
 def run_jobs(jobs: Sequence[Job], slots: Sequence[Device], *, stop_at_failure: bool = False) -> list[Finished]:
-    """Run the jobs in order, as many at a time as there are slots; prints a line for each that ends.
+    """Run the jobs in order, as many at a time as there are slots, which share the processor's cores; a job whose
+    checkpoint another one makes waits for that one. Prints a line for each that ends.
 
     With ``stop_at_failure``, no job is begun after one has failed. ``ValueError`` as ``require_same_settings`` says.
     """
     require_same_settings(jobs)
-    waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
-    for job in jobs:
-        waiting.put(job)
+    makers = _makers(jobs)
+    waiting, ended = list(range(len(jobs))), set[int]()
     finished: list[Finished] = []
     processes = Processes()
-    stop = threading.Event()
+    threads = max(1, usable_cores() // len(slots)) if len(slots) > 1 else None
+    change = threading.Condition()
+
+    def take() -> int | None:
+        with change:
+            while waiting and not processes.ended:
+                for number in waiting:
+                    if makers[number] <= ended:
+                        waiting.remove(number)
+                        return number
+                change.wait()
+        return None
 
     def work(device: Device) -> None:
-        while not processes.ended and not stop.is_set():
-            try:
-                job = waiting.get_nowait()
-            except queue.Empty:
-                return
-            finished.append(run_job(job, device, processes))
-            if stop_at_failure and finished[-1].state == "failed":
-                stop.set()
+        while (number := take()) is not None:
+            done = run_job(jobs[number], device, processes, threads)
+            with change:
+                finished.append(done)
+                ended.add(number)
+                if stop_at_failure and done.state == "failed":
+                    waiting.clear()
+                change.notify_all()
             if progress is None:
-                print(finished[-1].line, flush=True)
+                print(done.line, flush=True)
             else:
                 progress.update()
-                progress.write(finished[-1].line)
+                progress.write(done.line)
 
     own_output = any(job.log is None for job in jobs)  # a bar would stand in it
     with (
@@ -219,7 +240,16 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Device], *, stop_at_failure: b
                 worker.result()
         finally:  # whoever ends us ends them
             processes.end()
+            with change:
+                change.notify_all()
     return finished
+
+
+def _makers(jobs: Sequence[Job]) -> list[set[int]]:
+    """The numbers of the jobs that make the checkpoint of each."""
+    made = {f"{job.result}": number for number, job in enumerate(jobs) if job.result is not None}
+    found = [made.get(job.checkpoint) for job in jobs]
+    return [set() if maker in (None, number) else {maker} for number, maker in enumerate(found)]
 
 
 def running(folder: Path) -> list[tuple[Path, int, bool]]:

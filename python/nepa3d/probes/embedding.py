@@ -91,7 +91,7 @@ class Embedded:
 
     vectors: Array
     plain: Array
-    told: PointAnswers
+    answers: PointAnswers
 
 
 def embed(
@@ -145,8 +145,8 @@ def embed(
                     vectors = np.zeros((len(shapes), embedded.shape[1]))
                 vectors[good] += embedded
             bar.update(count)
-    told = PointAnswers(points.reshape(len(shapes), -1, 3), distances.reshape(len(shapes), -1))
-    return Embedded(np.empty((len(shapes), 0)) if vectors is None else normalize(vectors), plain, told)
+    answers = PointAnswers(points.reshape(len(shapes), -1, 3), distances.reshape(len(shapes), -1))
+    return Embedded(np.empty((len(shapes), 0)) if vectors is None else normalize(vectors), plain, answers)
 
 
 def embed_samples(

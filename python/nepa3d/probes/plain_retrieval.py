@@ -19,7 +19,7 @@ def rank_by_violations(
 ) -> ranking.Ranks:
     """Ranks of N queries among N items by how far the answers contradict that they are of one shape, see
     ``nepa3d.probes.lipschitz``; less is better. At least one point must have been told."""
-    pairs = [[*zip(told.points, told.distances, strict=True)] for told in (queries, gallery)]
+    pairs = [[*zip(answers.points, answers.distances, strict=True)] for answers in (queries, gallery)]
     return ranking.rank_by_distance(violations(pairs[0], pairs[1], threads=threads, progress=progress))
 
 
@@ -33,9 +33,9 @@ def rank_by_spline_fields(queries: PointAnswers, gallery: PointAnswers, threads:
     points = np.random.default_rng(FIELD_SEED).uniform(-1, 1, (FIELD_POINTS, 3))
     fields = []
     with ThreadPoolExecutor(threads, thread_name_prefix="spline") as pool:
-        for told in (queries, gallery):
-            asked = np.broadcast_to(points, (len(told.points), *points.shape))
-            for field in splines(pool, told.points, told.distances, asked, FIELD_SMOOTHING):
+        for answers in (queries, gallery):
+            asked = np.broadcast_to(points, (len(answers.points), *points.shape))
+            for field in splines(pool, answers.points, answers.distances, asked, FIELD_SMOOTHING):
                 if isinstance(field, str):
                     return field
                 fields.append(field)
@@ -43,9 +43,9 @@ def rank_by_spline_fields(queries: PointAnswers, gallery: PointAnswers, threads:
     return ranking.rank_by_distance(apart)
 
 
-def too_few(told: PointAnswers, least: int) -> str:
+def too_few(answers: PointAnswers, least: int) -> str:
     """Why a control that takes ``least`` points cannot be; empty where it can."""
-    count = told.points.shape[1]
+    count = answers.points.shape[1]
     return "" if count >= least else f"it takes at least {least} points a shape, there are {count}"
 
 

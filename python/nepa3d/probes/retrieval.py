@@ -105,8 +105,8 @@ class Embeddings:
         queries, gallery, raw_queries, raw_gallery = (
             x[rows] for x in (self.queries, self.gallery, self.raw_queries, self.raw_gallery)
         )
-        told = self.query_answers.rows(rows), self.gallery_answers.rows(rows)
-        return Embeddings(queries, gallery, raw_queries, raw_gallery, *told, [self.paths[row] for row in rows])
+        answers = self.query_answers.rows(rows), self.gallery_answers.rows(rows)
+        return Embeddings(queries, gallery, raw_queries, raw_gallery, *answers, [self.paths[row] for row in rows])
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def embed_views(
     views = (View(settings.query_view, settings.query_seed), View(settings.gallery_view, settings.gallery_seed))
     query, gallery = (embed(probe, shapes, view, settings.embedding, failed, progress=progress) for view in views)
     names = [shape_name(shape) for shape in shapes]
-    plain = query.plain, gallery.plain, query.told, gallery.told
+    plain = query.plain, gallery.plain, query.answers, gallery.answers
     return Embeddings(query.vectors, gallery.vectors, *plain, names).without(failed)
 
 
@@ -240,12 +240,12 @@ def _rank(embeddings: Embeddings, fresh: Embeddings | None, settings: RetrievalS
     scored = ranks
     if settings.rank_rule == "strict":
         scored = ranking.rank_strictly(queries, gallery, chunk=chunk)
-    answers = centred(embeddings.raw_queries), centred(embeddings.raw_gallery)
-    controls = {"raw_distances": ranking.retrieval_metrics(ranking.rank_true_items(*answers, chunk=chunk))}
-    told = embeddings.query_answers, embeddings.gallery_answers
+    raw = centred(embeddings.raw_queries), centred(embeddings.raw_gallery)
+    controls = {"raw_distances": ranking.retrieval_metrics(ranking.rank_true_items(*raw, chunk=chunk))}
+    answers = embeddings.query_answers, embeddings.gallery_answers
     threads = max(1, settings.embedding.threads)
     plain, missing = plain_metrics(
-        *told, lipschitz=settings.lipschitz, spline=settings.spline, threads=threads, progress=progress
+        *answers, lipschitz=settings.lipschitz, spline=settings.spline, threads=threads, progress=progress
     )
     controls |= plain
     if fresh is not None:
