@@ -70,8 +70,9 @@ class Client:
 
 
 @pytest.fixture
-def client(server: Any) -> Iterator[Client]:
-    """A client whose page is there."""
+def client(server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    """A client whose page is there. It is not asked for what a browser keeps, which it would not answer."""
+    monkeypatch.setattr("viser._viser.LocalStorageHandle.get_item", lambda *_, **__: None)
     there = threading.Event()
     found = Client(server)
     drain = threading.Thread(target=_drain, args=(found.socket,), daemon=True)

@@ -178,6 +178,15 @@ def test_voxels_are_those_of_training(golden: Path) -> None:
     assert not np.array_equal(*told)
 
 
+def test_questions_that_are_asked_alone_may_be_asked_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, points = nepa3d.load("furniture-small"), np.random.default_rng(0).uniform(-1, 1, (60, 3))
+    together = encoder.complete(box(), points)
+    monkeypatch.setattr("nepa3d.models.distances.TOGETHER", 1)
+    settings = replace(encoder.sequence("pointcloud_noray"), n_query=7)
+    monkeypatch.setattr(encoder, "sequence", lambda *_: settings)
+    np.testing.assert_allclose(encoder.complete(box(), points), together, rtol=0, atol=1e-5)
+
+
 def test_a_head_of_built_in_shapes_serves_where_none_was_fitted(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nepa3d.models.encoder.BUILT_IN", 3)
     encoder, again = nepa3d.load(CKPT, device="cpu"), nepa3d.load(CKPT, device="cpu")

@@ -111,7 +111,7 @@ FULL = Scale(
     shapes=0,
     per_class=50,
     samples=2048,
-    epochs=4,
+    epochs=2,
     recipe=RecipeScale(samples=3072, epochs=6, n_point=256, blind=128, context=(32, 128)),
     model=SizeFlags(d_model=128, layers=4, heads=4),
     tokens=64,

@@ -180,7 +180,7 @@ def _run_logged(log: Path, command: Sequence[str], environment: Mapping[str, str
     log.parent.mkdir(parents=True, exist_ok=True)
     pid = log.with_suffix(PIDS)
     with log.open("a", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(f"$ {shlex.join(command[2:])}\n")
+        file.write(f"$ python {shlex.join(command[2:])}\n")
         file.flush()
         process = processes.start(command, file, environment)
         pid.write_text(f"{process.pid}\n", encoding="utf-8")

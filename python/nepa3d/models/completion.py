@@ -110,7 +110,7 @@ def complete_scan(
     field = encoder.field(
         scan, view=settings.view, n_context=settings.n_context, seed=settings.seed, batch=settings.batch
     )
-    level, slope = settings.drawn_at(field, scan), settings.slope if encoder.asks_alone else math.inf
+    level, slope = settings.drawn_at(field, scan), settings.slope if encoder.probe.asks_alone else math.inf
     with progress_bar(total=0, desc="ask", unit="point", disable=not progress) as bar:
 
         def ask(points: NDArray[np.float32]) -> NDArray[np.float32]:

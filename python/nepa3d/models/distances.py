@@ -20,9 +20,8 @@ from nepa3d.samples.ordering import order_points
 from nepa3d.shapes.answers import without_rays
 from nepa3d.shapes.views import ShapeAnswers
 
-TOGETHER = (
-    1024  # questions of a sequence where they do not see one another: the context is then worked through less often
-)
+# questions of a sequence where they do not see one another: the context is then worked through less often
+TOGETHER = 1024
 SPLINE_BLOCK = 8192  # points at which a spline is read at a time
 
 
@@ -112,12 +111,14 @@ def distances_at(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Distances (M,) at ``points`` (M, 3) of [-1, 1]^3: predicted, and copied from the nearest context point.
 
-    The model is asked for ``settings.n_query`` points at a time, each time of a selection that is spread over all of
-    them as they are ordered, ``batch`` sequences at once. ``weights`` are the ridge head's; ``bar`` counts the points.
+    The model is asked for ``settings.n_query`` points at a time (at least 1024 if it asks each alone), each time of a
+    selection that is spread over all of them as they are ordered, ``batch`` sequences at once. ``weights`` are the
+    ridge head's; ``bar`` counts the points.
     """
+    at_a_time = max(settings.n_query, TOGETHER) if probe.asks_alone else settings.n_query
     predicted, copied = np.empty(len(points), np.float32), np.empty(len(points), np.float32)
     asked = without_rays(points, np.zeros(len(points), np.float32))
-    chunks = -(-len(points) // settings.n_query)
+    chunks = -(-len(points) // at_a_time)
     selections = [np.arange(first, len(points), chunks) for first in range(chunks)]
     by_length: dict[int, list[NDArray[np.int64]]] = {}
     for rows in selections:

@@ -50,6 +50,11 @@ class Probe:
         (``MOST_TOKENS``)."""
         return self.model.max_len or MOST_TOKENS
 
+    @property
+    def asks_alone(self) -> bool:
+        """Whether what is predicted at a point query does not depend on the other ones of its sequence."""
+        return self.model.architecture.answer_keys and self.model.max_len is None
+
     def require_length(self, length: int, what: str) -> None:
         """Raise ``ValueError`` when ``length`` tokens, made by the flags ``what``, do not fit the model."""
         if length > self.max_len:

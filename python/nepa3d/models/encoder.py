@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nepa3d.corpora.procedural import FAMILIES, procedural_shape
 from nepa3d.execution.progress_bar import progress_bar
-from nepa3d.models.distances import TOGETHER, PredictedField, own_view, own_weights
+from nepa3d.models.distances import PredictedField, own_view, own_weights
 from nepa3d.models.embedding import (
     Pooling,
     Precision,
@@ -194,8 +193,6 @@ class Encoder:
     ) -> PredictedField:
         """The distance field that ``complete`` reads, of one shape and one context; it may be asked many times."""
         settings = self.sequence(view, n_context)
-        if self.asks_alone:
-            settings = replace(settings, n_query=max(settings.n_query, TOGETHER))
         own = as_shape(shape)
         context = own.view(view, self.voxel)
         if settings.n_context > len(context.point_xyz):
@@ -205,11 +202,6 @@ class Encoder:
             )
         rows = draw_rows(len(context.point_xyz), settings.n_context, evaluation_rng(own.name, seed))
         return PredictedField(self.probe, self.distance_head(), context, rows, settings, batch)
-
-    @property
-    def asks_alone(self) -> bool:
-        """Whether a predicted distance does not depend on where else distances are asked in the same call."""
-        return self.probe.model.architecture.answer_keys and self.probe.model.max_len is None
 
     def surface(
         self, shape: ShapeLike, *, resolution: int = GRID, level: float | None = None, **context: Any
