@@ -152,6 +152,7 @@ DOCUMENTS = {
 }
 RECIPE, RECIPE_FILE = "query", "nepa3d/configs/query.yaml"
 MODELS = (*DOCUMENTS, RECIPE)
+SCRATCH = "scratch"  # classifiers without pretraining
 SHIPPED = "furniture-small"  # the package's model, trained on the training part of the full corpus
 
 
@@ -293,52 +294,51 @@ def _recipe(demo: Demo) -> pretrain.Config:
     )
 
 
-def probe_jobs(demo: Demo) -> Iterator[Job]:
-    """Retrieval on three pairs, non-transductive completion and its surfaces, meshes found by scans and classes of
-    scans, for each model."""
+def probe_jobs(demo: Demo, name: str) -> Iterator[Job]:
+    """Of a model: retrieval on three pairs, non-transductive completion and its surfaces, meshes found by scans and
+    classes of scans."""
     unpaired, points = f"{demo.root / 'unpaired'}", demo.scale.tokens
     controls = ControlFlags(random_init=True)
-    for name in demo.probed:
-        ckpt = f"{demo.checkpoint(name)}"
-        model = SampleModelFlags(ckpt=ckpt, n_point=points, n_ray=demo.rays(name))
-        completed = CompletionFlags(n_context=points, n_query=points)
-        for query, gallery in PAIRS:
-            out = demo.results / f"ucpr_{name}_{SHORT[query]}2{SHORT[gallery]}.json"
-            retrieval = retrieval_ucpr.Config(
-                cache_root=unpaired,
-                model=model,
-                query_backend=query,
-                gallery_backend=gallery,
-                eval_seed_gallery=999,
-                controls=controls,
-                out_json=f"{out}",
-            )
-            yield Job(out.stem, retrieval, out)
-        common = completion_cpac_udf.Config(
+    ckpt = f"{demo.checkpoint(name)}"
+    model = SampleModelFlags(ckpt=ckpt, n_point=points, n_ray=demo.rays(name))
+    completed = CompletionFlags(n_context=points, n_query=points)
+    for query, gallery in PAIRS:
+        out = demo.results / f"ucpr_{name}_{SHORT[query]}2{SHORT[gallery]}.json"
+        retrieval = retrieval_ucpr.Config(
             cache_root=unpaired,
-            model=SequenceModelFlags(ckpt=ckpt),
-            completion=completed,
+            model=model,
+            query_backend=query,
+            gallery_backend=gallery,
+            eval_seed_gallery=999,
             controls=controls,
-            local_regression=True,
+            out_json=f"{out}",
         )
-        completions = {"nontrans": common, "grid": replace(common, query_source="grid")}
-        if name not in DOCUMENTS:
-            completions["own"] = replace(
-                common, completion=replace(completed, head_train_split=OWN), local_regression=False
-            )
-        for kind, completion in completions.items():
-            out = demo.results / f"cpac_{name}_pc2udf_{kind}.json"
-            yield Job(out.stem, replace(completion, out_json=f"{out}"), out)
-        shown = demo.root / "surfaces" / name
-        drawn = surfaces.Config(
-            cache_root=unpaired,
-            out_root=shown,
-            model=ModelFlags(ckpt=ckpt),
-            completion=completed,
-            controls=controls,
+        yield Job(out.stem, retrieval, out)
+    common = completion_cpac_udf.Config(
+        cache_root=unpaired,
+        model=SequenceModelFlags(ckpt=ckpt),
+        completion=completed,
+        controls=controls,
+        local_regression=True,
+    )
+    completions = {"nontrans": common, "grid": replace(common, query_source="grid")}
+    if name not in DOCUMENTS:
+        completions["own"] = replace(
+            common, completion=replace(completed, head_train_split=OWN), local_regression=False
         )
-        yield Job(f"surfaces {name}", drawn, shown / "scores.json")
-        yield from _scan_probe_jobs(demo, name, model)
+    for kind, completion in completions.items():
+        out = demo.results / f"cpac_{name}_pc2udf_{kind}.json"
+        yield Job(out.stem, replace(completion, out_json=f"{out}"), out)
+    shown = demo.root / "surfaces" / name
+    drawn = surfaces.Config(
+        cache_root=unpaired,
+        out_root=shown,
+        model=ModelFlags(ckpt=ckpt),
+        completion=completed,
+        controls=controls,
+    )
+    yield Job(f"surfaces {name}", drawn, shown / "scores.json")
+    yield from _scan_probe_jobs(demo, name, model)
 
 
 def _scan_probe_jobs(demo: Demo, name: str, model: SampleModelFlags) -> Iterator[Job]:
@@ -352,29 +352,36 @@ def _scan_probe_jobs(demo: Demo, name: str, model: SampleModelFlags) -> Iterator
     yield Job(out.stem, classification_probes.Config(cache_root=scans, model=model, out_json=f"{out}"), out)
 
 
-def finetune_jobs(demo: Demo) -> Iterator[Job]:
-    """A classifier of the scans from each model and from none, with five shapes a class and with all; their table."""
-    model, tokens = vars(demo.scale.model), demo.scale.tokens
+def finetune_jobs(demo: Demo, name: str) -> Iterator[Job]:
+    """A classifier of the scans from a model, or from none ("scratch"), with five shapes a class and with all."""
+    tokens = demo.scale.tokens
     common = finetune_cls.Config(
         cache_root=f"{demo.root / 'scan_cache'}",
         save_dir="",
         training=TrainingFlags(batch=64, epochs=demo.scale.finetuning, lr=1e-3, num_workers=1),
         evaluation=EvaluationFlags(mc_eval_k_test=4),
     )
-    scratch = replace(common, samples=ClassSampleFlags(n_point=tokens, n_ray=tokens), model=FreshModelFlags(**model))
-    models = {name: replace(common, ckpt=f"{demo.checkpoint(name)}") for name in demo.probed} | {"scratch": scratch}
-    without_rays = ClassSampleFlags(n_point=tokens, n_ray=0)
-    models |= {name: replace(models[name], samples=without_rays) for name in demo.probed if name not in DOCUMENTS}
-    for name, config in models.items():
-        for shots in (5, 0):
-            folder = demo.runs / f"scan_{name}_k{shots}_s0"
-            of_shots = replace(config, split=SplitFlags(fewshot_k=shots), save_dir=f"{folder}")
-            yield Job(f"fine-tune {name}, {shots or 'all'} a class", of_shots, folder / "last.pt")
+    if name == SCRATCH:
+        fresh = FreshModelFlags(**vars(demo.scale.model))
+        common = replace(common, samples=ClassSampleFlags(n_point=tokens, n_ray=tokens), model=fresh)
+    else:
+        common = replace(common, ckpt=f"{demo.checkpoint(name)}")
+    if name in (RECIPE, SHIPPED):
+        common = replace(common, samples=ClassSampleFlags(n_point=tokens, n_ray=0))
+    for shots in (5, 0):
+        folder = demo.runs / f"scan_{name}_k{shots}_s0"
+        of_shots = replace(common, split=SplitFlags(fewshot_k=shots), save_dir=f"{folder}")
+        yield Job(f"fine-tune {name}, {shots or 'all'} a class", of_shots, folder / "last.pt")
 
 
 def model_jobs(demo: Demo) -> Iterator[Job]:
-    """What trains and asks the models, with a log of each. The longest first, so that the last ones are short."""
-    for job in (*pretrain_jobs(demo), *finetune_jobs(demo), *probe_jobs(demo)):
+    """What trains and asks the models, with a log of each; what needs the longest training comes last."""
+    jobs = list(pretrain_jobs(demo))
+    for name in (*(name for name in demo.probed if name != RECIPE), SCRATCH, RECIPE):
+        jobs += finetune_jobs(demo, name)
+        if name != SCRATCH:
+            jobs += probe_jobs(demo, name)
+    for job in jobs:
         yield replace(job, log=demo.root / "logs" / f"{re.sub('[ ,]+', '_', job.name)}.log")
 
 
