@@ -207,8 +207,9 @@ def measure(config: Config, cache_root: str, size: Size, ckpt: str) -> list[Row]
     """Both probes with one model, whole: the checkpoint is opened in every run."""
     given: dict[str, Any] = {"cache_root": cache_root, "ckpt": ckpt, "split": SPLIT}
     given |= {"device": config.device, "num_workers": config.num_workers}
+    given |= {"spline": 0}  # the peers work out the model's figures only
     views = {"query_backend": PAIR[0], "gallery_backend": PAIR[1], "eval_seed_gallery": GALLERY_SEED}
-    retrieval = build(ucpr.Config, given | views | {"max_files": size.shapes})
+    retrieval = build(ucpr.Config, given | views | {"max_files": size.shapes, "lipschitz": 0})
     head = {"head_train_split": HEAD_SPLIT, "head_train_max_shapes": size.shapes}
     sizes = {"n_context": size.tokens, "n_query": size.tokens, "max_shapes": size.shapes}
     completion = build(cpac.Config, given | head | sizes)
