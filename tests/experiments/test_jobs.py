@@ -89,7 +89,8 @@ def test_a_job_waits_for_the_one_that_makes_its_checkpoint(tmp_path: Path) -> No
     finished = run_jobs([uses, maker, made(tmp_path, "other")], ["cpu", "cpu", "cpu"])
     assert {done.job.name: done.state for done in finished} == {"weights": "ok", "other": "ok", "uses": "failed"}
     assert [done.job.name for done in finished if done.job.name != "other"] == ["weights", "uses"]
-    assert "weights" in finished[-1].output_end  # it was begun, and says that this is no checkpoint
+    (used,) = (done for done in finished if done.job.name == "uses")
+    assert "weights" in used.output_end  # it was begun, and says that this is no checkpoint
     late = [uses, replace(maker, config=failing(tmp_path).config)]
     shutil.rmtree(tmp_path / "weights")
     assert [done.job.name for done in run_jobs(late, ["cpu"], stop_at_failure=True)] == ["weights"]
