@@ -30,7 +30,6 @@ from tests.report.test_page import CHROMIUM
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
 BOX = trimesh.creation.box((2, 1, 1.5))
-CANVAS = "(document.querySelector('canvas').getBoundingClientRect())"
 CLOSE = """() => {
     const buttons = document.querySelectorAll(".mantine-Notification-closeButton");
     for (const button of buttons) button.click();
@@ -74,8 +73,8 @@ class Seen:
     def size(self) -> tuple[float, float]:
         """Width and height of the scene in pixels of the page. The camera's are those of the device, or fewer where
         viser thinks that it draws too slowly."""
-        width, height = self.page.evaluate("(({width, height}) => [width, height])" + CANVAS)
-        return width, height
+        box = self.page.locator("canvas").first.bounding_box()
+        return box["width"], box["height"]
 
     def place(self, point: Any) -> tuple[float, float]:
         """Where (x, y) on the page a point (3,) of the scene is seen."""
