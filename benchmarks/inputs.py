@@ -93,12 +93,13 @@ def inputs_of(file: MeshFile, mesh: Mesh, settings: PoolSettings) -> Inputs:
 
 def make_corpus(work: Path, quick: bool) -> Path:
     """The demo's corpus under ``work``, made if it is not there; says which one it is."""
-    from nepa3d.experiments import demo  # here, as it may import SciPy, a peer
+    from nepa3d.experiments.demo import find_source  # here, as it may import SciPy, a peer
+    from nepa3d.experiments.demo_plan import FULL, QUICK, corpus_job
     from nepa3d.experiments.jobs import run_jobs
 
-    said, furniture = demo.find_source(work / "download")
+    said, furniture = find_source(work / "download")
     print(f"corpus: {said}")
-    job = demo.corpus_job(demo.Demo(work, demo.QUICK if quick else demo.FULL, workers=2), furniture)
+    job = corpus_job(work, QUICK if quick else FULL, furniture)
     finished = run_jobs([job], [None])[0]
     if finished.state == "failed":
         raise ValueError(finished.line)

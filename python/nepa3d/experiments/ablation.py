@@ -22,6 +22,7 @@ from nepa3d.execution.provenance import describe
 from nepa3d.experiments.evaluate import GALLERY_SEED, NO_CONTROLS
 from nepa3d.experiments.job_flags import JobFlags, with_words
 from nepa3d.experiments.jobs import Job
+from nepa3d.experiments.recipe import recommended
 from nepa3d.probes.distance_head import OWN
 from nepa3d.report import panels
 from nepa3d.train import pretrain
@@ -31,7 +32,6 @@ from nepa3d.train.loop import LoopFlags, OutputFlags
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RECIPE_FILE = "nepa3d/configs/query.yaml"
 RECIPE = "recipe"
 VARIANTS = {  # the flags of pretrain that differ
     RECIPE: "",
@@ -155,7 +155,7 @@ def plan(config: Config) -> list[Job]:
 def _jobs(config: Config, variant: str, seed: int) -> Iterator[Job]:
     tag = f"{variant}_s{seed}"
     folder = config.runs_root / tag
-    recipe = cli.parse(pretrain.Config, ["--config", RECIPE_FILE, "--save_dir", f"{folder}"])
+    recipe = recommended(folder)
     training = replace(
         recipe,
         corpus=CorpusFlags(mix_config=config.mix_config, mix_num_samples=config.samples),
