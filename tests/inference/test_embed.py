@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -65,6 +66,23 @@ def test_parquet(meshes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     capsys.readouterr()
     assert command.main([*flags, "--out", f"{out}"]) == cli.EXIT_USAGE
     assert "pip install 'nepa3d[parquet]'" in capsys.readouterr().err
+
+
+def test_a_name_that_is_not_utf_8_costs_only_itself(
+    meshes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A Parquet string is UTF-8; an array of NumPy holds any name."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    (tmp_path / "in" / "box").mkdir(parents=True)
+    for name in (b"a.obj", b"\xff.obj"):
+        shutil.copy(meshes / "box" / "a.obj", os.fsencode(tmp_path / "in" / "box") + b"/" + name)
+    flags = [f"{tmp_path / 'in'}", "--ckpt", f"{meshes / 'small.pt'}", "--draws", "1"]
+    assert command.main([*flags, "--out", f"{tmp_path / 'z.parquet'}"]) == cli.EXIT_SOME_FAILED
+    assert "the name is not UTF-8" in capsys.readouterr().err
+    assert parquet.read_table(tmp_path / "z.parquet")["id"].to_pylist() == ["box/a"]
+    assert command.main([*flags, "--out", f"{tmp_path / 'z.npz'}"]) == cli.EXIT_OK
+    with np.load(tmp_path / "z.npz") as found:
+        assert found["ids"].tolist() == ["box/a", "box/\udcff"]
 
 
 def test_a_cache_without_finite_values_costs_only_itself(golden: Path, tmp_path: Path) -> None:

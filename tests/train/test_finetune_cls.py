@@ -208,7 +208,7 @@ class TestOptions:
         optimizer = torch.optim.AdamW([*trained, *head.parameters()], lr=1e-3, weight_decay=0.05)
         backbone.train()
         for epoch in range(2):
-            for features, types, labels in training_batches(made.sets, made.train_view, 0, epoch, drop_ray_prob=0):
+            for features, types, labels in training_batches(made.sets, made.train_reader, 0, epoch, drop_ray_prob=0):
                 optimizer.zero_grad()
                 logits = head(backbone(features, types)[2][:, -1])
                 torch.nn.functional.cross_entropy(logits, labels).backward()
@@ -288,7 +288,7 @@ class TestOptions:
 
     def test_balance_changes_the_loss_as_the_weights_say(self, golden: Path, tmp_path: Path) -> None:
         every = start(self.config(tmp_path, batch=1000, epochs=1))
-        ((features, types, labels),) = training_batches(every.sets, every.train_view, 0, 0, drop_ray_prob=0)
+        ((features, types, labels),) = training_batches(every.sets, every.train_reader, 0, 0, drop_ray_prob=0)
         errors = torch.nn.functional.cross_entropy(every.model(features, types), labels, reduction="none").detach()
         weight = class_weights(every.sets)[labels]
         assert finetune_loop.train_epoch(every) == pytest.approx(float(errors.mean()), rel=1e-5)

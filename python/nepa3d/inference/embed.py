@@ -100,7 +100,11 @@ def embed(config: Config, encoder: Encoder) -> Embedded:
 
     def read(name: str, path: Path) -> Shape | str:
         try:
+            if config.out.suffix == ".parquet":
+                f"{path}".encode()  # strings of Parquet are UTF-8
             return Shape.from_cache(path) if config.split else Shape.from_mesh(path, key=name, settings=pools)
+        except UnicodeEncodeError:
+            return "the name is not UTF-8"
         except (BadInputError, OSError, MemoryError) as error:
             return f"{error}".removeprefix(f"{path}: ") or "memory ran out"
 

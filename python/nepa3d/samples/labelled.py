@@ -98,8 +98,8 @@ def shortage(fewshot_k: int, short: Mapping[str, int]) -> str:
 
 
 @dataclass(frozen=True)
-class View:
-    """How the shapes of a set become sequences, and how they are read."""
+class SequenceReader:
+    """How the shapes of a set are read as sequences."""
 
     backend: str
     settings: SampleSettings
@@ -112,36 +112,36 @@ class View:
 
 
 def training_batches(
-    sets: Sets, view: View, seed: int, epoch: int, *, drop_ray_prob: float
+    sets: Sets, reader: SequenceReader, seed: int, epoch: int, *, drop_ray_prob: float
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Features (B, T, 15), types (B, T) and labels (B,) of the training set in an order of (seed, epoch)."""
     order = np.random.default_rng([seed, epoch]).permutation(len(sets.train))
-    view = replace(view, settings=replace(view.settings, drop_ray_prob=drop_ray_prob))
-    requests, labels = view.requests(sets.train), sets.labels(sets.train)
+    reader = replace(reader, settings=replace(reader.settings, drop_ray_prob=drop_ray_prob))
+    requests, labels = reader.requests(sets.train), sets.labels(sets.train)
 
     def read(begin: int) -> tuple[Tensor, Tensor, Tensor]:
-        rows = order[begin : begin + view.batch]
+        rows = order[begin : begin + reader.batch]
         places = range(begin, begin + len(rows))
         chosen = [requests[row] for row in rows]
-        features, types = training_batch(chosen, seed, epoch, places, threads=max(1, view.threads))
+        features, types = training_batch(chosen, seed, epoch, places, threads=max(1, reader.threads))
         return torch.from_numpy(features), torch.from_numpy(types), torch.from_numpy(labels[rows])
 
-    starts = range(0, len(order), view.batch)
-    return prefetch(read, starts) if view.threads else map(read, starts)
+    starts = range(0, len(order), reader.batch)
+    return prefetch(read, starts) if reader.threads else map(read, starts)
 
 
 def evaluation_batches(
-    paths: Sequence[str], view: View, eval_seed: int, resamples: int
+    paths: Sequence[str], reader: SequenceReader, eval_seed: int, resamples: int
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """For each resample of each run of paths: the place of the first path, features (B, T, 15) and types (B, T)."""
-    requests = view.requests(paths)
-    parts = [(begin, resample) for begin in range(0, len(paths), view.batch) for resample in range(resamples)]
+    requests = reader.requests(paths)
+    parts = [(begin, resample) for begin in range(0, len(paths), reader.batch) for resample in range(resamples)]
 
     def read(number: int) -> tuple[int, Tensor, Tensor]:
         begin, resample = parts[number]
-        chosen = requests[begin : begin + view.batch]
-        features, types = evaluation_batch(chosen, eval_seed, resample, threads=max(1, view.threads))
+        chosen = requests[begin : begin + reader.batch]
+        features, types = evaluation_batch(chosen, eval_seed, resample, threads=max(1, reader.threads))
         return begin, torch.from_numpy(features), torch.from_numpy(types)
 
     numbers = range(len(parts))
-    return prefetch(read, numbers) if view.threads else map(read, numbers)
+    return prefetch(read, numbers) if reader.threads else map(read, numbers)

@@ -23,7 +23,7 @@ from nepa3d.models.stored import read_model
 from nepa3d.probes.scores import Scores, draw_confusion
 from nepa3d.samples.dataset import SampleSettings
 from nepa3d.samples.flag_groups import VoxelFlags
-from nepa3d.samples.labelled import SplitFlags, View, short_classes, shortage
+from nepa3d.samples.labelled import SequenceReader, SplitFlags, short_classes, shortage
 from nepa3d.samples.schema import N_TYPES_QA
 from nepa3d.shapes.views import VoxelSettings, require_backend
 from nepa3d.train.finetune_loop import (
@@ -199,12 +199,12 @@ def start(config: Config) -> Run:
     ).to(device)
     optimizer = optimizer_of(model, training)
     scaler = torch.amp.GradScaler() if device.type == "cuda" else None
-    train_view, eval_view = (
-        View(backend or views.backend, config.sample_settings(), training.batch, training.num_workers)
+    train_reader, eval_reader = (
+        SequenceReader(backend or views.backend, config.sample_settings(), training.batch, training.num_workers)
         for backend in (views.train_backend, views.eval_backend)
     )
     weights = class_weights(sets).to(device) if head.balance else None
-    given = (args, training, config.augmentation, config.evaluation, sets, train_view, eval_view)
+    given = (args, training, config.augmentation, config.evaluation, sets, train_reader, eval_reader)
     run = Run(*given, device, model, optimizer, scaler, weights)
     state = Path(config.save_dir) / "state.pt"
     if state.exists():
@@ -247,7 +247,7 @@ def finetune(config: Config) -> dict[str, Any]:
     run = start(config)
     sets = run.sets
     print(f"{len(sets.train)} training, {len(sets.validation)} validation, {len(sets.test)} test shapes", end=", ")
-    print(f"{len(sets.classes)} classes, {run.train_view.settings.length} tokens, on {run.device}")
+    print(f"{len(sets.classes)} classes, {run.train_reader.settings.length} tokens, on {run.device}")
     _warn(config.split.fewshot_k, short_classes(sets.train, config.split.fewshot_k))
     train(run, folder)
     best = read_tensors(folder / "best.pt", run.device)

@@ -19,7 +19,7 @@ from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.models.checkpoint import write_tensors
 from nepa3d.models.classifier import Classifier, Readout
 from nepa3d.probes.scores import Scores, score
-from nepa3d.samples.labelled import Sets, View, evaluation_batches, training_batches
+from nepa3d.samples.labelled import SequenceReader, Sets, evaluation_batches, training_batches
 from nepa3d.train.augment import AugmentFlags, cluttered, placed, unsettled
 from nepa3d.train.schedule import LearningRateFlags, Schedule
 
@@ -120,8 +120,8 @@ class Run:
     augmentation: AugmentationFlags
     evaluation: EvaluationFlags
     sets: Sets
-    train_view: View
-    eval_view: View
+    train_reader: SequenceReader
+    eval_reader: SequenceReader
     device: torch.device
     model: Classifier
     optimizer: torch.optim.AdamW
@@ -185,7 +185,7 @@ def train_epoch(run: Run) -> float:
     total, count = torch.zeros((), device=run.device), 0
     seed, drop_ray_prob = run.training.seed, run.training.drop_ray_prob_train
     schedule = Schedule(run.training, None, seed, run.steps * run.epochs)
-    batches = training_batches(run.sets, run.train_view, seed, run.epoch, drop_ray_prob=drop_ray_prob)
+    batches = training_batches(run.sets, run.train_reader, seed, run.epoch, drop_ray_prob=drop_ray_prob)
     for number, (features, types, labels) in enumerate(batches):
         features = cluttered(features, types[0], run.augmentation, (seed, run.epoch), count)
         features = placed(features, run.augmentation, (seed, run.epoch), count)
@@ -250,7 +250,7 @@ def predict(run: Run, paths: Sequence[str], resamples: int) -> NDArray[np.float6
     """Logits (n, C), the mean over ``resamples`` draws of each shape."""
     run.model.eval()
     logits = np.zeros((len(paths), len(run.sets.classes)))
-    for begin, features, types in evaluation_batches(paths, run.eval_view, run.evaluation.eval_seed, resamples):
+    for begin, features, types in evaluation_batches(paths, run.eval_reader, run.evaluation.eval_seed, resamples):
         with torch.autocast(run.device.type, dtype=torch.float16, enabled=run.scaler is not None):
             found = run.model(features.to(run.device), types.to(run.device))
         logits[begin : begin + len(found)] += found.double().cpu().numpy()
