@@ -174,6 +174,9 @@ def test_a_room_takes_no_rays() -> None:
     )
     with pytest.raises(ValueError, match=r"clutter must be 0 where samples have rays \(n_ray 0 has none\), got 0.3"):
         cluttered(features, torch.where(types == T.EOS, int(T.RAY), types), AugmentFlags(clutter=0.3), (0, 3), 0)
+    of_each = torch.stack([missing, torch.where(types == T.EOS, int(T.RAY), types)])  # the first one's were dropped
+    with pytest.raises(ValueError, match="clutter must be 0 where samples have rays"):
+        cluttered(features, of_each, AugmentFlags(clutter=0.3), (0, 3), 0)
 
 
 @pytest.mark.parametrize(

@@ -367,8 +367,9 @@ class TestOptions:
 
     def test_one_shape_has_no_deviation(self, golden: Path, tmp_path: Path) -> None:
         count = len(start(self.config(tmp_path)).sets.train)
-        with pytest.raises(ValueError, match=f"standardize needs .* batch {count - 1} leaves one of {count}"):
-            start(self.config(tmp_path, standardize=1, batch=count - 1))
+        for batch in (count - 1, 1):
+            with pytest.raises(ValueError, match=f"standardize needs .* batch {batch} leaves one of {count}"):
+                start(self.config(tmp_path, standardize=1, batch=batch))
 
 
 class TestScores:

@@ -74,10 +74,18 @@ def test_resumed_is_bit_equal_to_uninterrupted(golden: Path, tmp_path: Path, fla
 
 @pytest.mark.parametrize("flags", [QA, ["--objective", "mae"]])
 @pytest.mark.parametrize("interrupted_at", [1, 4, 5])
+@pytest.mark.parametrize("flush_every", [loop.FLUSH_EVERY, 1])
 def test_a_run_goes_on_within_an_epoch(
-    golden: Path, tmp_path: Path, flags: list[str], interrupted_at: int, monkeypatch: pytest.MonkeyPatch
+    golden: Path,
+    tmp_path: Path,
+    flags: list[str],
+    interrupted_at: int,
+    flush_every: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Three steps an epoch, last.pt after every second step within it: what was done after it is done again."""
+    """Three steps an epoch, last.pt after every second step within it: what was done after it is done again, also where
+    the log is ahead of last.pt."""
+    monkeypatch.setattr(loop, "FLUSH_EVERY", flush_every)
     flags = [*flags, "--epochs", "2", "--save_steps", "2"]
     assert run(tmp_path / "whole", *flags) == cli.EXIT_OK
     step, steps = loop.train_step, []
@@ -90,8 +98,10 @@ def test_a_run_goes_on_within_an_epoch(
 
     monkeypatch.setattr(loop, "train_step", interrupted)
     assert run(tmp_path / "parts", *flags) == cli.EXIT_INTERRUPTED
-    assert run(tmp_path / "parts", *flags) == cli.EXIT_OK
     kept = {1: 0, 4: 3, 5: 5}[interrupted_at]
+    logged = losses(tmp_path / "parts") if (tmp_path / "parts" / "loss.jsonl").exists() else []
+    assert len(logged) == (interrupted_at if flush_every == 1 else kept)
+    assert run(tmp_path / "parts", *flags) == cli.EXIT_OK
     assert steps == [*range(interrupted_at + 1), *range(kept, 6)]
     assert_same_state(tmp_path / "whole" / "last.pt", tmp_path / "parts" / "last.pt")
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
@@ -470,7 +480,7 @@ def test_single_cache(golden: Path, tmp_path: Path) -> None:
         (["--ema", "1"], "ema must lie in [0, 1), got 1"),
         (["--clip_grad", "-1"], "clip_grad must be at least 0, got -1"),
         (["--accumulate", "0"], "accumulate must be at least 1, got 0"),
-        (["--warmup_frac", "1.5"], "warmup_frac must lie in [0, 1], got 1.5"),
+        (["--warmup_frac", "1"], "warmup_frac must lie in [0, 1), got 1.0"),
         (["--turn", "0.5"], "turn is of the objectives answer, align and query only, got 0.5 for nepa"),
         (["--objective", "mae", "--scale_min", "0.5"], "scale_min is of the objectives answer, align and query only"),
         (

@@ -207,6 +207,24 @@ def test_without_replacement_every_shape_comes_once() -> None:
     assert len({tuple(draw) for draw in alone.tolist()}) == 12
 
 
+def test_the_batches_of_pairs_are_cut_from_each_parts_shapes_in_turn() -> None:
+    """The twin cuts every part into batches, and takes them in a random order."""
+    settings = SampleSettings(8, 0, qa=False, eos=True)
+    parts = tuple(Part(name, ["a"] * count, "mesh", settings) for name, count in (("one", 9), ("two", 30)))
+    draws = Corpus(parts, seed=0, mixed=True, replacement=False, paired_batch=8).epoch(3)
+    rng = np.random.default_rng([0, 3, 4])
+    batches = [
+        (owner, batch)
+        for owner, count in enumerate((9, 30))
+        for batch in rng.permutation(count)[: count // 4 * 4].reshape(-1, 4)
+    ]
+    wanted = [
+        (owner, shape) for number in rng.permutation(9)[:4] for owner, batch in [batches[number]] for shape in batch
+    ]
+    assert draws[::2].tolist() == [[*draw] for draw in wanted]
+    assert (draws[::2] == draws[1::2]).all()
+
+
 @pytest.mark.parametrize("more", [{"objective": "answer"}, {"objective": "answer", "qa_tokens": 1}], ids=str)
 def test_pieces_give_the_gradients_of_the_whole(golden: Path, more: dict[str, object]) -> None:
     batch = batch_of(config(**more))

@@ -67,8 +67,8 @@ def placed(features: Tensor, flags: AugmentFlags, seeds: Sequence[int], first: i
 
 
 def cluttered(features: Tensor, types: Tensor, flags: AugmentFlags, seeds: Sequence[int], first: int) -> Tensor:
-    """Features (B, T, 15) of shapes of radius 1, in sequences of types (T,), some with a floor and a wall; ``first`` is
-    the first one's number.
+    """Features (B, T, 15) of shapes of radius 1, in sequences of types (B, T) or (T,) that differ at most in rays, some
+    with a floor and a wall; ``first`` is the first one's number.
 
     The planes stand as those of ``nepa3d.corpora.scanner.random_room``: the floor at the shape's lowest point, the wall
     at any heading and up to ``GAP`` behind it; how far the shape reaches is estimated by ``reach``.
@@ -78,17 +78,18 @@ def cluttered(features: Tensor, types: Tensor, flags: AugmentFlags, seeds: Seque
         return features
     if is_any(types, (TokenType.RAY, TokenType.A_RAY)).any():
         raise ValueError(f"clutter must be 0 where samples have rays (n_ray 0 has none), got {flags.clutter}")
-    asked = is_any(types, (TokenType.POINT, TokenType.Q_POINT)).nonzero()[:, 0]
-    answers = is_any(types, POINT_ANSWERS).nonzero()[:, 0]
+    points = types[0] if types.ndim == 2 else types
+    asked = is_any(points, (TokenType.POINT, TokenType.Q_POINT)).nonzero()[:, 0]
+    answers = is_any(points, POINT_ANSWERS).nonzero()[:, 0]
     found = features.clone()
     for row, sample in enumerate(found):
         rng = np.random.default_rng([*seeds, first + row, _STREAM + 2])
         heading, gap = rng.uniform(0, 2 * np.pi), rng.uniform(0, GAP)
         if rng.random() >= flags.clutter:
             continue
-        points, distance = sample[asked, XYZ], sample[answers, POINT_DISTANCE]
+        places, distance = sample[asked, XYZ], sample[answers, POINT_DISTANCE]
         for toward, behind in (([0.0, 1.0, 0.0], 0.0), ([math.cos(heading), 0.0, math.sin(heading)], gap)):
-            along = points @ torch.tensor(toward)
+            along = places @ torch.tensor(toward)
             plane = reach(along, sample[answers, POINT_DISTANCE]) - behind
             distance = torch.minimum(distance, (along - plane).abs())
         sample[answers, POINT_DISTANCE] = distance

@@ -165,13 +165,13 @@ class Corpus:
         if self.mixed and self.replacement:
             weights = np.array([part.weight for part in self.parts])
             owners = rng.choice(len(sizes), wanted, p=weights / weights.sum())
-            shapes = [rng.choice(sizes[owner], half, replace=False) for owner in owners]
+            shapes = np.stack([rng.choice(sizes[owner], half, replace=False) for owner in owners])
         else:
             cut = [rng.permutation(size)[: size // half * half].reshape(-1, half) for size in sizes]
             order = rng.permutation(sum(map(len, cut)))[:wanted]
             owners = np.repeat(np.arange(len(cut)), [len(own) for own in cut])[order]
-            shapes = [np.concatenate(cut)[number] for number in order]
-        draws = np.stack([np.repeat(owners, half), np.concatenate(shapes)], 1).astype(np.int64)
+            shapes = np.concatenate(cut)[order]
+        draws = np.stack([np.repeat(owners, half), shapes.ravel()], 1).astype(np.int64)
         return np.stack([draws, self._partners_of(draws)], 1).reshape(-1, 2)
 
     def _partners_of(self, draws: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -300,21 +300,25 @@ class EpochBatches:
     """The batches of one epoch in order, this process's share of each; the last one may be smaller.
 
     They are read by ``threads`` threads while the ones before them are used; 0: when they are asked for. A shape that
-    cannot be read ends the epoch with a ``CacheError``. ``first`` is the batch to begin with.
+    cannot be read ends the epoch with a ``CacheError``.
     """
 
     def __init__(
-        self, corpus: Corpus, epoch: int, batch: int, process_group: ProcessGroup, *, threads: int = 0, first: int = 0
+        self, corpus: Corpus, epoch: int, batch: int, process_group: ProcessGroup, *, threads: int = 0
     ) -> None:
         self.corpus, self.number, self.size, self.process_group = corpus, epoch, batch, process_group
-        self.threads, self.first = threads, first
+        self.threads = threads
         self.draws = corpus.epoch(epoch)
 
     def __len__(self) -> int:
         return math.ceil(len(self.draws) / self.size)
 
     def __iter__(self) -> Iterator[Batch]:
-        numbers = range(self.first, len(self))
+        return self.from_batch(0)
+
+    def from_batch(self, first: int) -> Iterator[Batch]:
+        """Those from number ``first`` on."""
+        numbers = range(first, len(self))
         return prefetch(self.read, numbers) if self.threads else map(self.read, numbers)
 
     def read(self, number: int) -> Batch:

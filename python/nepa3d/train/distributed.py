@@ -68,9 +68,9 @@ class ProcessGroup:
         parallel.register_comm_hook(None, lambda _, bucket: _sum(bucket))
         return parallel
 
-    def any(self, said: bool) -> bool:
-        """Whether it is said by any process."""
-        return bool(self.add(torch.tensor(float(said), device=self.device)) > 0)
+    def any(self, value: bool) -> bool:
+        """Whether ``value`` is true in any process."""
+        return bool(self.add(torch.tensor(float(value), device=self.device)) > 0)
 
 
 def _sum(bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:

@@ -186,7 +186,7 @@ def start(config: Config) -> Run:
     sets = config.split.sets(config.cache_root)
     torch.manual_seed(config.training.seed)
     head = config.head
-    if head.standardize and len(sets.train) % training.batch == 1:
+    if head.standardize and (training.batch == 1 or len(sets.train) % training.batch == 1):
         raise ValueError(
             f"standardize needs two shapes in every batch, but batch {training.batch} leaves one of {len(sets.train)}"
         )

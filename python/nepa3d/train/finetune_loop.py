@@ -187,7 +187,7 @@ def train_epoch(run: Run) -> float:
     schedule = Schedule(run.training, None, seed, run.steps * run.epochs)
     batches = training_batches(run.sets, run.train_reader, seed, run.epoch, drop_ray_prob=drop_ray_prob)
     for number, (features, types, labels) in enumerate(batches):
-        features = cluttered(features, types[0], run.augmentation, (seed, run.epoch), count)
+        features = cluttered(features, types, run.augmentation, (seed, run.epoch), count)
         features = placed(features, run.augmentation, (seed, run.epoch), count)
         features = unsettled(features, types[0], run.augmentation, (seed, run.epoch), count)
         features, types, labels = (t.to(run.device, non_blocking=True) for t in (features, types, labels))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
@@ -23,6 +24,7 @@ from nepa3d.train.loss_log import Curves, append_lines
 from nepa3d.train.schedule import Schedule
 from nepa3d.train.step import Trainer
 
+FLUSH_EVERY = 100  # steps between two writes of the loss log, a multiple of LOG_EVERY
 LOG_EVERY = 10  # steps between two looks at the loss, each of which waits for the device
 PROBE_AFTER = 100  # steps before which alarms would say nothing
 
@@ -130,15 +132,15 @@ def train(loop: Loop) -> None:
 def train_epoch(loop: Loop) -> None:
     """One pass over the corpus, or what is left of it; logs the loss of every step.
 
-    ``ValueError`` if loss or weights diverge, before anything of it is written; ``cli.Interrupted`` if it was asked to
-    end, with the step in last.pt.
+    ``ValueError`` if loss or weights diverge, before a checkpoint of it is written; ``cli.Interrupted`` if it was asked
+    to end, with the step in last.pt.
     """
     run, flags, output, process_group = loop.run, loop.flags, loop.output, loop.run.trainer.process_group
     diagnosed = run.trainer.objective.diagnosed
-    first = first_batch(run, flags, len(loop.corpus.epoch(run.epoch)))
-    loader = EpochBatches(loop.corpus, run.epoch, flags.batch, process_group, threads=flags.num_workers, first=first)
+    loader = EpochBatches(loop.corpus, run.epoch, flags.batch, process_group, threads=flags.num_workers)
+    first = first_batch(run, flags, len(loader.draws))
     tallies: list[Tensor] = []
-    for number, batch in enumerate(loader, first + 1):
+    for number, batch in enumerate(loader.from_batch(first), first + 1):
         tallies.append(train_step(run, batch))
         run.batches = number
         if output.probe_every and diagnosed and run.step % output.probe_every == 0:
@@ -153,13 +155,15 @@ def train_epoch(loop: Loop) -> None:
                 raise ValueError(f"the loss is {loss} at step {run.step}; checkpoints hold an earlier state")
             loop.progress.set_postfix(epoch=run.epoch, loss=f"{loss:.4f}", refresh=False)
             stop = process_group.any(loop.asked.is_set()) and not last
-        if last or stop or (output.save_steps and number % output.save_steps == 0):
+        saves = last or stop or bool(output.save_steps and number % output.save_steps == 0)
+        if saves:
             _require_finite(run)
+        if saves or number % FLUSH_EVERY == 0:
             if process_group.leads:
                 _log(loop, tallies)
-                if stop or (not last and output.save_last):
-                    save_checkpoint(loop.folder / "last.pt", run.checkpoint())
             tallies.clear()
+        if saves and process_group.leads and (stop or (not last and output.save_last)):
+            save_checkpoint(loop.folder / "last.pt", run.checkpoint())
         if stop:
             raise _interrupted(run)
 
@@ -221,7 +225,7 @@ def _log(loop: Loop, tallies: Sequence[Tensor]) -> None:
     run, first = loop.run, loop.run.step - len(tallies)
     names = [part.name for part in loop.corpus.parts]
     lines: list[dict[str, Any]] = []
-    for step, tally in enumerate(tallies, first):
+    for step, tally in enumerate(torch.stack([*tallies]).cpu(), first):
         line = {"step": step, "epoch": run.epoch, "loss": float(run.trainer.mean_error(tally))}
         line["lr"] = run.schedule.learning_rate(step)
         lines.append(line | run.trainer.by_kind(tally, names))

@@ -28,8 +28,8 @@ class LearningRateFlags:
             raise ValueError(f"beta2 must lie in [0, 1), got {self.beta2}")
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr must be positive, got {self.lr}")
-        if not 0 <= self.warmup_frac <= 1:
-            raise ValueError(f"warmup_frac must lie in [0, 1], got {self.warmup_frac}")
+        if not 0 <= self.warmup_frac < 1:
+            raise ValueError(f"warmup_frac must lie in [0, 1), got {self.warmup_frac}")
 
 
 @dataclass(frozen=True, kw_only=True)
