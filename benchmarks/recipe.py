@@ -19,7 +19,7 @@ from nepa3d import cli
 from nepa3d.corpora.shape_list import open_shapes
 from nepa3d.execution.files import write_json
 from nepa3d.execution.progress_bar import progress_bar
-from nepa3d.models.checkpoint import ModelFlags
+from nepa3d.models.checkpoint import SizeFlags
 from nepa3d.models.query_nepa import QueryNepa
 from nepa3d.ops.attention import DualMask, KeyEdges, pack_edges
 from nepa3d.train import pretrain
@@ -70,7 +70,7 @@ class Config:
         read = cli.parse(pretrain.Config, ["--config", self.recipe, "--save_dir", "none"])
         return replace(
             read,
-            model=ModelFlags(d_model=self.d_model, layers=self.layers, heads=self.heads),
+            model=SizeFlags(d_model=self.d_model, layers=self.layers, heads=self.heads),
             loop=LoopFlags(batch=self.batch),
             resuming=ResumeFlags(auto_resume=False),
         )

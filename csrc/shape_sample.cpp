@@ -13,6 +13,16 @@ void put(std::span<float> features, std::size_t token, std::size_t first, Vec3 v
     at[0] = v.x, at[1] = v.y, at[2] = v.z;
 }
 
+/// Throws FileFault if a direction has no length: the caches of scans hold such rays, which hit nothing.
+void require_rays(Points directions) {
+    const bool blank = std::any_of(directions.begin(), directions.end(),
+                                   [](const Vec3& d) { return d.x == 0.0f && d.y == 0.0f && d.z == 0.0f; });
+    if (blank)
+        throw FileFault(
+            "ray_d_pool has directions of length 0, as that of a scan, which has no rays: "
+            "choose pointcloud_noray, or n_ray 0");
+}
+
 template <class Draws>
 void add_rays(OpenShape& shape, const SampleSettings& s, Draws& draws, Tokens tokens) {
     Pools& pools = shape.pools;
@@ -20,6 +30,7 @@ void add_rays(OpenShape& shape, const SampleSettings& s, Draws& draws, Tokens to
     Rows rows = drawn(draws, pools.length('R'), s.n_ray, "n_ray");
     const std::vector<Vec3> unordered = vectors_of(directions, rows);
     require_finite(unordered, "ray_d_pool");
+    require_rays(unordered);
     const std::vector<std::int64_t> order = ray_direction_order(unordered);
     rows = in_order(rows, order);
     const std::vector<Vec3> origin = vectors_of(origins, rows), direction = in_order(unordered, order);

@@ -29,6 +29,13 @@ inline std::string shape_of(const py::array& array) {
     return text + ")";
 }
 
+/// Refuses complex numbers, texts and objects, which NumPy would cast.
+inline void require_real(const py::array& array, const char* name) {
+    if (std::string("fiub").find(array.dtype().kind()) == std::string::npos)
+        throw py::value_error(std::string(name) + " must be real numbers, got " +
+                              py::str(array.dtype()).cast<std::string>());
+}
+
 /// An (N, 3) array seen as N rows of type Row, which must be three Scalars.
 template <class Row, class Scalar>
 class Rows {
@@ -37,6 +44,7 @@ public:
         static_assert(sizeof(Row) == 3 * sizeof(Scalar));
         if (array.ndim() != 2 || array.shape(1) != 3)
             throw py::value_error(std::string(name) + " must have shape (" + letter + ", 3), got " + shape_of(array));
+        require_real(array, name);
         if (std::is_integral_v<Scalar> && array.dtype().kind() != 'i' && array.dtype().kind() != 'u')
             throw py::value_error(std::string(name) + " must be integers, got " +
                                   py::str(array.dtype()).cast<std::string>());
@@ -89,6 +97,7 @@ public:
         if (array.ndim() != 3 || array.shape(0) < 1 || array.shape(0) != array.shape(1) ||
             array.shape(0) != array.shape(2))
             throw py::value_error(std::string(name) + " must have shape (G, G, G), got " + shape_of(array));
+        require_real(array, name);
         array_ = Array<T>(array);
     }
 

@@ -106,7 +106,7 @@ auto sample(const py::array& vertices, const py::array& faces, const py::array& 
     const FaceRows triangles(faces, "faces", "F");
     for (const Vec3 row : numbers.span()) {
         if (std::min({row.x, row.y, row.z}) < 0 || std::max({row.x, row.y, row.z}) > 1)
-            throw py::value_error("uniforms must lie in [0, 1)");
+            throw py::value_error("uniforms must lie in [0, 1]");
     }
     const auto samples = [&] {
         const py::gil_scoped_release unlocked;

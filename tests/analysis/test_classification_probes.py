@@ -27,6 +27,7 @@ from nepa3d.probes.held_out import HeldOut
 from nepa3d.samples.labelled import split_sets
 from nepa3d.shapes.query_pools import PoolSettings
 from nepa3d.shapes.scans import normalize_scan, scan_pools
+from tests.commands import errors, status_of
 from tests.conftest import GOLDEN
 
 pytest.importorskip("sklearn")
@@ -265,12 +266,8 @@ def test_bad_requests_end_in_one_line(
     more: dict[str, str], said: str, forms: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = {"cache_root": forms, "ckpt": CKPT, **more}
-    try:
-        status = main([part for name, value in flags.items() for part in (f"--{name}", value)])
-    except SystemExit as stopped:
-        status = int(stopped.code or 0)
-    assert status == cli.EXIT_USAGE
-    assert re.search(said, " ".join(capsys.readouterr().err.split()))
+    assert status_of(main, [part for name, value in flags.items() for part in (f"--{name}", value)]) == cli.EXIT_USAGE
+    assert re.search(said, errors(capsys))
 
 
 def test_one_class_or_no_validation_is_refused(here: Path) -> None:

@@ -23,6 +23,7 @@ from nepa3d.data import preprocess_shapenet
 from nepa3d.execution.files import TEMPORARY_PREFIX
 from nepa3d.execution.processes import Batched
 from nepa3d.samples.mesh_batches import compute_shapes
+from tests.commands import status_of
 from tests.data.corpus import SMALL, TETRAHEDRON, cache_bytes, make_corpus, write_mesh
 
 FLAGS = [*SMALL, "--workers", "2"]
@@ -35,11 +36,8 @@ def corpus(tmp_path: Path) -> Path:
 
 def run(corpus: Path, out: Path, *more: str) -> int:
     """The exit status of the command, whether it returns or, on wrong flags, exits."""
-    try:
-        return preprocess_shapenet.main(["--shapenet_root", f"{corpus}", "--out_root", f"{out}", *FLAGS, *more])
-    except SystemExit as stopped:
-        assert isinstance(stopped.code, int)
-        return stopped.code
+    flags = ["--shapenet_root", f"{corpus}", "--out_root", f"{out}", *FLAGS, *more]
+    return status_of(preprocess_shapenet.main, flags)
 
 
 def digests(root: Path) -> dict[str, str]:

@@ -16,7 +16,7 @@ import nepa3d
 from nepa3d import cli, ops
 from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.inference import complete as command
-from nepa3d.models.completion import CompletionSettings, complete_scan
+from nepa3d.models.completion import ScanCompletionSettings, complete_scan
 from nepa3d.shapes.level_set import field_near, level_set
 from nepa3d.shapes.mesh import read_mesh
 from nepa3d.shapes.scan_files import read_cloud
@@ -74,7 +74,7 @@ def test_the_surface_lies_where_the_scan_lay(ckpt: Path) -> None:
     """The model predicts its context's spline, which near a sphere is the distance to it."""
     scan = nepa3d.Shape.from_cloud(ball())
     encoder = nepa3d.load(ckpt, device="cpu")
-    settings = CompletionSettings(resolution=30, level=0.12, n_context=200, spline=True)
+    settings = ScanCompletionSettings(resolution=30, level=0.12, n_context=200, spline=True)
     found = complete_scan(encoder, scan, settings)
     away = np.linalg.norm(found.surface.vertices - CENTRE, axis=1) / RADIUS
     assert np.median(away[away > 1]) == pytest.approx(1.12, abs=0.05)
@@ -91,7 +91,7 @@ def test_asked_near_the_surface_is_as_asked_everywhere(tmp_path: Path, monkeypat
     encoder = nepa3d.load(checkpoint(tmp_path / "wrong.pt", wrong=0.002), device="cpu")
     scan = nepa3d.Shape.from_cloud(ball())
     near, whole = (
-        complete_scan(encoder, scan, CompletionSettings(resolution=40, level=0.12, n_context=60, slope=slope))
+        complete_scan(encoder, scan, ScanCompletionSettings(resolution=40, level=0.12, n_context=60, slope=slope))
         for slope in (1.0, np.inf)
     )
     assert near.asked < whole.asked == 40**3
@@ -107,17 +107,17 @@ def test_a_model_whose_questions_see_each_other_is_asked_everywhere(
     encoder.fit_distance_head(sorted(Path("unpaired/train_udf").rglob("*.npz")))
     scan = nepa3d.Shape.from_cloud(ball())
     level = float(np.median(encoder.complete(scan, np.random.default_rng(0).uniform(-1, 1, (200, 3)))))
-    assert complete_scan(encoder, scan, CompletionSettings(resolution=16, level=level)).asked == 16**3
+    assert complete_scan(encoder, scan, ScanCompletionSettings(resolution=16, level=level)).asked == 16**3
 
 
 def test_the_level_encloses_most_of_the_scan(ckpt: Path) -> None:
     encoder = nepa3d.load(ckpt, device="cpu")
     scan = nepa3d.Shape.from_cloud(ball(400))
     at = encoder.field(scan, n_context=30).distances(scan["pc_xyz"])
-    found = complete_scan(encoder, scan, CompletionSettings(resolution=30, n_context=30))
+    found = complete_scan(encoder, scan, ScanCompletionSettings(resolution=30, n_context=30))
     assert found.level == pytest.approx(max(2 / 30, np.quantile(at, 0.8)), rel=1e-5)
     assert np.mean(at <= found.level) >= 0.79
-    coarse = complete_scan(encoder, scan, CompletionSettings(resolution=6, n_context=200, level=None))
+    coarse = complete_scan(encoder, scan, ScanCompletionSettings(resolution=6, n_context=200, level=None))
     assert coarse.level >= 2 / 6
 
 
@@ -127,7 +127,9 @@ def test_the_expected_error_is_the_heads_scale(tmp_path: Path) -> None:
     ckpt = checkpoint(tmp_path / "laplace.pt", answer_loss="laplace", wrong=0.002, doubt=0.5)
     encoder = nepa3d.load(ckpt, device="cpu")
     scan = nepa3d.Shape.from_cloud(ball())
-    found = complete_scan(encoder, scan, CompletionSettings(resolution=20, level=0.12, n_context=40, uncertainty=True))
+    found = complete_scan(
+        encoder, scan, ScanCompletionSettings(resolution=20, level=0.12, n_context=40, uncertainty=True)
+    )
     assert found.expected_error is not None and found.expected_error.shape == (len(found.surface.vertices),)
     told = encoder.field(scan, n_context=40)
     points = found.placement.normalized(found.surface.vertices[:5])

@@ -68,7 +68,7 @@ def test_a_map_of_few_shapes(count: int) -> None:
 def test_what_is_no_map_is_refused() -> None:
     with pytest.raises(ValueError, match="vectors must be finite"):
         project([[np.nan, 0.0]])
-    with pytest.raises(ValueError, match="projection must be pca or tsne"):
+    with pytest.raises(ValueError, match="projection must be one of pca, tsne"):
         project(np.eye(3), "umap")  # type: ignore[arg-type]
 
 

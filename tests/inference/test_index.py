@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -187,7 +188,7 @@ def test_a_fingerprint_is_of_all_that_decides_an_embedding(encoder: Encoder, ckp
     weight.data.view(-1)[0] += 1e-3
     assert fingerprint(again) != fingerprint(encoder)
     other = load(ckpt)
-    other.args["voxel_grid"] = 32
+    other.probe = replace(other.probe, args={**other.probe.args, "voxel_grid": 32})
     assert fingerprint(other) != fingerprint(encoder)
 
 

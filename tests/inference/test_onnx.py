@@ -59,7 +59,7 @@ def test_any_number_of_samples_and_points(query: tuple[nepa3d.Encoder, Path]) ->
         features, types = samples(settings, "pointcloud_noray", count)
         found = run(path, features, types)
         told = replace(encoder.probe, n_point=points)
-        expected = nepa3d.Encoder(told, encoder.args).embed(BOXES[:count], "pointcloud_noray")
+        expected = nepa3d.Encoder(told).embed(BOXES[:count], "pointcloud_noray")
         np.testing.assert_allclose(found, expected, atol=2e-5)
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     assert np.abs(found - run(path, features + np.float32(0.1), types)).max() > 1e-3  # that the input matters
@@ -97,7 +97,7 @@ def test_the_module_is_the_encoder(pooling: str, representation: str, tmp_path: 
     told = pooling in ("eos", "mean_a")
     parts = replace(PARTS, prefix_attention=False, interpolation=told, pulled_points=told)
     encoder = nepa3d.load(checkpoint(tmp_path / "query.pt", wrong=0.1, parts=parts), device="cpu")
-    encoder = nepa3d.Encoder(replace(encoder.probe, qa=True), encoder.args)
+    encoder = nepa3d.Encoder(replace(encoder.probe, qa=True))
     settings = SampleSettings(encoder.probe.n_point, 0, qa=True, eos=True)
     features, types = samples(settings, "mesh", 3)
     assert (types == TokenType.A_POINT).any()

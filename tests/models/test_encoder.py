@@ -167,10 +167,84 @@ def test_distances_and_surfaces(golden: Path) -> None:
         encoder.complete(small, queries, n_context=30)
 
 
+@pytest.mark.parametrize("call", ["complete", "field", "fit_distance_head", "embed", "surface"])
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_holds_something(call: str, batch: int) -> None:
+    """Of a batch of -1, ``complete`` once returned memory that nothing was written to."""
+    encoder = nepa3d.load("furniture-small")
+    given = {"complete": (box(), np.zeros((4, 3))), "fit_distance_head": ([box()],)}.get(call, (box(),))
+    with pytest.raises(ValueError, match=f"batch must be at least 1, got {batch}"):
+        getattr(encoder, call)(*given, batch=batch)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"pooling": "cls"}, "pooling must be one of eos, mean_a, mean_q, mean_zhat, mean_all, got 'cls'"),
+        ({"representation": "zhat"}, "representation must be one of h, z_hat, got 'zhat'"),
+    ],
+)
+def test_what_an_embedding_cannot_be(given: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        nepa3d.load("furniture-small").embed(box(), "pointcloud_noray", **given)
+
+
+def test_a_precision_that_there_is_not() -> None:
+    with pytest.raises(ValueError, match="precision must be one of float32, bf16, got 'fp16'"):
+        nepa3d.load("furniture-small", precision="fp16")  # type: ignore[arg-type]
+
+
+def test_queries_are_of_the_normalised_shape() -> None:
+    encoder = nepa3d.load("furniture-small")
+    with pytest.raises(ValueError, match=r"queries must lie in \[-1, 1\]\^3, .* with a coordinate of 50"):
+        encoder.complete(box(), [[0, 0, 0], [0, -50, 0]])
+    assert encoder.complete(box(), [[1, 1, -1]]).shape == (1,)
+
+
+def test_a_head_is_fitted_on_one_shape_or_several(golden: Path) -> None:
+    one, several = nepa3d.load(CKPT, device="cpu"), nepa3d.load(CKPT, device="cpu")
+    one.fit_distance_head(box())
+    several.fit_distance_head([box()])
+    np.testing.assert_array_equal(one.distance_head(), several.distance_head())
+    with pytest.raises(ValueError, match="shapes must not be empty"):
+        one.fit_distance_head([])
+
+
+def test_a_cloud_has_no_rays(golden: Path) -> None:
+    """Its cache holds rays without a direction, which a model would take for rays that hit nothing."""
+    cloud = nepa3d.Shape.from_cloud(box()["pc_xyz"])
+    with pytest.raises(ValueError, match="cloud: ray_d_pool has directions of length 0, as that of a scan"):
+        nepa3d.load(CKPT, device="cpu").embed(cloud)
+    assert nepa3d.load(CKPT, device="cpu").embed(cloud, "pointcloud_noray").shape == (1, 32)
+    assert nepa3d.load("furniture-small").embed(cloud).shape == (1, 128)  # which asks no rays
+
+
+def test_a_file_is_read_as_what_it_holds(tmp_path: Path) -> None:
+    """Meshes as ``from_mesh`` has them, with rays; clouds as ``from_scan`` has them."""
+    encoder, mesh = nepa3d.load("furniture-small"), trimesh.creation.icosphere(subdivisions=2)
+    mesh.export(tmp_path / "a.ply")
+    trimesh.PointCloud(mesh.vertices).export(tmp_path / "b.ply")
+    np.savetxt(tmp_path / "c.xyz", mesh.vertices)
+    for name, direct in (
+        ("a.ply", nepa3d.Shape.from_mesh),
+        ("b.ply", nepa3d.Shape.from_scan),
+        ("c.xyz", nepa3d.Shape.from_scan),
+    ):
+        path = tmp_path / name
+        found, wanted = nepa3d.Shape.from_file(path), direct(path)
+        assert found.name == wanted.name == path.stem
+        assert all(np.array_equal(found[key], wanted[key]) for key in wanted)
+        assert found.points_read == wanted.points_read
+        np.testing.assert_array_equal(encoder.embed(path), encoder.embed(wanted))
+    assert encoder.complete(tmp_path / "c.xyz", np.zeros((1, 3))).shape == (1,)
+    with pytest.raises(ValueError, match=r"d\.xyz: unreadable: there is no such file"):
+        encoder.embed(tmp_path / "d.xyz")
+
+
 def test_voxels_are_those_of_training(golden: Path) -> None:
     shape = nepa3d.Shape.from_cache(min(Path("unpaired/eval").rglob("*.npz")))
     usual, coarse = nepa3d.load(CKPT, device="cpu"), nepa3d.load(CKPT, device="cpu")
-    coarse.args["voxel_grid"] = 8
+    coarse.probe = replace(coarse.probe, args={**coarse.probe.args, "voxel_grid": 8})
     assert coarse.voxel == VoxelSettings(8, usual.voxel.dilate, usual.voxel.max_steps)
     for view, same in (("voxel", False), ("mesh", True)):
         assert np.array_equal(usual.embed([shape], view), coarse.embed([shape], view)) == same
@@ -204,7 +278,7 @@ def test_a_saved_encoder_is_the_same(golden: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.complete(box(), np.eye(3)), encoder.complete(box(), np.eye(3)))
     args = json.loads((tmp_path / "saved" / "config.json").read_text())["args"]
     assert args["qa_tokens"] == 1
-    assert {"save_dir", "mix_config"} <= encoder.args.keys() - args.keys()  # it tells nothing of its maker's disk
+    assert {"save_dir", "mix_config"} <= encoder.probe.args.keys() - args.keys()  # it tells nothing of its maker's disk
 
 
 def test_what_is_loaded(golden: Path, tmp_path: Path) -> None:

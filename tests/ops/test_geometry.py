@@ -335,6 +335,49 @@ class TestDistanceTransform:
     def test_bad_spacing(self) -> None:
         with pytest.raises(ValueError, match="spacing must be positive"):
             ops.distance_transform(np.zeros((3, 3, 3), np.uint8), -1.0)
+        for spacing in ((1.0, 2.0), "wide", None):
+            with pytest.raises(ValueError, match="spacing must be a number or three"):
+                ops.distance_transform(np.zeros((3, 3, 3), np.uint8), spacing)
+
+    def test_spacing_of_any_number_type(self) -> None:
+        occupancy = (np.random.default_rng(1).random((5, 5, 5)) < 0.1).astype(np.uint8)
+        expected = ops.distance_transform(occupancy, 0.5)
+        for spacing in (np.float32(0.5), np.array(0.5), [0.5, 0.5, 0.5]):
+            np.testing.assert_array_equal(ops.distance_transform(occupancy, spacing), expected)
+
+    @pytest.mark.parametrize("kind", [bool, np.int64, np.uint16, np.float16, np.float64])
+    def test_a_cell_that_is_not_zero_is_occupied(self, kind: type) -> None:
+        occupancy = (np.random.default_rng(1).random((6, 6, 6)) < 0.1).astype(np.uint8)
+        value = {np.int64: 256, np.uint16: 512, np.float16: 0.4, np.float64: -0.4}.get(kind, 1)
+        cells = np.where(occupancy, np.array(value, kind), np.array(0, kind))
+        np.testing.assert_array_equal(ops.distance_transform(cells), ops.distance_transform(occupancy))
+        rays = np.random.default_rng(2).uniform(-1, 1, (2, 50, 3)).astype(np.float32)
+        for found, expected in zip(
+            ops.voxel_first_hit(cells, *rays), ops.voxel_first_hit(occupancy, *rays), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
+
+    def test_occupancy_is_numbers(self) -> None:
+        with pytest.raises(ValueError, match="occupancy must be truth values or numbers, got <U1"):
+            ops.distance_transform(np.full((2, 2, 2), "x"))
+
+
+@pytest.mark.parametrize("kind", [np.complex64, "<U3", object])
+def test_what_is_no_real_number_is_refused(kind: type) -> None:
+    points = np.ones((4, 3)).astype(kind)
+    for call in (lambda: ops.KdTree(points), lambda: ops.voxelize(points, 4), lambda: ops.morton_code(points)):
+        with pytest.raises(ValueError, match=r"(points|xyz) must be real numbers, got"):
+            call()
+
+
+def test_sizes_are_whole_numbers() -> None:
+    points = np.zeros((1, 3))
+    np.testing.assert_array_equal(ops.voxelize(points, np.int16(4)), ops.voxelize(points, 4))
+    for sizes in ({"grid": 4.0}, {"grid": "4"}, {"grid": 4, "dilate": 0.5}):
+        with pytest.raises(ValueError, match=r"(grid|dilate) must be a whole number, got"):
+            ops.voxelize(points, **sizes)
+    with pytest.raises(ValueError, match=r"max_steps must be a whole number, got 2\.5"):
+        ops.voxel_first_hit(np.ones((2, 2, 2)), points, points + 1, 2.5)
 
 
 class TestToHalf:

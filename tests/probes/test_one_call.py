@@ -12,17 +12,22 @@ import torch
 from torch.utils.data import DataLoader
 
 import nepa3d
+from nepa3d.analysis import completion_cpac_udf as cpac
 from nepa3d.analysis import retrieval_ucpr as ucpr
 from nepa3d.cli.flags import build
 from nepa3d.probes import classification, completion, retrieval
 from nepa3d.probes.classification import ClassificationSettings
 from nepa3d.probes.completion import CompletionSettings
+from nepa3d.probes.distance_errors import DistanceErrors
 from nepa3d.probes.distance_head import Reading
+from nepa3d.probes.embedding import EmbeddingSettings
 from nepa3d.probes.result import Result
 from nepa3d.probes.retrieval import RETRIEVAL, RetrievalSettings
+from nepa3d.probes.surfaces import SurfaceSettings
 from nepa3d.samples.dataset import SampleSettings, training_sample
 from nepa3d.samples.loader import Request, evaluation_samples
 from nepa3d.samples.torch_dataset import ShapeDataset
+from nepa3d.shapes.query_pools import PoolSettings
 
 CKPT = "nepa_qa.pt"
 
@@ -96,7 +101,49 @@ def test_a_shape_that_cannot_be_read_is_named(encoder: nepa3d.Encoder, tmp_path:
         completion.run(encoder, [*shapes(), broken])
 
 
-def test_completion(encoder: nepa3d.Encoder) -> None:
+@pytest.mark.parametrize(
+    ("settings", "given", "message"),
+    [
+        (RetrievalSettings, {"query_view": "photo"}, "query_view must be one of mesh, .*, got 'photo'"),
+        (RetrievalSettings, {"rank_rule": "kind"}, "rank_rule must be one of expected, strict, got 'kind'"),
+        (RetrievalSettings, {"n_seeds": 0}, "n_seeds must be at least 1, got 0"),
+        (CompletionSettings, {"tau": -1.0}, "tau must be positive, got -1.0"),
+        (CompletionSettings, {"ridge_lambda": float("nan")}, "ridge_lambda must be positive, got nan"),
+        (CompletionSettings, {"n_seeds": 0}, "n_seeds must be at least 1, got 0"),
+        (ClassificationSettings, {"view": "photo"}, "view must be one of mesh, .*, got 'photo'"),
+        (ClassificationSettings, {"n_seeds": -1}, "n_seeds must be at least 1, got -1"),
+        (SurfaceSettings, {"level": 0.0}, "level must be positive, got 0.0"),
+        (SurfaceSettings, {"resolution": 1}, "resolution must be at least 4, got 1"),
+        (Reading, {"batch": 0}, "batch must be at least 1, got 0"),
+        (Reading, {"representation": "zhat"}, "representation must be one of h, z_hat, got 'zhat'"),
+        (EmbeddingSettings, {"pooling": "cls"}, "pooling must be one of eos, .*, got 'cls'"),
+        (EmbeddingSettings, {"questions": "cube"}, "questions must be one of pool, uniform, got 'cube'"),
+        (PoolSettings, {"pt_dist_mode": "Mesh"}, "pt_dist_mode must be one of mesh, kdtree, got 'Mesh'"),
+    ],
+)
+def test_settings_that_no_probe_can_mean(settings: type, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings(**given)
+
+
+@pytest.mark.parametrize(
+    ("config", "given", "message"),
+    [
+        (ucpr.Config, {"query_backend": "photo"}, "query_backend must be one of"),
+        (ucpr.Config, {"n_seeds": 0}, "n_seeds must be at least 1"),
+        (ucpr.Config, {"mc_k": 0}, "mc_k must be at least 1"),
+        (cpac.Config, {"tau": -1.0}, "tau must be positive"),
+        (cpac.Config, {"head_train_ratio": 2.0}, r"head_train_ratio must lie in \(0, 1\), got 2"),
+    ],
+)
+def test_a_command_refuses_where_it_is_planned(config: type, given: dict[str, Any], message: str) -> None:
+    """Not hours later, where the job's turn comes."""
+    views = {"query_backend": "mesh", "gallery_backend": "mesh"} if config is ucpr.Config else {}
+    with pytest.raises(ValueError, match=message):
+        build(config, {"cache_root": "unpaired", "ckpt": CKPT, **views, **given})
+
+
+def test_completion(encoder: nepa3d.Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder.fit_distance_head(shapes("train_udf"), view="udfgrid")
     found = completion.run(encoder, shapes())
     assert set(found.figures) == {"mae", "rmse", "iou@tau"}
@@ -111,7 +158,8 @@ def test_completion(encoder: nepa3d.Encoder) -> None:
     assert completion.run(encoder, shapes(), seeds).by_seed[0] == pytest.approx(found.figures)
     with pytest.raises(ValueError, match="representation: the encoder's head reads h, got z_hat"):
         completion.run(encoder, shapes(), CompletionSettings(reading=Reading(representation="z_hat")))
-    nowhere = completion.run(encoder, shapes(), CompletionSettings(tau=-10, reading=Reading(progress=False)))
+    monkeypatch.setattr(completion, "DistanceErrors", lambda tau: DistanceErrors(-10))
+    nowhere = completion.run(encoder, shapes())
     assert nowhere.figures["iou@tau"] is None, "no point is this near, and none is predicted to be"
     assert set(nowhere.intervals) == {"mae", "rmse"}
     assert "n/a" in completion.text(nowhere)
@@ -136,8 +184,14 @@ def test_classification(encoder: nepa3d.Encoder) -> None:
     settings = ClassificationSettings(view="mesh", n_seeds=2)
     several = classification.run(encoder, train, labels["train"], shapes(), labels["test"], settings, **few)
     assert len(several.figures["knn"]["by_seed"]) == 2 and several.settings["backend"] == "mesh"
-    with pytest.raises(ValueError, match=r"train_labels must have a label for each of the \d+ shapes, got \(1,\)"):
-        classification.run(encoder, train, [0], shapes(), labels["test"])
+    assert control_of(several, "random_init")["knn"]["by_seed"]
+    for wrong in ([0], [0.5] * len(train)):
+        with pytest.raises(ValueError, match=r"train_labels must be a whole number for each of the \d+ shapes, got"):
+            classification.run(encoder, train, wrong, shapes(), labels["test"])
+    far_apart = {split: np.where(np.asarray(own) == 0, -40, 99) for split, own in labels.items()}
+    twice = classification.run(encoder, train, far_apart["train"], shapes(), far_apart["test"], **few)
+    assert twice.settings["classes"] == ["-40", "99"]
+    assert control_of(twice, "chance")["accuracy"] == 0.5
     with pytest.raises(ValueError, match="classifier must be one of knn, logistic, svm, got 'forest'"):
         classification.run(encoder, train, labels["train"], shapes(), labels["test"], classifiers=("forest",))
 

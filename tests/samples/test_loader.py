@@ -54,6 +54,22 @@ def test_batches_are_the_plain_samples(golden: Path, backend: str, qa: bool, eos
         np.testing.assert_array_equal(types[row], wanted[1])
 
 
+@pytest.mark.parametrize("backend", ["mesh", "pointcloud", "voxel"])
+def test_rays_without_a_direction_are_refused(shape: tuple[str, dict[str, np.ndarray]], backend: str) -> None:
+    """The caches of scans, which have no rays, hold zeros."""
+    path, arrays = shape
+    write_npz(
+        Path(path), {key: np.zeros_like(value) if key.startswith("ray_") else value for key, value in arrays.items()}
+    )
+    fault = "ray_d_pool has directions of length 0, as that of a scan, which has no rays: choose pointcloud_noray"
+    with pytest.raises(CacheError, match=fault):
+        training_batch([Request(path, backend, SETTINGS)], 0, 0, [0], threads=1)
+    with pytest.raises(CacheError, match=fault):
+        training_sample(path, backend, SETTINGS, 0, 0, 0)
+    for settings in (replace(SETTINGS, n_ray=0), replace(SETTINGS, force_missing_ray=True)):
+        assert training_batch([Request(path, backend, settings)], 0, 0, [0], threads=1)[0].any()
+
+
 @pytest.mark.parametrize("n", [1, 600, 700])
 def test_draws_of_any_part_of_the_pool_agree(golden: Path, n: int) -> None:
     settings = replace(SETTINGS, n_point=n, n_ray=n)

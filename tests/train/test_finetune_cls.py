@@ -18,18 +18,14 @@ from nepa3d.samples.labelled import Sets, training_batches
 from nepa3d.train import finetune_cls, finetune_loop
 from nepa3d.train.finetune_cls import Config, start
 from nepa3d.train.finetune_loop import class_weights, predict
+from tests.commands import status_of
 
 COMMON = ["--cache_root", "cache", "--batch", "8", "--num_workers", "0", "--val_ratio", "0.25"]
 
 
 def run(folder: Path, *flags: str, ckpt: str = "nepa_v1.pt", epochs: int = 2) -> int:
-    try:
-        return finetune_cls.main(
-            [*COMMON, "--save_dir", f"{folder}", "--ckpt", ckpt, "--epochs", f"{epochs}", "--lr", "1e-3", *flags]
-        )
-    except SystemExit as stopped:
-        assert isinstance(stopped.code, int)
-        return stopped.code
+    given = ["--save_dir", f"{folder}", "--ckpt", ckpt, "--epochs", f"{epochs}", "--lr", "1e-3", *flags]
+    return status_of(finetune_cls.main, [*COMMON, *given])
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -24,6 +24,7 @@ from nepa3d.ops.attention import DualMask
 from nepa3d.train import loop, pretrain
 from nepa3d.train.corpus import Batch
 from nepa3d.train.schedule import DualMaskFlags, LearningRateFlags, Schedule
+from tests.commands import errors, status_of
 
 SMALL = ["--mix_config", "mix.yaml", "--mix_num_samples", "48", "--batch", "16", "--lr", "1e-3", "--n_point", "8"]
 SMALL += ["--n_ray", "4", "--d_model", "16", "--layers", "1", "--heads", "2", "--num_workers", "0"]
@@ -31,11 +32,7 @@ QA = ["--qa_tokens", "1", "--dual_mask_near", "0.4", "--dual_mask_far", "0.1", "
 
 
 def run(folder: Path, *more: str) -> int:
-    try:
-        return pretrain.main([*SMALL, "--save_dir", f"{folder}", *more])
-    except SystemExit as stopped:
-        assert isinstance(stopped.code, int)
-        return stopped.code
+    return status_of(pretrain.main, [*SMALL, "--save_dir", f"{folder}", *more])
 
 
 def losses(folder: Path) -> list[float]:
@@ -497,7 +494,7 @@ def test_wrong_requests(
     golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
 ) -> None:
     assert run(tmp_path, "--epochs", "1", *flags) == cli.EXIT_USAGE
-    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert message in errors(capsys)
 
 
 def test_dual_mask_rises_to_its_probabilities() -> None:

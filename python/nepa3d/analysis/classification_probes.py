@@ -9,6 +9,7 @@ from nepa3d import cli
 from nepa3d.analysis.flag_groups import PoolingFlags, QuestionFlags, SampleModelFlags
 from nepa3d.analysis.outcome import conclude
 from nepa3d.cli.spellings import Switch
+from nepa3d.execution.checks import require_at_least
 from nepa3d.probes.classification import (
     ClassificationSettings,
     LabelledCache,
@@ -64,16 +65,12 @@ class Config:
     voxel: VoxelFlags = field(default_factory=VoxelFlags)
 
     def __post_init__(self) -> None:
-        for name, value in (("mc_k", self.embedding.mc_k), ("n_seeds", self.n_seeds), ("batch", self.batch)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        self.model.check()
-        for name in ("num_workers", "fewshot_k", "seed", "val_seed", "fewshot_seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        require_backend(self.backend, "backend")
+        require_at_least(0, num_workers=self.num_workers, fewshot_k=self.fewshot_k)
+        require_at_least(0, val_seed=self.val_seed, fewshot_seed=self.fewshot_seed)
+        self.settings()  # which refuses what no probe can mean
         if not 0 < self.val_ratio < 1:
             raise ValueError(f"val_ratio must lie in (0, 1), got {self.val_ratio}")
-        require_backend(self.backend, "backend")
 
     def cache(self) -> LabelledCache:
         """The labelled shapes."""

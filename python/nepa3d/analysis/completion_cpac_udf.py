@@ -12,11 +12,10 @@ from nepa3d.analysis.flag_groups import (
     ControlFlags,
     QuestionFlags,
     SequenceModelFlags,
-    require_at_least_one,
-    require_positive,
 )
 from nepa3d.analysis.outcome import conclude
 from nepa3d.cli.spellings import Switch
+from nepa3d.execution.checks import require_at_least
 from nepa3d.models.embedding import Probe, Representation
 from nepa3d.probes.completion import CompletionSettings, require_room, text
 from nepa3d.probes.completion import complete as complete_shapes
@@ -75,28 +74,15 @@ class Config:
     asked: QuestionFlags = field(default_factory=QuestionFlags)
     voxel: VoxelFlags = field(default_factory=VoxelFlags)
 
-    def check(self) -> None:
-        """``ValueError`` naming a flag that no completion can mean."""
-        self.completion.check()
-        require_at_least_one(batch=self.batch, n_seeds=self.n_seeds)
-        require_positive(tau=self.tau)
+    def __post_init__(self) -> None:
         if not 0 < self.head_train_ratio < 1:
-            raise ValueError(f"head_train_ratio: expected a number in (0, 1), got {self.head_train_ratio}")
-        if self.head_train_n < 0:
-            raise ValueError(f"head_train_n: expected at least 0, got {self.head_train_n}")
+            raise ValueError(f"head_train_ratio must lie in (0, 1), got {self.head_train_ratio}")
+        require_at_least(0, head_train_n=self.head_train_n, num_workers=self.num_workers)
         if self.head_train_n and not self.completion.head().transductive:
             raise ValueError("head_train_n goes with head_train_split 'none'; else use head_train_max_shapes")
-        if self.num_workers < 0:
-            raise ValueError(f"num_workers: expected at least 0, got {self.num_workers}")
-        if self.controls.spline:
-            require_scipy()
-        self._check_meshes()
-
-    def _check_meshes(self) -> None:
+        self.settings()  # which refuses what no completion can mean
         if self.mesh_root and self.target != "mesh":
             raise ValueError(f"mesh_root goes with target 'mesh', got target {self.target!r}")
-        if self.mesh_root and not Path(self.mesh_root).is_dir():
-            raise ValueError(f"mesh_root: expected a folder of meshes, there is none at {self.mesh_root!r}")
         if self.query_source == "grid" and self.target == "mesh" and not self.mesh_root:
             raise ValueError(
                 "query_source 'grid' with target 'mesh' needs mesh_root: caches have mesh distances at pool points only"
@@ -159,7 +145,10 @@ class Config:
 
 def complete(config: Config) -> Result:
     """The result of the flags. Bad input is ``ValueError``."""
-    config.check()
+    if config.controls.spline:
+        require_scipy()
+    if config.mesh_root and not Path(config.mesh_root).is_dir():
+        raise ValueError(f"mesh_root: expected a folder of meshes, there is none at {config.mesh_root!r}")
     probe = config.model.load()
     require_room(probe, config.sequence(probe), "n_context, n_query, qa_tokens and add_eos")
     return complete_shapes(probe, config.plan(probe), config.settings()).with_settings(config.report())

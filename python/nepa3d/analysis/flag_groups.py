@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from nepa3d.cli.spellings import OptionalCount, OptionalSwitch, Switch
+from nepa3d.execution.checks import require_at_least, require_positive
 from nepa3d.models.embedding import Pooling, Precision, Probe, ProbeRequest, Representation, open_probe
 from nepa3d.probes.distance_head import HeadShapes
 from nepa3d.samples.questions import Questions
@@ -58,8 +59,7 @@ class SampleModelFlags(SequenceModelFlags):
         """What is to be opened, and the form and size of its samples."""
         return replace(super().request(), n_point=self.n_point, n_ray=self.n_ray)
 
-    def check(self) -> None:
-        """``ValueError`` naming a number that no sample can have."""
+    def __post_init__(self) -> None:
         for flag in ("n_point", "n_ray"):
             count = getattr(self, flag)
             if count is not None and count < 0:
@@ -76,6 +76,9 @@ class PoolingFlags:
     """Hidden state h or predicted embedding z_hat."""
     mc_k: int = 1
     """Number of draws per shape that are averaged into its embedding."""
+
+    def __post_init__(self) -> None:
+        require_at_least(1, mc_k=self.mc_k)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +105,10 @@ class CompletionFlags:
     seed: int = 0
     """Seed of the draws (and of the shuffle of a transductive split)."""
 
-    def check(self) -> None:
-        """``ValueError`` naming a flag that no completion can mean."""
+    def __post_init__(self) -> None:
         for flag in ("context_backend", "head_train_backend"):
             require_backend(getattr(self, flag), flag)
-        require_at_least_one(n_context=self.n_context, n_query=self.n_query)
+        require_at_least(1, n_context=self.n_context, n_query=self.n_query)
         require_positive(ridge_lambda=self.ridge_lambda)
 
     def head(self) -> HeadShapes:
@@ -131,17 +133,3 @@ class ControlFlags:
     """Control without a model: a thin-plate spline through the distances that the model receives; requires SciPy."""
     random_init: Switch = False
     """Also measure an untrained model of the same size."""
-
-
-def require_at_least_one(**flags: int) -> None:
-    """``ValueError`` naming a flag below 1."""
-    for flag, value in flags.items():
-        if value < 1:
-            raise ValueError(f"{flag}: expected at least 1, got {value}")
-
-
-def require_positive(**flags: float) -> None:
-    """``ValueError`` naming a flag that is not above 0."""
-    for flag, value in flags.items():
-        if not value > 0:
-            raise ValueError(f"{flag}: expected a positive number, got {value}")

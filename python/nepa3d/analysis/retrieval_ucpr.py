@@ -6,15 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nepa3d import cli
-from nepa3d.analysis.flag_groups import (
-    ControlFlags,
-    PoolingFlags,
-    QuestionFlags,
-    SampleModelFlags,
-    require_at_least_one,
-)
+from nepa3d.analysis.flag_groups import ControlFlags, PoolingFlags, QuestionFlags, SampleModelFlags
 from nepa3d.analysis.outcome import conclude
 from nepa3d.cli.spellings import OptionalCount, Switch
+from nepa3d.execution.checks import require_at_least
 from nepa3d.models.embedding import sample_length, shapes_of
 from nepa3d.probes.embedding import EmbeddingSettings
 from nepa3d.probes.result import Result
@@ -71,14 +66,12 @@ class Config:
     asked: QuestionFlags = field(default_factory=QuestionFlags)
     voxel: VoxelFlags = field(default_factory=VoxelFlags)
 
-    def check(self) -> None:
-        """``ValueError`` naming a flag that no retrieval can mean."""
+    def __post_init__(self) -> None:
         for flag in ("query_backend", "gallery_backend"):
             require_backend(getattr(self, flag), flag)
-        require_at_least_one(mc_k=self.embedding.mc_k, chunk=self.chunk, n_seeds=self.n_seeds)
-        if self.controls.spline:
-            require_scipy()
-        self.model.check()
+        require_at_least(1, chunk=self.chunk)
+        require_at_least(0, num_workers=self.num_workers)
+        self.settings()  # which refuses what no retrieval can mean
 
     def settings(self) -> RetrievalSettings:
         """What the probe takes."""
@@ -109,7 +102,8 @@ class Config:
 
 def retrieve(config: Config) -> Result:
     """The result of the flags. Bad input is ``ValueError``."""
-    config.check()
+    if config.controls.spline:
+        require_scipy()
     probe = config.model.load()
     probe.require_length(sample_length(probe), "n_point, n_ray, qa_tokens and add_eos")
     paths = shapes_of(config.cache_root, config.split, config.max_files, "max_files")

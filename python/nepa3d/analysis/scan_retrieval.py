@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nepa3d import cli
-from nepa3d.analysis.flag_groups import PoolingFlags, QuestionFlags, SampleModelFlags, require_at_least_one
+from nepa3d.analysis.flag_groups import PoolingFlags, QuestionFlags, SampleModelFlags
 from nepa3d.analysis.outcome import conclude
 from nepa3d.cli.spellings import Switch
+from nepa3d.execution.checks import require_at_least
 from nepa3d.probes.embedding import EmbeddingSettings
 from nepa3d.probes.result import Result
 from nepa3d.probes.scan_retrieval import ScanRetrievalSettings, text
@@ -92,12 +93,12 @@ class Config:
     voxel: VoxelFlags = field(default_factory=VoxelFlags)
     asked: QuestionFlags = field(default_factory=QuestionFlags)
 
-    def check(self) -> None:
-        """``ValueError`` naming a flag that no retrieval can mean."""
+    def __post_init__(self) -> None:
         for flag in ("query_backend", "gallery_backend"):
             require_backend(getattr(self.where, flag), flag)
-        require_at_least_one(mc_k=self.embedding.mc_k, chunk=self.chunk, n_seeds=self.n_seeds, headings=self.headings)
-        self.model.check()
+        require_at_least(1, chunk=self.chunk)
+        require_at_least(0, num_workers=self.num_workers)
+        self.settings()  # which refuses what no retrieval can mean
 
     def settings(self) -> ScanRetrievalSettings:
         """What the probe takes."""
@@ -123,11 +124,9 @@ class Config:
 
 def retrieve(config: Config) -> Result:
     """The result of the flags. Bad input is ``ValueError``."""
-    config.check()
-    settings = config.settings()
     where = config.where
     search = where.search()
-    result = retrieve_shapes(config.model.load(), search, settings)
+    result = retrieve_shapes(config.model.load(), search, config.settings())
     return result.with_settings(
         {
             "query_root": where.query_root,

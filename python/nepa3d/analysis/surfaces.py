@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from nepa3d import cli
-from nepa3d.analysis.flag_groups import CompletionFlags, ControlFlags, ModelFlags, QuestionFlags, require_at_least_one
+from nepa3d.analysis.flag_groups import CompletionFlags, ControlFlags, ModelFlags, QuestionFlags
 from nepa3d.execution.files import require_writable, write_json
 from nepa3d.models.embedding import Probe, shapes_of
 from nepa3d.probes.completion import require_room
@@ -55,14 +55,9 @@ class Config:
     asked: QuestionFlags = field(default_factory=QuestionFlags)
 
     def __post_init__(self) -> None:
-        if self.resolution < 4:
-            raise ValueError(f"resolution must be at least 4, got {self.resolution}")
         if not 0 <= self.level < np.inf:
             raise ValueError(f"level must be a distance, or 0, got {self.level}")
-        if not 0 < self.tau < np.inf:
-            raise ValueError(f"tau must be a distance above 0, got {self.tau}")
-        if self.max_shapes < 0:
-            raise ValueError(f"max_shapes must be at least 0, got {self.max_shapes}")
+        self.settings()  # which refuses what no surface can be made with
 
     def sequence(self, probe: Probe) -> SequenceSettings:
         """The sequences: a context, then cells of the distance grid."""
@@ -101,8 +96,6 @@ class Config:
 def complete_surfaces(config: Config) -> Result:
     """Complete, save, score and draw every shape; scores.json holds the result."""
     own = config.completion
-    own.check()
-    require_at_least_one(batch=config.batch)
     if config.controls.spline:
         require_scipy()
     require_writable(config.out_root / "scores.json", "out_root")

@@ -8,12 +8,13 @@ Classification, ICCV 2019): holes, clutter, noise and no common heading.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d import ops
+from nepa3d.execution.checks import require_choice
 from nepa3d.shapes.mesh import BadShapeError, Mesh, Reason
 from nepa3d.shapes.query_pools import look_at_origin
 
@@ -54,8 +55,7 @@ class ScanSettings:
             raise ValueError(f"background must lie in [0, 1), got {self.background}")
         if not 0 <= self.noise < 1:
             raise ValueError(f"noise must lie in [0, 1), got {self.noise}")
-        if self.room not in get_args(RoomKind):
-            raise ValueError(f"room must be one of {', '.join(get_args(RoomKind))}, got {self.room!r}")
+        require_choice("room", self.room, RoomKind)
         if self.up not in AXES:
             raise ValueError(f"up must be one of {', '.join(AXES)}, got {self.up!r}")
 

@@ -43,13 +43,13 @@ from nepa3d.data import (
 from nepa3d.execution.files import write_text
 from nepa3d.experiments.jobs import Job
 from nepa3d.experiments.recipe import recommended
-from nepa3d.models.checkpoint import ModelFlags as SizeFlags
+from nepa3d.models.checkpoint import SizeFlags
 from nepa3d.probes.distance_head import OWN
 from nepa3d.report import page, picture
 from nepa3d.shapes.query_pools import PoolSettings
 from nepa3d.train import finetune_cls, pretrain
 from nepa3d.train.corpus import CorpusFlags, SampleFlags
-from nepa3d.train.finetune_cls import EvaluationFlags, FreshModelFlags, SplitFlags, TrainingFlags
+from nepa3d.train.finetune_cls import EvaluationFlags, FreshSizeFlags, SplitFlags, TrainingFlags
 from nepa3d.train.finetune_cls import SampleFlags as ClassSampleFlags
 from nepa3d.train.flag_groups import StepFlags
 from nepa3d.train.loop import LoopFlags, OutputFlags
@@ -367,7 +367,7 @@ def finetune_jobs(demo: Demo, model: Model) -> Iterator[Job]:
         save_dir="",
         ckpt=model.ckpt,
         samples=ClassSampleFlags(n_point=demo.scale.tokens, n_ray=model.n_ray),
-        model=FreshModelFlags() if model.ckpt else FreshModelFlags(**vars(demo.scale.model)),
+        model=FreshSizeFlags() if model.ckpt else FreshSizeFlags(**vars(demo.scale.model)),
         training=TrainingFlags(batch=64, epochs=demo.scale.finetuning, lr=1e-3, num_workers=1),
         evaluation=EvaluationFlags(mc_eval_k_test=4),
     )

@@ -18,7 +18,7 @@ from tabulate import tabulate
 from nepa3d import cli, ops
 from nepa3d.execution.files import atomic_open, require_writable, write_json
 from nepa3d.inference.model_flags import ModelFlags
-from nepa3d.models.completion import Completion, CompletionSettings, complete_scan
+from nepa3d.models.completion import Completion, ScanCompletionSettings, complete_scan
 from nepa3d.models.encoder import Encoder
 from nepa3d.report import completion_picture
 from nepa3d.shapes.level_set import require_marching_cubes
@@ -93,9 +93,9 @@ class Config:
         if self.out.suffix.lower() not in endings:
             raise ValueError(f"out must end in {', '.join(endings)}, got {self.out.name!r}")
 
-    def settings(self) -> CompletionSettings:
+    def settings(self) -> ScanCompletionSettings:
         """What is told and asked."""
-        return CompletionSettings(
+        return ScanCompletionSettings(
             view=self.told.view,
             n_context=self.told.n_context or None,
             resolution=self.grid.resolution,

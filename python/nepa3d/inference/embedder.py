@@ -91,7 +91,7 @@ def fingerprint(encoder: Encoder) -> str:
     model = probe.model
     parts = asdict(model.architecture)
     parts = {name: value for name, value in parts.items() if value or name not in LATER_PARTS}
-    about = {"architecture": parts, "heads": encoder.args.get("heads"), "qa": probe.qa}
+    about = {"architecture": parts, "heads": probe.args.get("heads"), "qa": probe.qa}
     about |= {"eos": probe.eos, "n_point": probe.n_point, "n_ray": probe.n_ray}
     if encoder.voxel != VoxelSettings():
         about["voxel"] = asdict(encoder.voxel)

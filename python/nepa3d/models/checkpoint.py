@@ -91,7 +91,7 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelFlags:
+class SizeFlags:
     """Size of the model."""
 
     d_model: int = 384

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from nepa3d.execution.checks import require_choice
 from nepa3d.models.query_nepa import QueryNepa
 from nepa3d.models.token_features import ANSWERS, is_any
 
@@ -32,8 +33,7 @@ class Classifier(nn.Module):
         standardize: bool = False,
     ) -> None:
         super().__init__()
-        if readout not in get_args(Readout):
-            raise ValueError(f"readout must be one of {', '.join(get_args(Readout))}, got {readout!r}")
+        require_choice("readout", readout, Readout)
         self.backbone = backbone
         self.readout = readout
         self.standard = nn.BatchNorm1d(backbone.width, affine=False) if standardize else None

@@ -30,7 +30,7 @@ SLOPE = 2.0  # distances change by at most 1 a unit; predicted ones are wrong
 
 
 @dataclass(frozen=True)
-class CompletionSettings:
+class ScanCompletionSettings:
     """What is told, what is asked, and where the surface lies. Lengths are those of the normalised scan."""
 
     view: str = "pointcloud_noray"
@@ -91,7 +91,11 @@ class Completion:
 
 
 def complete_scan(
-    encoder: Encoder, scan: Shape, settings: CompletionSettings = CompletionSettings(), *, progress: bool = False
+    encoder: Encoder,
+    scan: Shape,
+    settings: ScanCompletionSettings = ScanCompletionSettings(),
+    *,
+    progress: bool = False,
 ) -> Completion:
     """The surface that ``encoder`` makes of a scan, which ``Shape.from_scan`` reads.
 
@@ -149,7 +153,7 @@ def require_solid(scan: Shape) -> None:
 
 def require_expected_error(encoder: Encoder) -> None:
     """``ValueError`` if a model was not trained to tell the error that it expects."""
-    loss = encoder.args.get("answer_loss", "l1") if encoder.probe.model.architecture.answer_head else "none"
+    loss = encoder.probe.args.get("answer_loss", "l1") if encoder.probe.model.architecture.answer_head else "none"
     if loss != "laplace":
         raise ValueError(
             f"uncertainty: {encoder.probe.ckpt} does not tell the error it expects: it was trained with answer_loss "

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nepa3d.execution.checks import require_at_least
 from nepa3d.execution.progress_bar import Progress
 from nepa3d.models.embedding import Probe, question_states
 from nepa3d.models.interpolation import clipped_spline
@@ -39,6 +40,9 @@ class PredictedField:
     batch: int
     """Sequences a forward pass."""
 
+    def __post_init__(self) -> None:
+        require_at_least(1, batch=self.batch)
+
     @property
     def context(self) -> NDArray[np.float32]:
         """(C, 4) the points of the context and the distances told there."""
@@ -50,10 +54,11 @@ class PredictedField:
 
     def scales(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scales (M,) of the Laplace distributions that the model predicts around its distances: the mean absolute
-        error that it expects. ``ValueError`` where it predicts no distances."""
+        error that it expects. ``ValueError`` where it predicts no distances, or a fitted head reads them."""
         architecture = self.probe.model.architecture
-        own_weights(self.probe, own_view(self.probe))
         view, count = own_view(self.probe), self.probe.model.heads
+        if not np.array_equal(self.weights, own_weights(self.probe, view)):
+            raise ValueError("the scales are those of the model's own distances, but a fitted head reads these")
         row = count + (architecture.answer_views.index(view) if architecture.answer_views else 0)
         head = self.probe.model.answer_head
         weights = torch.cat([head.weight[row], head.bias[row, None]]).detach().double().cpu().numpy()

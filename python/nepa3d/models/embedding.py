@@ -6,17 +6,18 @@ Letters: B batch, T tokens, D model width.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from nepa3d.corpora.shape_list import list_shapes
+from nepa3d.execution.checks import require_choice
 from nepa3d.models.checkpoint import Checkpoint, build_model
 from nepa3d.models.query_nepa import QueryNepa
 from nepa3d.models.stored import read_model
@@ -43,6 +44,8 @@ class Probe:
     n_ray: int
     device: str
     precision: Precision = "float32"
+    args: Mapping[str, Any] = field(default_factory=dict)
+    """Flags that the model was trained with, as its checkpoint holds them."""
 
     @property
     def max_len(self) -> int:
@@ -93,6 +96,7 @@ def open_probe(request: ProbeRequest) -> Probe:
 
 def probe_of(checkpoint: Checkpoint, device: str, precision: Precision = "float32") -> Probe:
     """The model of a checkpoint with the token settings it was trained with. ``ValueError`` naming its file."""
+    require_choice("precision", precision, Precision)
     model = build_model(checkpoint)
     args = checkpoint.args
     lacking = [name for name in ("n_point", "n_ray") if name not in args]
@@ -107,6 +111,7 @@ def probe_of(checkpoint: Checkpoint, device: str, precision: Precision = "float3
         n_ray=int(args["n_ray"]),
         device=device,
         precision=precision,
+        args=args,
     )
 
 
@@ -192,7 +197,10 @@ def pooled_states(
 
 
 def pooled_of(pooling: Pooling, representation: Representation) -> Representation:
-    """What a pooling is of: ``mean_zhat`` is the mean of predictions, whatever the representation."""
+    """What a pooling is of: ``mean_zhat`` is the mean of predictions, whatever the representation. ``ValueError`` on a
+    name that is neither's."""
+    require_choice("pooling", pooling, Pooling)
+    require_choice("representation", representation, Representation)
     return "z_hat" if pooling == "mean_zhat" else representation
 
 
@@ -206,8 +214,9 @@ def tokens_read(types: NDArray[np.int64], pooling: Pooling) -> NDArray[np.bool_]
 
     ``eos`` is the last token; ``mean_a`` those that carry an answer (missing rays carry none), ``mean_q`` the
     questions, which plain sequences do not have, ``mean_zhat`` the tokens before an answer, whose z_hat predicts it,
-    ``mean_all`` every token. ``ValueError`` on a sequence that has none.
+    ``mean_all`` every token. ``ValueError`` on a sequence that has none, or another pooling.
     """
+    require_choice("pooling", pooling, Pooling)
     if pooling in ("eos", "mean_all"):
         chosen = np.full(types.shape, pooling == "mean_all")
         chosen[:, -1] = True

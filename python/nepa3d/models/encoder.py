@@ -9,13 +9,14 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
 from nepa3d.corpora.procedural import FAMILIES, procedural_shape
+from nepa3d.execution.checks import require_at_least, require_positive
 from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.models.distances import PredictedField, own_view, own_weights
 from nepa3d.models.embedding import (
@@ -47,6 +48,7 @@ ShapeLike: TypeAlias = "Shape | str | os.PathLike[str]"
 
 BUILT_IN = 64  # procedural shapes that a head is fitted on where none are given
 BUILT_IN_POOLS = PoolSettings(pt_pool=4000, ray_pool=0, no_pc_rays=True)
+OUTSIDE = 1.0001  # largest coordinate of a query, rounding included
 GRID = 32  # cells a side where a surface is asked for
 
 
@@ -60,7 +62,7 @@ def load(source: str | os.PathLike[str], *, device: str = "auto", precision: Pre
     """
     on = pick_device(device)
     checkpoint, head = read_model(source, on)
-    return Encoder(probe_of(checkpoint, on, precision), checkpoint.args, head)
+    return Encoder(probe_of(checkpoint, on, precision), head)
 
 
 class Encoder:
@@ -72,8 +74,8 @@ class Encoder:
     ```
     """
 
-    def __init__(self, probe: Probe, args: dict[str, Any], head: NDArray[np.float64] | None = None) -> None:
-        self.probe, self.args = probe, args
+    def __init__(self, probe: Probe, head: NDArray[np.float64] | None = None) -> None:
+        self.probe = probe
         self._head = head
 
     @property
@@ -85,7 +87,8 @@ class Encoder:
     def voxel(self) -> VoxelSettings:
         """How the view ``voxel`` is made, as in training."""
         names = {"grid": "voxel_grid", "dilate": "voxel_dilate", "max_steps": "voxel_max_steps"}
-        return VoxelSettings(**{name: int(self.args[flag]) for name, flag in names.items() if flag in self.args})
+        args = self.probe.args
+        return VoxelSettings(**{name: int(args[flag]) for name, flag in names.items() if flag in args})
 
     def embed(
         self,
@@ -101,14 +104,14 @@ class Encoder:
     ) -> NDArray[np.float32]:
         """Embeddings (N, D) of shapes as ``view`` sees them, each of length 1.
 
-        A shape is a ``Shape``, a cache file (``.npz``) or a mesh file. ``draws`` samples of its queries are embedded,
-        brought to length 1 and averaged; they depend on the shape's name (its path as spelt, if it is a cache file) and
-        on ``seed``, as those of ``nepa3d.probes.retrieval`` do. Raises ``ValueError`` naming a shape that cannot
-        be used.
+        A shape is a ``Shape``, a cache file (``.npz``), or a file of a mesh or a point cloud. ``draws`` samples of its
+        queries are embedded, brought to length 1 and averaged; they depend on the shape's name (its path as spelt, if
+        it is a cache file) and on ``seed``, as those of ``nepa3d.probes.retrieval`` do. Raises ``ValueError`` naming a
+        shape that cannot be used.
         """
         require_backend(view, "view")
-        _require_positive(draws=draws, batch=batch)
-        wanted: Sequence[ShapeLike] = [shapes] if isinstance(shapes, (Shape, str, os.PathLike)) else [*shapes]
+        require_at_least(1, draws=draws, batch=batch)
+        wanted = _listed(shapes)
         found = np.zeros((len(wanted), self.width))
         with progress_bar(total=len(wanted) * draws, desc="embed", unit="sample", disable=not progress) as bar:
             for begin in range(0, len(wanted), batch):
@@ -132,7 +135,7 @@ class Encoder:
 
     def fit_distance_head(
         self,
-        shapes: Iterable[ShapeLike] | None = None,
+        shapes: ShapeLike | Iterable[ShapeLike] | None = None,
         *,
         view: str = "pointcloud_noray",
         ridge_lambda: float = 1e-3,
@@ -146,9 +149,13 @@ class Encoder:
         Shapes must have a distance field, as those of meshes have. Without shapes, 64 of the built-in procedural corpus
         serve; the first call of ``complete`` does so if no head is there and the model predicts no distances itself.
         """
+        require_at_least(1, batch=batch)
+        require_positive(ridge_lambda=ridge_lambda)
         settings = self.sequence(view)
         sums = RidgeSums(self.width, self.probe.device)
-        wanted = _procedural(BUILT_IN) if shapes is None else [as_shape(shape) for shape in shapes]
+        wanted = _procedural(BUILT_IN) if shapes is None else [as_shape(shape) for shape in _listed(shapes)]
+        if not wanted:
+            raise ValueError("shapes must not be empty")
         with progress_bar(total=len(wanted), desc="fit head", unit="shape", disable=not progress) as bar:
             for begin in range(0, len(wanted), batch):
                 some = wanted[begin : begin + batch]
@@ -171,7 +178,7 @@ class Encoder:
         batch: int = 16,
     ) -> NDArray[np.float32]:
         """Distances (M,) to the surface that the model predicts at ``queries`` (M, 3), points of [-1, 1]^3 in the
-        coordinates of the normalised shape.
+        coordinates of the normalised shape (centre of its box at the origin, farthest point at distance 1).
 
         The model is told the distances that ``view`` answers at ``n_context`` random point queries of the shape (left
         out: half of what it takes). The distances are the model's own predictions if it makes any and no head was
@@ -180,6 +187,12 @@ class Encoder:
         points = np.ascontiguousarray(queries, np.float32)
         if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
             raise ValueError(f"queries must be finite and have shape (M, 3), got {points.shape}")
+        farthest = np.abs(points).max(initial=0.0)
+        if farthest > OUTSIDE:
+            raise ValueError(
+                "queries must lie in [-1, 1]^3, the coordinates of the normalised shape, got one with a coordinate of "
+                f"{farthest:g}"
+            )
         return self.field(shape, view=view, n_context=n_context, seed=seed, batch=batch).distances(points)
 
     def field(
@@ -204,10 +217,18 @@ class Encoder:
         return PredictedField(self.probe, self.distance_head(), context, rows, settings, batch)
 
     def surface(
-        self, shape: ShapeLike, *, resolution: int = GRID, level: float | None = None, **context: Any
+        self,
+        shape: ShapeLike,
+        *,
+        resolution: int = GRID,
+        level: float | None = None,
+        view: str = "pointcloud_noray",
+        n_context: int | None = None,
+        seed: int = 0,
+        batch: int = 16,
     ) -> trimesh.Trimesh:
         """The mesh on which the predicted distance is ``level`` (left out: a cell's side), found by marching cubes in a
-        grid of ``resolution`` cells a side. ``context`` goes to ``complete``.
+        grid of ``resolution`` cells a side. The other arguments are those of ``complete``.
 
         Raises ``ValueError`` where the predicted distance takes that value nowhere. Needs scikit-image
         (``nepa3d[surfaces]``).
@@ -216,9 +237,10 @@ class Encoder:
         from nepa3d.shapes.level_set import level_set, require_marching_cubes
 
         require_marching_cubes()
-        _require_positive(resolution=resolution)
+        require_at_least(1, resolution=resolution)
         drawn_at = 2.0 / resolution if level is None else level
-        field = self.complete(shape, cell_centres(resolution), **context).reshape(3 * (resolution,))
+        predicted = self.field(shape, view=view, n_context=n_context, seed=seed, batch=batch)
+        field = predicted.distances(cell_centres(resolution)).reshape(3 * (resolution,))
         found = level_set(field, drawn_at)
         if found is None:
             raise ValueError(
@@ -230,7 +252,7 @@ class Encoder:
         """Write ``model.safetensors`` (the weights, and the distance head if there is one) and ``config.json`` (what
         the model was trained with) into ``folder``, for ``load``. Each file is written whole or not at all."""
         tokens = {"qa_tokens": int(self.probe.qa), "add_eos": int(self.probe.eos)}
-        args = self.args | tokens | {"n_point": self.probe.n_point, "n_ray": self.probe.n_ray}
+        args = {**self.probe.args, **tokens} | {"n_point": self.probe.n_point, "n_ray": self.probe.n_ray}
         save_model(Path(folder), self.probe.model.state_dict(), args, self._head)
 
     def export_onnx(
@@ -271,10 +293,10 @@ class Encoder:
 
 
 def as_shape(shape: ShapeLike) -> Shape:
-    """A shape from a ``Shape``, a cache file or a mesh file."""
+    """A shape from a ``Shape``, a cache file (``.npz``), or another file, see ``Shape.from_file``."""
     if isinstance(shape, Shape):
         return shape
-    return Shape.from_cache(shape) if is_cache(shape) else Shape.from_mesh(shape)
+    return Shape.from_cache(shape) if is_cache(shape) else Shape.from_file(shape)
 
 
 def draw_samples(
@@ -311,7 +333,6 @@ def _procedural(count: int) -> list[Shape]:
     ]
 
 
-def _require_positive(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+def _listed(shapes: ShapeLike | Iterable[ShapeLike]) -> Sequence[ShapeLike]:
+    """The shapes as a sequence, also where there is one by itself."""
+    return [shapes] if isinstance(shapes, (Shape, str, os.PathLike)) else [*shapes]

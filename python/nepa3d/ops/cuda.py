@@ -81,8 +81,8 @@ def sample_surface(
     indexes no vertex of its shape, a number lies outside, or a shape has no area, for which the CPU waits.
     """
     faces = _checked_faces(vertices, vertex_offsets, faces, face_offsets)
-    if bool(((uniforms < 0) | (uniforms > 1)).any()):
-        raise ValueError("uniforms must lie in [0, 1); some do not")
+    if not bool(((uniforms >= 0) & (uniforms <= 1)).all()):
+        raise ValueError("uniforms must lie in [0, 1]; some do not")
     *samples, total = surface_samples(vertices, vertex_offsets, faces, face_offsets, uniforms, sample_offsets)
     flat = ~(total > 0)
     if bool(flat.any()):

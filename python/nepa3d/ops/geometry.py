@@ -21,6 +21,8 @@ shapes.
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -216,7 +218,7 @@ def voxelize(points: ArrayLike, grid: int, dilate: int = 0) -> NDArray[np.uint8]
 
     Coordinates are rounded to float32; points beyond the cube count for the cells at its border.
     """
-    return _core.voxelize(np.asarray(points), grid, dilate)
+    return _core.voxelize(np.asarray(points), _whole(grid, "grid"), _whole(dilate, "dilate"))
 
 
 def distance_transform(
@@ -224,11 +226,14 @@ def distance_transform(
 ) -> Float:
     """Distance (G0, G1, G2) from each cell centre to the nearest occupied cell's, in the unit of ``spacing``.
 
-    Exact, one axis after the other (Saito and Toriwaki, 1994). The time grows with the cells times the distances in
-    them. inf everywhere if nothing is occupied.
+    Cells that are not 0 are occupied. Exact, one axis after the other (Saito and Toriwaki, 1994). The time grows with
+    the cells times the distances in them. inf everywhere if nothing is occupied.
     """
-    along = (spacing, spacing, spacing) if isinstance(spacing, (int, float)) else spacing
-    return _core.distance_transform(np.asarray(occupancy), along, threads=threads)
+    steps = np.asarray(spacing)
+    if steps.shape not in ((), (3,)) or steps.dtype.kind not in "fiu":
+        raise ValueError(f"spacing must be a number or three, got {spacing!r}")
+    along = tuple(np.broadcast_to(steps, 3).tolist())
+    return _core.distance_transform(_occupied(occupancy), along, threads=threads)
 
 
 def to_half(values: ArrayLike) -> NDArray[np.float16]:
@@ -246,10 +251,30 @@ def voxel_first_hit(
 ) -> VoxelHits:
     """First occupied cell along rays (R, 3) through [-1, 1]^3: hit (R,), and t (R,) where that cell is entered.
 
-    Amanatides and Woo's walk (1987) over at most ``max_steps`` cells, 0 meaning 3 G. t is 0 on a miss.
+    Cells that are not 0 are occupied. Amanatides and Woo's walk (1987) over at most ``max_steps`` cells, 0 meaning 3 G.
+    t is 0 on a miss.
     """
-    grid, start, along = np.asarray(occupancy), np.asarray(origins), np.asarray(directions)
-    return VoxelHits(*_core.voxel_first_hit(grid, start, along, max_steps, threads=threads))
+    steps = _whole(max_steps, "max_steps")
+    found = _core.voxel_first_hit(
+        _occupied(occupancy), np.asarray(origins), np.asarray(directions), steps, threads=threads
+    )
+    return VoxelHits(*found)
+
+
+def _occupied(occupancy: ArrayLike) -> np.ndarray:
+    """The cells as the kernels take them: what is not 0 would be cast to 0 if it were 0.5, or 256."""
+    cells = np.asarray(occupancy)
+    if cells.dtype.kind not in "biuf":
+        raise ValueError(f"occupancy must be truth values or numbers, got {cells.dtype}")
+    return cells if cells.dtype in (np.bool_, np.uint8) else cells != 0
+
+
+def _whole(value: object, argument: str) -> int:
+    """A whole number of any type of Python or NumPy; ``ValueError`` on anything else."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise ValueError(f"{argument} must be a whole number, got {value!r}") from error
 
 
 def morton_code(xyz: ArrayLike) -> NDArray[np.uint32]:

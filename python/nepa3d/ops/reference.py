@@ -91,7 +91,7 @@ def closest_point(vertices: Float, faces: Int, queries: Float, *, threads: int =
 def sample_surface(vertices: Float, faces: Int, uniforms: Float) -> SurfaceSamples:
     """Area-weighted surface samples: point (N, 3), unit face normal (N, 3), face (N,).
 
-    ``uniforms`` (N, 3) in [0, 1) choose the face (inverse of the cumulative area) and the place in it
+    ``uniforms`` (N, 3) in [0, 1] choose the face (inverse of the cumulative area) and the place in it
     (square-root parametrisation: Osada et al., Shape Distributions, 2002).
     """
     corner, edge1, edge2 = _edges(vertices, faces)

@@ -20,6 +20,7 @@ from tabulate import tabulate
 from nepa3d.corpora.objects import objects_of
 from nepa3d.corpora.shape_list import list_shapes
 from nepa3d.corpora.splits import class_of, stratified_validation
+from nepa3d.execution.checks import require_at_least
 from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.models.embedding import Probe, sample_length
 from nepa3d.models.encoder import Encoder, ShapeLike, shape_name
@@ -34,6 +35,7 @@ from nepa3d.probes.labelled_shapes import Labelled, LabelledCache, Parts
 from nepa3d.probes.result import Json, Result
 from nepa3d.probes.tables import Table, interval_cell, once, unusual
 from nepa3d.samples.labelled import Sets, short_classes, shortage
+from nepa3d.shapes.view_table import require_backend
 
 KINDS = tuple(SETTINGS)
 MODEL, UNTRAINED, PLAIN, MAJORITY = "model", "random_init", "raw_distances", "majority"
@@ -60,6 +62,11 @@ class ClassificationSettings:
     """Whether an untrained model of the same sizes is a control."""
     embedding: EmbeddingSettings = field(default_factory=EmbeddingSettings)
 
+    def __post_init__(self) -> None:
+        require_backend(self.view, "view")
+        require_at_least(1, n_seeds=self.n_seeds)
+        require_at_least(0, seed=self.seed)
+
 
 @dataclass(frozen=True)
 class Seeded:
@@ -85,16 +92,23 @@ def run(
     """Accuracies of classifiers ("knn", "logistic" or "svm"; the last two need scikit-learn) of frozen embeddings.
 
     A classifier's setting is chosen on ``val_ratio`` of each training class. Controls are the commonest class
-    (``majority``) and the same classifiers of the answered distances without a model (``raw_distances``).
+    (``majority``), the same classifiers of the answered distances without a model (``raw_distances``) and, if the
+    settings ask for it, those of an untrained model of the same sizes (``random_init``). Classes are the labels that
+    there are, which may be any whole numbers.
     """
-    settings = replace(settings or ClassificationSettings(), untrained=False)
+    settings = settings or ClassificationSettings(untrained=False)
     for kind in classifiers:
         if kind not in KINDS:
             raise ValueError(f"classifier must be one of {', '.join(KINDS)}, got {kind!r}")
-    known, asked = np.asarray(train_labels, np.int64), np.asarray(test_labels, np.int64)
-    for name, labels, of in (("train", known, train), ("test", asked, test)):
-        if labels.shape != (len(of),) or len(of) == 0:
-            raise ValueError(f"{name}_labels must have a label for each of the {len(of)} shapes, got {labels.shape}")
+    for name, given, of in (("train", train_labels, train), ("test", test_labels, test)):
+        labels = np.asarray(given)
+        if labels.shape != (len(of),) or len(of) == 0 or labels.dtype.kind not in "iu":
+            raise ValueError(
+                f"{name}_labels must be a whole number for each of the {len(of)} shapes, got {labels.shape} of "
+                f"{labels.dtype}"
+            )
+    names_of, numbers = np.unique(np.concatenate([train_labels, test_labels]), return_inverse=True)
+    known, asked = np.split(numbers, [len(train)])
     names = [f"{label}/{number}" for number, label in enumerate(known)]
     held = set(stratified_validation(names, val_ratio, settings.seed))
     inner = np.array([name not in held for name in names])
@@ -112,7 +126,7 @@ def run(
         for seed in range(settings.seed, settings.seed + settings.n_seeds)
     ]
     require_read(failed)
-    classes = [f"{label}" for label in range(max(known.max(), asked.max()) + 1)]
+    classes = [f"{label}" for label in names_of]
     held_out = HeldOut([shape_name(shape) for shape in parts.test.shapes], asked, np.arange(len(asked)), classes)
     sizes = {"n_train": len(train), "n_test": len(test), "val_ratio": val_ratio, "classes": classes}
     told = _settings(encoder.probe, settings) | sizes

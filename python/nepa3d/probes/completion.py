@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tabulate import tabulate
 
+from nepa3d.execution.checks import require_at_least, require_positive
 from nepa3d.models.embedding import Probe
 from nepa3d.models.encoder import Encoder, ShapeLike
 from nepa3d.probes.completion_tables import (
@@ -80,6 +81,10 @@ class CompletionSettings:
     """Whether gradient boosting of local features is a control; it is fitted on the head's shapes and needs
     scikit-learn. Not for ``run``, which has none."""
     reading: Reading = field(default_factory=Reading)
+
+    def __post_init__(self) -> None:
+        require_positive(tau=self.tau, ridge_lambda=self.ridge_lambda)
+        require_at_least(1, n_seeds=self.n_seeds)
 
 
 @dataclass(frozen=True)

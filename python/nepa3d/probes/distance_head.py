@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nepa3d.execution.checks import require_at_least, require_choice
 from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.models.distances import own_weights
 from nepa3d.models.embedding import Probe, Representation, question_states, shapes_of
@@ -39,6 +40,11 @@ class Reading:
     threads: int = 2
     """That read shapes ahead of their use; 0: none."""
     progress: bool = True
+
+    def __post_init__(self) -> None:
+        require_choice("representation", self.representation, Representation)
+        require_at_least(1, batch=self.batch)
+        require_at_least(0, threads=self.threads)
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nepa3d.execution.checks import require_at_least, require_choice
 from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.models.checkpoint import Checkpoint, fresh_model
 from nepa3d.models.embedding import Pooling, Probe, Representation, pooled_of, pooled_states, sample_length
 from nepa3d.models.encoder import Encoder, ShapeLike, as_shape, draw_samples, is_cache, shape_name
-from nepa3d.models.stored import read_model
 from nepa3d.models.vectors import normalize
 from nepa3d.probes.point_answers import PointAnswers, point_answers
 from nepa3d.probes.result import Json
@@ -53,11 +53,11 @@ class EmbeddingSettings:
     """Points are asked anywhere in a shape's pool, or only in its part that is uniform in the cube."""
 
     def __post_init__(self) -> None:
-        for name in ("draws", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.threads < 0:
-            raise ValueError(f"threads must be at least 0, got {self.threads}")
+        require_choice("pooling", self.pooling, Pooling)
+        require_choice("representation", self.representation, Representation)
+        require_choice("questions", self.questions, Questions)
+        require_at_least(1, draws=self.draws, batch=self.batch)
+        require_at_least(0, threads=self.threads)
 
     def report(self, probe: Probe) -> Json:
         """The settings as result files hold them."""
@@ -194,23 +194,18 @@ def centred(vectors: Array) -> Array:
 
 def untrained(probe: Probe, seed: int) -> Probe:
     """The probe with new weights of the same sizes, a function of ``seed``."""
-    return _with_new_weights(probe, read_model(probe.ckpt).checkpoint, seed)
+    state = {name: tensor.cpu() for name, tensor in probe.model.state_dict().items()}
+    checkpoint = Checkpoint(state, opt={}, scaler=None, args=dict(probe.args), epoch=0, step=0, path=probe.ckpt)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = fresh_model(checkpoint)
+    return replace(probe, model=model.to(probe.device).eval())
 
 
 def untrained_encoder(encoder: Encoder, seed: int) -> Encoder:
     """An encoder with new weights of the same sizes, a function of ``seed``, and without a distance head: fit that on
     the shapes that the trained one's was fitted on."""
-    state = {name: tensor.cpu() for name, tensor in encoder.probe.model.state_dict().items()}
-    path = encoder.probe.ckpt
-    checkpoint = Checkpoint(model=state, opt={}, scaler=None, args=encoder.args, epoch=0, step=0, path=path)
-    return Encoder(_with_new_weights(encoder.probe, checkpoint, seed), encoder.args)
-
-
-def _with_new_weights(probe: Probe, checkpoint: Checkpoint, seed: int) -> Probe:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = fresh_model(checkpoint)
-    return replace(probe, model=model.to(probe.device).eval())
+    return Encoder(untrained(encoder.probe, seed))
 
 
 def voxel_report(voxel: VoxelSettings) -> Json:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d.corpora.scanner import turn
+from nepa3d.execution.checks import require_at_least
 from nepa3d.execution.progress_bar import progress_bar
 
 Floats = NDArray[np.floating]
@@ -66,19 +67,19 @@ def least_violations(
     gallery: Sequence[tuple[Floats, Floats]],
     headings: int,
     *,
+    threads: int = 1,
     progress: bool = False,
 ) -> NDArray[np.float64]:
     """The least ``violations`` (N, M) over a whole turn of each query about y in steps of 2 pi / ``headings``.
 
     Cost: that of ``violations`` times ``headings``.
     """
-    if headings < 1:
-        raise ValueError(f"headings must be at least 1, got {headings}")
+    require_at_least(1, headings=headings)
     found = np.full((len(queries), len(gallery)), np.inf)
     for step in progress_bar(range(headings), desc="plain answers, turned", unit="heading", disable=not progress):
         angle = 2 * np.pi * step / headings
         facing = [(turn(np.asarray(points, np.float32), angle), distances) for points, distances in queries]
-        found = np.minimum(found, violations(facing, gallery))
+        found = np.minimum(found, violations(facing, gallery, threads=threads))
     return found
 
 

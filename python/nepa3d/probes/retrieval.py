@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tabulate import tabulate
 
+from nepa3d.execution.checks import require_at_least, require_choice
 from nepa3d.models.embedding import Probe
 from nepa3d.models.encoder import Encoder, ShapeLike, as_shape, shape_name
 from nepa3d.probes import ranking
@@ -46,7 +47,7 @@ from nepa3d.probes.retrieval_tables import (
 from nepa3d.probes.spline import require_scipy
 from nepa3d.probes.tables import unmeasured
 from nepa3d.samples.tokenizer import draws_are_shared
-from nepa3d.shapes.view_table import view_row
+from nepa3d.shapes.view_table import require_backend, view_row
 
 RankRule = Literal["expected", "strict"]
 Array = NDArray[np.float64]
@@ -74,6 +75,12 @@ class RetrievalSettings:
     untrained: bool = False
     """Whether an untrained model of the same sizes is a control. ``run`` takes one instead."""
     embedding: EmbeddingSettings = field(default_factory=EmbeddingSettings)
+
+    def __post_init__(self) -> None:
+        for name in ("query_view", "gallery_view"):
+            require_backend(getattr(self, name), name)
+        require_choice("rank_rule", self.rank_rule, RankRule)
+        require_at_least(1, n_seeds=self.n_seeds)
 
     def seeded(self) -> list[RetrievalSettings]:
         """The same for every seed."""

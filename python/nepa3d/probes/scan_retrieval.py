@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tabulate import tabulate
 
+from nepa3d.execution.checks import require_at_least
 from nepa3d.models.embedding import Probe, sample_length
 from nepa3d.models.encoder import Encoder, ShapeLike, shape_name
 from nepa3d.models.vectors import normalize
@@ -80,9 +81,8 @@ class ScanRetrievalSettings:
     def __post_init__(self) -> None:
         for name in ("query_view", "gallery_view"):
             require_backend(getattr(self, name), name)
-        for name, least in (("n_seeds", 1), ("headings", 1), ("query_seed", 0), ("gallery_seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        require_at_least(1, n_seeds=self.n_seeds, headings=self.headings)
+        require_at_least(0, query_seed=self.query_seed, gallery_seed=self.gallery_seed)
         if self.turn_queries and self.embedding.questions != "pool":
             raise ValueError(
                 f"questions must be pool where turn_queries is 1, got {self.embedding.questions}: the uniform part of "
@@ -185,7 +185,7 @@ def _compare(
     probe: Probe, search: Search, settings: ScanRetrievalSettings, failed: dict[str, str], *, progress: bool
 ) -> Similarities:
     """Both sides seen by the model and by all controls, which are given the same draws; means over them."""
-    embedding = settings.embedding
+    embedding, threads = settings.embedding, max(1, settings.embedding.threads)
     models = {"model": probe, "random_init": untrained(probe, settings.query_seed)}
     sums: dict[str, list[list[Array]]] = {name: [[], []] for name in (*models, "raw_distances")}
     violated: dict[str, list[Array]] = {}
@@ -197,9 +197,9 @@ def _compare(
             sums["raw_distances"][side].append(plain_distances(looks.features, looks.types))
         if probe.n_point:
             points = sides[0].points(), sides[1].points()
-            violated.setdefault("lipschitz", []).append(violations(*points, progress=progress))
+            violated.setdefault("lipschitz", []).append(violations(*points, threads=threads, progress=progress))
             if settings.headings > 1:
-                turned = least_violations(*points, settings.headings, progress=progress)
+                turned = least_violations(*points, settings.headings, threads=threads, progress=progress)
                 violated.setdefault("lipschitz_headings", []).append(turned)
     means = {name: (np.mean(both[0], axis=0), np.mean(both[1], axis=0)) for name, both in sums.items()}
     vectors = {

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from nepa3d import ops
+from nepa3d.execution.checks import require_at_least, require_positive
 from nepa3d.execution.files import atomic_open
 from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.models.distances import distances_at
@@ -71,10 +72,15 @@ class SurfaceSettings:
     """Whether an untrained model of the same sizes is a control, with a head of its own."""
     reading: Reading = field(default_factory=Reading)
 
+    def __post_init__(self) -> None:
+        require_at_least(4, resolution=self.resolution)
+        require_positive(tau=self.tau, ridge_lambda=self.ridge_lambda, level=self.drawn_at)
+        require_at_least(0, max_shapes=self.max_shapes)
+
     @property
     def drawn_at(self) -> float:
         """The level of the surface."""
-        return self.level or 2.0 / self.resolution
+        return 2.0 / self.resolution if self.level is None else self.level
 
 
 class SurfaceResult(Result):

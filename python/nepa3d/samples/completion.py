@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d import ops
+from nepa3d.execution.checks import require_choice
 from nepa3d.samples.questions import Questions, asked_of
 from nepa3d.samples.schema import POINT_DISTANCE, XYZ, TokenType
 from nepa3d.samples.tokenizer import draw_rows, evaluation_rng, tokenize
@@ -51,6 +52,12 @@ class SequenceSettings:
     mesh_file: str = MESH_FILE
     voxel: VoxelSettings = field(default_factory=VoxelSettings)
     questions: Questions = "pool"  # which points of the pool the context and the queries are drawn from
+
+    def __post_init__(self) -> None:
+        require_choice("query_source", self.query_source, QuerySource)
+        require_choice("target", self.target, Target)
+        require_choice("context", self.context, Context)
+        require_choice("questions", self.questions, Questions)
 
 
 @dataclass(frozen=True)

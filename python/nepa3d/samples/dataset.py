@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from nepa3d.execution.checks import require_choice
 from nepa3d.samples.draws import TrainingDraws
 from nepa3d.samples.questions import Questions, asked_of
 from nepa3d.samples.schema import sequence_length
@@ -21,6 +22,10 @@ from nepa3d.shapes.views import ShapeAnswers, VoxelSettings, read_answers
 
 Sample = tuple[NDArray[np.float32], NDArray[np.int64]]
 DrawRows = Callable[[int, int], Rows]  # of a pool's size, how many
+
+NO_RAYS = (
+    "ray_d_pool has directions of length 0, as that of a scan, which has no rays: choose pointcloud_noray, or n_ray 0"
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class SampleSettings:
         for name in ("n_point", "n_ray"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        require_choice("questions", self.questions, Questions)
         for name in ("drop_ray_prob", "uniform_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
@@ -79,7 +85,7 @@ def sample_of(
     path: str, answers: ShapeAnswers, settings: SampleSettings, draw_rows: DrawRows, rays_missing: bool
 ) -> Sample:
     """Features (T, 15) and types (T,) of the rows that ``draw_rows`` takes of the pools; ``CacheError`` with ``path``
-    on an empty pool or values that are not finite."""
+    on an empty pool, values that are not finite, or rays without a direction."""
 
     def draw(name: str, pool: int, n: int) -> Rows:
         if n and not pool:
@@ -90,6 +96,8 @@ def sample_of(
     points = draw("n_point", len(answers.point_xyz), settings.n_point)
     blank = np.zeros(settings.n_ray, np.int64)
     rays = blank if missing else draw("n_ray", len(answers.ray_t), settings.n_ray)
+    if not missing and (answers.ray_direction[rays] == 0).all(1).any():
+        raise CacheError(path, NO_RAYS)
     features, types = tokenize(answers, points, rays, qa=settings.qa, eos=settings.eos, rays_missing=missing)
     if not np.isfinite(features).all():
         raise CacheError(path, "the sample has values that are not finite")

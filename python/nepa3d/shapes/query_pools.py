@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d import ops
+from nepa3d.execution.checks import require_choice
 from nepa3d.shapes.mesh import Mesh
 from nepa3d.shapes.view_table import ViewRow
 
 CAMERA_RADIUS = 2.2
 CAMERA_ELEVATION = 0.35 * math.pi
 FOCAL_LENGTH = 1 / math.tan(math.radians(30))
+
+DistanceMode = Literal["mesh", "kdtree"]
 
 Float = NDArray[np.float32]
 Arrays = dict[str, NDArray]
@@ -55,7 +58,7 @@ class PoolSettings:
     """Share of the point queries that are drawn near the surface."""
     pt_surface_sigma: float = 0.02
     """Standard deviation of their offset from the surface, per axis."""
-    pt_dist_mode: Literal["mesh", "kdtree"] = "kdtree"
+    pt_dist_mode: DistanceMode = "kdtree"
     """Measure point distances to the triangles (mesh) or to dist_ref_points surface samples (kdtree)."""
     dist_ref_points: int = 8192
     """Surface samples that the kdtree mode measures to."""
@@ -67,6 +70,7 @@ class PoolSettings:
             _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         for name in ("pc_grid", "df_grid"):
             _require(getattr(self, name) <= 2048, name, "at most 2048", getattr(self, name))
+        require_choice("pt_dist_mode", self.pt_dist_mode, DistanceMode)
         _require(0 <= self.pt_surface_ratio <= 1, "pt_surface_ratio", "between 0 and 1", self.pt_surface_ratio)
 
 

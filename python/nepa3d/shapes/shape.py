@@ -18,7 +18,7 @@ from nepa3d.shapes.interop import cloud_arrays, mesh_arrays, open3d_cloud, trime
 from nepa3d.shapes.mesh import load_mesh, prepare_mesh
 from nepa3d.shapes.placement import Placement
 from nepa3d.shapes.query_pools import PoolSettings, build_pools, random_stream
-from nepa3d.shapes.scan_files import read_cloud
+from nepa3d.shapes.scan_files import CloudFile, read_cloud
 from nepa3d.shapes.scans import placement_of_scan, scan_pools
 from nepa3d.shapes.views import ShapeAnswers, VoxelSettings
 from nepa3d.shapes.views import view as view_of
@@ -40,7 +40,7 @@ class Shape(ShapeArrays):
     """The arrays of one shape by the keys of a cache file, and the name on which all random draws from it depend.
 
     Coordinates are those of the normalised shape, which fits the unit sphere. Make one with ``from_mesh``,
-    ``from_cloud`` or ``from_cache``.
+    ``from_cloud``, ``from_file`` or ``from_cache``.
 
     ```python
     chair = Shape.from_mesh("chair.obj")
@@ -141,11 +141,34 @@ class Shape(ShapeArrays):
         """
         if max_points < 0:
             raise ValueError(f"max_points must be at least 0 (0: all), got {max_points}")
-        key = Path(path).stem if key is None else key
         cloud = read_cloud(path)
         if cloud is None:
             rayless = replace(settings, ray_pool=0, no_pc_rays=True)
             return cls.from_mesh(path, key=key, settings=rayless, seed=seed)
+        return cls._from_cloud_file(path, cloud, max_points, key, settings, seed)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], *, key: str | None = None, seed: int = 0) -> Shape:
+        """A file of a mesh, as ``from_mesh`` reads it, or of a point cloud, as ``from_scan`` does, whichever it holds.
+
+        Raises ``ValueError`` naming the file and the fault.
+        """
+        cloud = read_cloud(path)
+        if cloud is None:
+            return cls.from_mesh(path, key=key, seed=seed)
+        return cls._from_cloud_file(path, cloud, SCAN_POINTS, key, CLOUD_POOLS, seed)
+
+    @classmethod
+    def _from_cloud_file(
+        cls,
+        path: str | os.PathLike[str],
+        cloud: CloudFile,
+        max_points: int,
+        key: str | None,
+        settings: PoolSettings,
+        seed: int,
+    ) -> Shape:
+        key = Path(path).stem if key is None else key
         try:
             placement_of_scan(cloud.xyz, os.fspath(path))  # of all, so that no fault hides among the others
             count = len(cloud.xyz)

@@ -16,7 +16,7 @@ from nepa3d import cli
 from nepa3d.cli import flags
 from nepa3d.cli.spellings import OptionalCount, OptionalSwitch
 from nepa3d.execution.files import remove_temporaries, require_newer, write_json
-from nepa3d.models.checkpoint import ModelFlags, build_model, model_for, read_tensors, write_tensors
+from nepa3d.models.checkpoint import SizeFlags, build_model, model_for, read_tensors, write_tensors
 from nepa3d.models.classifier import Classifier
 from nepa3d.models.query_nepa import ArchitectureFlags, QueryNepa
 from nepa3d.models.stored import read_model
@@ -81,7 +81,7 @@ class SampleFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FreshModelFlags(ModelFlags):
+class FreshSizeFlags(SizeFlags):
     """Size of a model that is trained from scratch."""
 
 
@@ -115,20 +115,20 @@ class Config:
     head: HeadFlags = field(default_factory=HeadFlags)
     split: SplitFlags = field(default_factory=SplitFlags)
     evaluation: EvaluationFlags = field(default_factory=EvaluationFlags)
-    model: FreshModelFlags = field(default_factory=FreshModelFlags)
+    model: FreshSizeFlags = field(default_factory=FreshSizeFlags)
     architecture: FreshArchitectureFlags = field(default_factory=FreshArchitectureFlags)
 
     def __post_init__(self) -> None:
         if self.ckpt:
             _require_left_out(self.architecture, FreshArchitectureFlags(), "parts")
-            _require_left_out(self.model, FreshModelFlags(), "size")
+            _require_left_out(self.model, FreshSizeFlags(), "size")
 
     def sample_settings(self) -> SampleSettings:
         """How shapes become sequences, once it is known for the model."""
         return self.samples.settings(self.voxel.settings())
 
 
-def _require_left_out(given: FreshModelFlags | FreshArchitectureFlags, default: object, what: str) -> None:
+def _require_left_out(given: FreshSizeFlags | FreshArchitectureFlags, default: object, what: str) -> None:
     names = ", ".join(name for name, value in vars(given).items() if value != vars(default)[name])
     if names:
         raise ValueError(f"{names}: a checkpoint has its own {what}, leave them out")

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nepa3d.cli.spellings import Switch
+from nepa3d.execution.checks import require_at_least, require_choice, require_positive
 
 Optimizer = Literal["adamw", "muon"]
+AnswerLoss = Literal["l1", "laplace"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class QueryFlags:
     causal_weight: float = 0.5
     """Weight of the loss on the context's own answers, each predicted from earlier tokens, relative to that of
     blind questions; with qa_tokens only."""
-    answer_loss: Literal["l1", "laplace"] = "l1"
+    answer_loss: AnswerLoss = "l1"
     """Mean absolute error, or the likelihood of a Laplace distribution whose scale is predicted, too."""
     align_weight: float = 0.3
     """Weight of the contrastive loss of two draws (query only)."""
@@ -63,13 +65,9 @@ class QueryFlags:
     """Temperature of that loss."""
 
     def __post_init__(self) -> None:
-        if self.blind < 0:
-            raise ValueError(f"blind must be at least 0, got {self.blind}")
-        for name in ("context_min", "context_max"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        require_choice("answer_loss", self.answer_loss, AnswerLoss)
+        require_at_least(0, blind=self.blind, context_min=self.context_min, context_max=self.context_max)
         for name in ("answer_weight", "causal_weight", "align_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
+        require_positive(temperature=self.temperature)

@@ -16,7 +16,7 @@ from nepa3d import cli
 from nepa3d.cli import flags
 from nepa3d.execution.files import remove_temporaries
 from nepa3d.execution.progress_bar import progress_bar
-from nepa3d.models.checkpoint import Checkpoint, ModelFlags, load_optimizer, load_weights, model_for
+from nepa3d.models.checkpoint import Checkpoint, SizeFlags, load_optimizer, load_weights, model_for
 from nepa3d.models.interpolation import NEARBY_DIM
 from nepa3d.models.query_nepa import ArchitectureFlags, QueryNepa
 from nepa3d.models.stored import read_model
@@ -37,7 +37,7 @@ from nepa3d.train.step import PRECISIONS, LossFlags, Trainer
 WEIGHT_DECAY = 0.05
 KERNEL_RATE = 5.0
 # flags that a run keeps when it is resumed, and those that change no number
-SHAPE = (*flags.flags(ModelFlags), *flags.flags(ArchitectureFlags))
+SHAPE = (*flags.flags(SizeFlags), *flags.flags(ArchitectureFlags))
 MODEL = ("objective", "target", "optimizer", *SHAPE, "n_point", "n_ray", "qa_tokens", "add_eos")
 FIRST_LAYER = "token_mlp.0.weight"  # that sees the features of a token, those of pulled points last
 HARMLESS = ("save_dir", "num_workers", *flags.flags(OutputFlags), *flags.flags(ResumeFlags))
@@ -60,7 +60,7 @@ class Config:
     corpus: CorpusFlags = field(default_factory=CorpusFlags)
     samples: SampleFlags = field(default_factory=SampleFlags)
     voxel: VoxelFlags = field(default_factory=VoxelFlags)
-    model: ModelFlags = field(default_factory=ModelFlags)
+    model: SizeFlags = field(default_factory=SizeFlags)
     architecture: ArchitectureFlags = field(default_factory=ArchitectureFlags)
     loss: LossFlags = field(default_factory=LossFlags)
     query: QueryFlags = field(default_factory=QueryFlags)

@@ -6,8 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from nepa3d.execution.checks import require_choice
 from nepa3d.ops.attention import DualMask
 from nepa3d.samples.draws import SEED_STRIDE
+
+DecaySchedule = Literal["constant", "cosine"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +19,7 @@ class LearningRateFlags:
 
     lr: float = 3e-4
     """Learning rate."""
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: DecaySchedule = "constant"
     """Learning rate after the warm-up: constant, or cosine decay to 0."""
     warmup_frac: float = 0.0
     """Share of all steps in which the learning rate rises from 0."""
@@ -24,6 +27,7 @@ class LearningRateFlags:
     """Decay of AdamW's mean squared gradient; lower values suit short runs."""
 
     def __post_init__(self) -> None:
+        require_choice("schedule", self.schedule, DecaySchedule)
         if not 0 <= self.beta2 < 1:
             raise ValueError(f"beta2 must lie in [0, 1), got {self.beta2}")
         if not 0 < self.lr < math.inf:

@@ -12,6 +12,7 @@ import tyro
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from nepa3d.execution.checks import require_choice
 from nepa3d.models.causal_transformer import Mask
 from nepa3d.models.query_nepa import QueryNepa
 from nepa3d.ops.attention import DualMask
@@ -33,6 +34,9 @@ else:
 PRECISIONS = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+Target = Literal["embedding", "content", "answer"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class LossFlags:
     """What the model learns to predict."""
@@ -40,7 +44,7 @@ class LossFlags:
     objective: ObjectiveName = "nepa"
     """Predict the next embedding (nepa), the embeddings of masked tokens (mae), answers (answer), which of a batch are
     draws of one shape (align), or both (query)."""
-    target: Literal["embedding", "content", "answer"] = "embedding"
+    target: Target = "embedding"
     """Of nepa and mae: predict embeddings as the model sees them; without type and position (content), which can be
     guessed without looking at the shape; or fixed embeddings of the answers, which cannot become alike (answer)."""
     mask_ratio: float = 0.4
@@ -49,6 +53,7 @@ class LossFlags:
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}")
+        require_choice("target", self.target, Target)
         if not 0 <= self.mask_ratio <= 1:
             raise ValueError(f"mask_ratio must lie in [0, 1], got {self.mask_ratio}")
         if self.objective == "mae" and not self.mask_ratio:

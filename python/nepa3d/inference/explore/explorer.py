@@ -90,7 +90,8 @@ class Explorer:
         self.palette = class_colors(self.classes)
         self.most_context = most_context(self.encoder)
         self._row_of = {path: row for row, path in enumerate(entries.paths)}
-        self._model = threading.Lock()
+        self.model_lock = threading.Lock()
+        """Held by whoever runs the model, so that one client's questions do not slow down those of all."""
         self._form = lru_cache(KEPT)(self.reader.form)
 
     @property
@@ -115,7 +116,7 @@ class Explorer:
         probe = self.encoder.probe
         view, most = self.index.settings.view, self.limits.most_bytes
         read = self.reader.upload(filename, content, view, most_bytes=most, n_point=probe.n_point, n_ray=probe.n_ray)
-        with self._model:
+        with self.model_lock:
             vector = self.index.embedder.vectors([ReadShape(read.shape, read.view)])[0]
         return Chosen(read, None, self.index.search(vector, self.limits.neighbours))
 
@@ -132,18 +133,13 @@ class Explorer:
         return OUTSIDE if row is None else self.palette[self.classes[row]]
 
     def field(self, of: Subject, n_context: int) -> PredictedField:
-        """The field that the model predicts of ``n_context`` points of a shape. Ask it within ``model``."""
+        """The field that the model predicts of ``n_context`` points of a shape. Ask it within ``model_lock``."""
         return self.encoder.field(of.shape, n_context=min(n_context, self.most_context), batch=1)
 
     def surface(self, field: PredictedField) -> trimesh.Trimesh | None:
         """The mesh on which the predicted distance is a cell's side; None if it is that nowhere. Ask for it within
-        ``model``."""
+        ``model_lock``."""
         return surface(field, self.limits.resolution)
-
-    @property
-    def model(self) -> threading.Lock:
-        """Held by whoever runs the model, so that one client's questions do not slow down those of all."""
-        return self._model
 
 
 def most_context(encoder: Encoder) -> int:

@@ -233,13 +233,13 @@ class Session:
         chosen = self.chosen
         assert chosen is not None
         field = self.explorer.field(chosen.subject, self.n_context.value)
-        with self.explorer.model:
+        with self.explorer.model_lock:
             points = field.answers.point_xyz[:TESTED]
             off = np.abs(field.distances(points) - chosen.subject.form.true_distance(points)).mean()
         self.field = field
         self.error.content = f"Mean error of the distance: **{off:.4f}** of the shape's radius"
         self._show_context()
-        with self.explorer.model:
+        with self.explorer.model_lock:
             found = self.explorer.surface(field)
         caption = f"completed from {len(field.rows)} point{'s' * (len(field.rows) > 1)}"
         if found is None:
@@ -257,7 +257,7 @@ class Session:
             self.stage.show_context(field.context[:, :3], distance_colors(field.context[:, 3]))
             self.stage.show_question(None)
             return
-        with self.explorer.model:
+        with self.explorer.model_lock:
             seen = attention(field, self.question)
         weights = seen.mean() if self.layer.value == MEAN else seen.weights[int(self.layer.value) - 1]
         self.stage.show_context(seen.points, weight_colors(weights), size=0.04)
@@ -272,7 +272,7 @@ class Session:
         true = field_picture(chosen.subject.form.true_distance(points).reshape(CUT_SIDE, CUT_SIDE))
         self.stage.show_cut(axis, at, true, None)
         if field is not None:
-            with self.explorer.model:
+            with self.explorer.model_lock:
                 predicted = field.distances(plane_points(axis, at, PREDICTED_SIDE))
             smooth = enlarge(predicted.reshape(PREDICTED_SIDE, PREDICTED_SIDE), CUT_SIDE)
             self.stage.show_cut(axis, at, true, field_picture(smooth))

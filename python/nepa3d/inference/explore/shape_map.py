@@ -6,10 +6,12 @@ Letters: N shapes, D width of an embedding, K classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from nepa3d.execution.checks import require_choice
 
 Projection = Literal["pca", "tsne"]
 PERPLEXITY = 30.0  # neighbours that t-SNE keeps near; fewer where there are few shapes
@@ -26,8 +28,7 @@ def project(vectors: ArrayLike, projection: Projection = "pca", seed: int = 0) -
     The places of a projection are a function of the vectors and, for t-SNE, of ``seed``. Fewer than three shapes have
     principal components only. ``ValueError`` if scikit-learn is not installed.
     """
-    if projection not in get_args(Projection):
-        raise ValueError(f"projection must be pca or tsne, got {projection!r}")
+    require_choice("projection", projection, Projection)
     of = np.asarray(vectors, np.float64)
     if of.ndim != 2 or len(of) == 0 or not np.isfinite(of).all():
         raise ValueError(f"vectors must be finite and have shape (N, D) with N at least 1, got {of.shape}")
