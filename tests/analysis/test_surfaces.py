@@ -21,8 +21,8 @@ from nepa3d.probes.completion import TEST_SEED_OFFSET
 from nepa3d.probes.distance_head import Headed
 from nepa3d.probes.spline import spline_distances
 from nepa3d.probes.table import read_result
-from nepa3d.samples.completion import cell_centres
 from nepa3d.samples.tokenizer import draw_rows, evaluation_rng
+from nepa3d.shapes.cells import cell_centres
 from nepa3d.shapes.level_set import level_set
 from nepa3d.shapes.mesh import read_mesh
 from nepa3d.shapes.views import read_answers

@@ -20,7 +20,7 @@ from nepa3d.inference.explore.subject import Form, form
 from nepa3d.inference.explore.uploads import checked_ending, message, plain, require_size, shown_name, without_draco
 from nepa3d.models.distances import PredictedField
 from nepa3d.models.encoder import Encoder, load
-from nepa3d.samples.completion import cell_centres
+from nepa3d.shapes.cells import cell_centres
 from nepa3d.shapes.level_set import level_set
 from nepa3d.shapes.shape import Shape
 from tests.conftest import GOLDEN

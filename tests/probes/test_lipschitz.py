@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nepa3d.corpora.scanner import turn
 from nepa3d.probes.lipschitz import least_violations, violation, violations
+from nepa3d.shapes.rotation import turn
 
 
 def test_by_hand() -> None:

@@ -14,7 +14,7 @@ import nepa3d
 from nepa3d import cli
 from nepa3d.analysis import scan_retrieval as command
 from nepa3d.corpora.objects import write_objects
-from nepa3d.corpora.scanner import ScanSettings, scan, turn
+from nepa3d.corpora.scanner import ScanSettings, scan
 from nepa3d.corpora.solids import Solid, box, rod, union, vessel
 from nepa3d.models.embedding import Probe
 from nepa3d.probes import scan_retrieval
@@ -30,6 +30,7 @@ from nepa3d.samples.dataset import SampleSettings, evaluation_sample
 from nepa3d.samples.schema import RAY_DIRECTION, RAY_HIT, RAY_ORIGIN, RAY_T, XYZ, TokenType
 from nepa3d.shapes.mesh import prepare_mesh
 from nepa3d.shapes.query_pools import PoolSettings
+from nepa3d.shapes.rotation import turn
 from nepa3d.shapes.shape import Shape
 from nepa3d.shapes.views import ShapeAnswers
 

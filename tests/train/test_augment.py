@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from nepa3d.corpora.scanner import GAP, turn
+from nepa3d.corpora.scanner import GAP
 from nepa3d.samples.schema import POINT_DISTANCE, RAY_DIRECTION, RAY_ORIGIN, RAY_T, XYZ, TokenType
+from nepa3d.shapes.rotation import turn
 from nepa3d.train.augment import AugmentFlags, cluttered, placed, reach, unsettled
 from nepa3d.train.corpus import Batch
 from nepa3d.train.objectives.query import arrange

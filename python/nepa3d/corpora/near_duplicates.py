@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d import ops
-from nepa3d.corpora.scanner import turn
 from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.shapes.cache import read_cache
+from nepa3d.shapes.rotation import turn
 
 Float = NDArray[np.float32]
 BLOCK = 256  # shapes compared with all others at a time

@@ -17,6 +17,7 @@ from nepa3d import ops
 from nepa3d.execution.checks import require_choice
 from nepa3d.shapes.mesh import BadShapeError, Mesh, Reason
 from nepa3d.shapes.query_pools import look_at_origin
+from nepa3d.shapes.rotation import turn
 
 AXES = ("x", "y", "z")
 DISTANCE = 2.5  # of the camera from the shape's centre; shapes lie in the unit sphere
@@ -149,9 +150,3 @@ def room_depth(camera: Float, directions: Float, room: Room) -> Float:
     finite = np.where(np.isfinite(depth), depth, 0)
     near = np.linalg.norm(camera + finite[:, None] * directions - room.centre, axis=1) <= room.radius
     return np.where(near & np.isfinite(depth), depth, np.inf).astype(np.float32)
-
-
-def turn(points: Float, angle: float) -> Float:
-    """Points (N, 3) turned about y."""
-    c, s = np.cos(angle), np.sin(angle)
-    return (points @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])).astype(np.float32)

@@ -37,6 +37,7 @@ from nepa3d.samples.dataset import Sample, SampleSettings, sample_of_answers
 from nepa3d.samples.loader import Request, evaluation_samples
 from nepa3d.samples.tokenizer import draw_rows, evaluation_rng
 from nepa3d.shapes.cache import CacheError
+from nepa3d.shapes.cells import cell_centres
 from nepa3d.shapes.query_pools import PoolSettings
 from nepa3d.shapes.shape import Shape
 from nepa3d.shapes.views import VoxelSettings, require_backend
@@ -233,7 +234,6 @@ class Encoder:
         Raises ``ValueError`` where the predicted distance takes that value nowhere. Needs scikit-image
         (``nepa3d[surfaces]``).
         """
-        from nepa3d.samples.completion import cell_centres
         from nepa3d.shapes.level_set import level_set, require_marching_cubes
 
         require_marching_cubes()

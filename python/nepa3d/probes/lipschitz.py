@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from nepa3d.corpora.scanner import turn
 from nepa3d.execution.checks import require_at_least
 from nepa3d.execution.progress_bar import progress_bar
+from nepa3d.shapes.rotation import turn
 
 Floats = NDArray[np.floating]
 

@@ -12,13 +12,13 @@ from pathlib import PurePath
 import numpy as np
 from numpy.typing import NDArray
 
-from nepa3d.corpora.scanner import turn
 from nepa3d.corpora.splits import class_of
 from nepa3d.models.encoder import ShapeLike, as_shape, draw_samples, is_cache, shape_name
 from nepa3d.samples.dataset import Sample, SampleSettings, sample_of_answers
 from nepa3d.samples.schema import FEATURE_DIM, POINT_DISTANCE, XYZ, TokenType
 from nepa3d.shapes.cache import CacheError
 from nepa3d.shapes.query_pools import random_stream
+from nepa3d.shapes.rotation import turn
 from nepa3d.shapes.views import ShapeAnswers, read_answers
 
 Float = NDArray[np.float32]

@@ -31,10 +31,11 @@ from nepa3d.probes.kind import Named, ProbeKind, Section
 from nepa3d.probes.result import Json, Result, failures
 from nepa3d.probes.spline import spline_distances
 from nepa3d.probes.tables import Table, once, unmeasured, unusual
-from nepa3d.samples.completion import SequenceSettings, cell_centres, query_answers
+from nepa3d.samples.completion import SequenceSettings, query_answers
 from nepa3d.samples.questions import asked_of
 from nepa3d.samples.tokenizer import draw_rows, evaluation_rng
 from nepa3d.shapes.cache import CacheError, ShapeCache
+from nepa3d.shapes.cells import cell_centres
 from nepa3d.shapes.level_set import level_set
 from nepa3d.shapes.views import read_answers
 

@@ -10,7 +10,6 @@ a question and an answer, the answers of the queries blank. Letters: T tokens, Q
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +23,7 @@ from nepa3d.samples.schema import POINT_DISTANCE, XYZ, TokenType
 from nepa3d.samples.tokenizer import draw_rows, evaluation_rng, tokenize
 from nepa3d.shapes.answers import without_rays
 from nepa3d.shapes.cache import CacheError, ShapeArrays, ShapeCache
+from nepa3d.shapes.cells import cell_centres
 from nepa3d.shapes.mesh import load_mesh
 from nepa3d.shapes.views import ShapeAnswers, VoxelSettings, read_answers, view
 
@@ -166,16 +166,6 @@ def mesh_path(path: str, mesh_root: str, mesh_file: str = MESH_FILE) -> Path:
     """The mesh a cache file ``<split>/<class>/<id>.npz`` was made of: ``<mesh_root>/<class>/<id>/<mesh_file>``."""
     cache = Path(path)
     return Path(mesh_root) / cache.parent.name / cache.stem / mesh_file
-
-
-@lru_cache(maxsize=2)
-def cell_centres(side: int) -> NDArray[np.float32]:
-    """Centres (side^3, 3) of the cells of a grid over [-1, 1]^3, z fastest."""
-    centre = (np.arange(side) + 0.5) * (2.0 / side) - 1.0
-    xyz = np.stack(np.meshgrid(centre, centre, centre, indexing="ij"), -1)
-    centres = xyz.reshape(-1, 3).astype(np.float32)
-    centres.setflags(write=False)  # it is kept
-    return centres
 
 
 def _draw_queries(

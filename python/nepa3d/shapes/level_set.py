@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nepa3d.shapes.cells import all_cells, centres_of
+
 if TYPE_CHECKING:
     import trimesh
 
@@ -41,30 +43,20 @@ def field_near(
     sides, coarsest = [resolution], COARSEST if coarsest is None else coarsest
     while math.isfinite(slope) and sides[0] % 2 == 0 and sides[0] // 2 >= coarsest:
         sides.insert(0, sides[0] // 2)
-    cells = _cells(sides[0])
-    values, asked = ask(_centres(cells, sides[0])).reshape(3 * (sides[0],)), len(cells)
+    cells = all_cells(sides[0])
+    values, asked = ask(centres_of(cells, sides[0])).reshape(3 * (sides[0],)), len(cells)
     for side in sides[1:]:
         reach = slope * math.sqrt(3) * (2 / side + 2 / resolution)  # half a coarse cell's diagonal, a fine one's
         parents = np.argwhere(np.abs(values - level) <= reach)
         cells = (2 * parents[:, None] + _CHILDREN).reshape(-1, 3)
         for axis in range(3):
             values = values.repeat(2, axis)
-        values[tuple(cells.T)] = ask(_centres(cells, side))
+        values[tuple(cells.T)] = ask(centres_of(cells, side))
         asked += len(cells)
     return AskedField(values, asked)
 
 
-def _cells(side: int) -> NDArray[np.int64]:
-    """Numbers (side^3, 3) of all cells, z fastest."""
-    return np.indices((side, side, side)).reshape(3, -1).T
-
-
-_CHILDREN = _cells(2)
-
-
-def _centres(cells: NDArray[np.int64], side: int) -> NDArray[np.float32]:
-    """Centres (M, 3) of cells (M, 3) of a grid over [-1, 1]^3, as ``nepa3d.samples.completion.cell_centres``."""
-    return ((cells + 0.5) * (2.0 / side) - 1.0).astype(np.float32)
+_CHILDREN = all_cells(2)
 
 
 def level_set(field: NDArray[np.float32], level: float) -> trimesh.Trimesh | None:

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nepa3d.corpora.scanner import GAP, turn
+from nepa3d.corpora.scanner import GAP
 from nepa3d.models.token_features import POINT_ANSWERS, is_any
 from nepa3d.samples.schema import POINT_DISTANCE, RAY_DIRECTION, RAY_NORMAL, RAY_ORIGIN, RAY_T, XYZ, TokenType
+from nepa3d.shapes.rotation import turn
 
 OFTEN = 0.8  # of the samples whose answers are off
 NEAREST = 0.25  # share of a sample's points, those with the least distances, that tell how far its shape reaches
