@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+import trimesh
 
 from nepa3d import cli
 from nepa3d.__main__ import COMMANDS, main
@@ -30,6 +33,36 @@ def test_a_name_leads_to_its_command(capsys: pytest.CaptureFixture[str]) -> None
     assert "nowhere is not a folder" in capsys.readouterr().err
     assert main(["verfy"]) == cli.EXIT_USAGE
     assert "did you mean verify?" in capsys.readouterr().err
+
+
+def test_an_output_is_no_other_flags_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Once, ``complete scan.ply --out scan.ply`` replaced the scan."""
+    scan = tmp_path / "scan.ply"
+    trimesh.PointCloud(np.eye(4)[:, :3]).export(scan)
+    before = scan.read_bytes()
+    (tmp_path / "link.ply").symlink_to(scan)
+    out = ["--out", f"{tmp_path / 'a.ply'}"]
+    for argv, said in (
+        ([f"{scan}", "--out", f"{tmp_path}/./scan.ply"], "out must be another file than that of scan"),
+        ([f"{scan}", "--out", f"{tmp_path / 'link.ply'}"], "out must be another file than that of scan"),
+        ([f"{scan}", *out, "--out_json", out[1]], "out_json must be another file than that of out"),
+    ):
+        assert main(["complete", *argv]) == cli.EXIT_USAGE
+        assert said in capsys.readouterr().err
+    assert scan.read_bytes() == before
+
+
+def test_files_that_are_not_there_or_no_folders_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.txt"
+    file.touch()
+    for argv, said in (
+        (["pretrain", "--config", "nope.yaml"], "config: there is no file nope.yaml"),
+        (["pretrain", "--cache_root", "c", "--save_dir", f"{file}"], "save_dir: expected a folder to write to, "),
+        (["preprocess-folder", f"{tmp_path}", "--out_root", f"{file}"], "out_root: expected a folder to write to, "),
+    ):
+        assert main(argv) == cli.EXIT_USAGE
+        said_there = capsys.readouterr().err
+        assert said_there.startswith(f"error: {said}") and said_there.count("\n") == 1
 
 
 def test_help_fits_a_screen_and_gives_an_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -150,7 +150,7 @@ def test_bad_files_are_named(tmp_path: Path, text: str, fault: str, capsys: pyte
 
 
 def test_a_missing_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["--config", "nowhere.yaml"])[0] == cli.EXIT_IO
+    assert run(["--config", "nowhere.yaml"])[0] == cli.EXIT_USAGE
     assert "nowhere.yaml" in capsys.readouterr().err
     assert run(["--config"])[0] == cli.EXIT_USAGE
     assert "must be followed by a file" in capsys.readouterr().err

@@ -111,7 +111,18 @@ def test_one_shape_over_and_over(golden: Path, tmp_path: Path) -> None:
     target = tmp_path / "cache" / "train" / "class" / "only.npz"
     target.parent.mkdir(parents=True)
     target.write_bytes(source.read_bytes())
-    flags = ["--mix_config", "", "--cache_root", f"{tmp_path / 'cache'}", "--epochs", "3", "--probe_every", "1"]
+    flags = [
+        "--mix_config",
+        "",
+        "--mix_num_samples",
+        "0",
+        "--cache_root",
+        f"{tmp_path / 'cache'}",
+        "--epochs",
+        "3",
+        "--probe_every",
+        "1",
+    ]
     assert run(tmp_path / "run", *flags) == cli.EXIT_OK
     assert len(losses(tmp_path / "run")) == 3
 

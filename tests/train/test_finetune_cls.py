@@ -59,6 +59,20 @@ def test_a_run_leaves_what_the_document_says(golden: Path, tmp_path: Path, capsy
     assert "-> 0.5): delete it to start anew" in said
 
 
+def test_sizes_left_out_are_those_of_pretraining_also_where_a_result_is_there(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A result of 8 points was once given out for one of 256, which the checkpoint was trained with."""
+    given = {"ckpt": "furniture-small", "epochs": 1}
+    assert run(tmp_path, "--n_point", "8", "--n_ray", "0", **given) == cli.EXIT_OK
+    record = (tmp_path / "finetune_cls.config.yaml").read_bytes()
+    capsys.readouterr()
+    assert run(tmp_path, **given) == cli.EXIT_USAGE
+    assert "last.pt: is of a run with other settings (n_point 8 -> 256)" in capsys.readouterr().err
+    assert run(tmp_path, "--n_point", "8", **given) == cli.EXIT_OK
+    assert (tmp_path / "finetune_cls.config.yaml").read_bytes() == record
+
+
 def test_without_validation_there_is_no_best_figure(
     golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,6 +104,19 @@ def test_a_run_goes_on_within_an_epoch(
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
 
 
+def test_a_run_that_is_done_keeps_its_record(golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its flags, not those of who asked for it again, made the weights."""
+    assert run(tmp_path, "--epochs", "1") == cli.EXIT_OK
+    record = tmp_path / "pretrain.config.yaml"
+    before = record.read_bytes()
+    assert run(tmp_path, "--epochs", "1", "--lr", "0.5") == cli.EXIT_OK
+    assert "lr 0.001 -> 0.5" in capsys.readouterr().out
+    assert record.read_bytes() == before
+    assert run(tmp_path, "--epochs", "2", "--init", "nepa_v1.pt") == cli.EXIT_OK
+    assert "init nepa_v1.pt is not used: the run is resumed" in capsys.readouterr().out
+    assert record.read_bytes() != before
+
+
 def test_another_batch_at_the_end_of_an_epoch_leaves_nothing_out(
     golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,7 +283,18 @@ def test_an_unreadable_shape_is_named(
     shutil.copytree("cache", tmp_path / "cache")
     shape = sorted((tmp_path / "cache" / "train").glob("*/*.npz"))[7]
     shape.write_bytes(shape.read_bytes()[:1000])
-    flags = ["--mix_config", "", "--cache_root", f"{tmp_path}/cache", "--epochs", "1", "--num_workers", workers]
+    flags = [
+        "--mix_config",
+        "",
+        "--mix_num_samples",
+        "0",
+        "--cache_root",
+        f"{tmp_path}/cache",
+        "--epochs",
+        "1",
+        "--num_workers",
+        workers,
+    ]
     assert run(tmp_path / "run", *flags) == cli.EXIT_USAGE
     error = capsys.readouterr().err
     assert f"error: {shape}: not a readable .npz" in error
@@ -447,7 +471,8 @@ def losses_from(folder: Path) -> list[float]:
 
 
 def test_single_cache(golden: Path, tmp_path: Path) -> None:
-    flags = ["--mix_config", "", "--cache_root", "cache", "--backend", "pointcloud", "--epochs", "1"]
+    flags = ["--mix_config", "", "--mix_num_samples", "0", "--cache_root", "cache", "--backend", "pointcloud"]
+    flags += ["--epochs", "1"]
     assert run(tmp_path, *flags) == cli.EXIT_OK
     assert len(losses(tmp_path)) == 2  # 20 shapes in batches of 16
 
@@ -456,8 +481,14 @@ def test_single_cache(golden: Path, tmp_path: Path) -> None:
     ("flags", "message"),
     [
         (["--mix_config", "missing.yaml"], "missing.yaml: there is no such file"),
-        (["--mix_config", "", "--cache_root", "nowhere"], "there is no such folder of caches"),
-        (["--mix_config", ""], "give cache_root, mesh_root or mix_config"),
+        (
+            ["--mix_config", "", "--mix_num_samples", "0", "--cache_root", "nowhere"],
+            "there is no such folder of caches",
+        ),
+        (["--mix_config", "", "--mix_num_samples", "0"], "give cache_root, mesh_root or mix_config"),
+        (["--mix_config", ""], "mix_num_samples is of a mix, and no mix_config is given, got 48"),
+        (["--cache_root", "cache"], "cache_root must be left out with mix_config, whose file says what is read"),
+        (["--backend", "udfgrid"], "backend must be left out with mix_config"),
         (["--mix_seed", "4294967296"], "mix_seed must be at most 2147483647, got 4294967296"),
         (["--heads", "3"], "d_model must be a multiple of the number of heads, got 16 and 3"),
         (["--resume", "missing.pt", "--auto_resume", "0"], "resume: there is no missing.pt"),

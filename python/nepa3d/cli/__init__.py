@@ -34,13 +34,19 @@ EXIT_INTERRUPTED = 130
 EXIT_PIPE = 128 + signal.SIGPIPE
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
-OUTPUT_FILES = ("out_json", "out_md", "out_png", "out_html", "list_file", "picture")  # flags that name a file to write
+# flags that name what is written; what "out" names is a file or a folder
+OUTPUT_FILES = ("out_json", "out_md", "out_png", "out_html", "list_file", "picture")
+OUTPUT_FOLDERS = ("out_root", "save_dir")
 
 CONFIG_HELP = "--config FILE reads the flags that a run saved beside its output; -H explains each flag."
 
 
 class Interrupted(Exception):  # noqa: N818 (no error: the work is kept)
     """A command ended early because it was asked to, and can go on."""
+
+
+class Unchanged(Exception):  # noqa: N818 (no error: nothing was left to do)
+    """What a command was to make was there already: the flags saved beside it stay those that it was made with."""
 
 
 def settle_encodings(argv: Sequence[str] | None) -> None:
@@ -120,6 +126,8 @@ def run(
             raise
         _save(config, output)
         return status
+    except Unchanged:
+        return EXIT_OK
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -127,7 +135,7 @@ def run(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_told(error)}", file=sys.stderr)
         return EXIT_IO
     except MemoryError as error:
         print(f"error: memory ran out: {error}" if str(error) else "error: memory ran out", file=sys.stderr)
@@ -140,13 +148,34 @@ def run(
         return EXIT_INTERRUPTED
 
 
+def _told(error: OSError) -> str:
+    """The file and the fault, without the number that the system has for it."""
+    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else f"{error}"
+
+
 def _require_writable(config: Any) -> None:
-    """``ValueError`` or ``OSError`` if a flag names an output file that cannot be one."""
+    """``ValueError`` or ``OSError`` if a flag names an output that cannot be written, or that is another flag's file,
+    which would be lost."""
     values = flags.values(config)
-    for flag in OUTPUT_FILES:
+    for flag in OUTPUT_FOLDERS:
         path = values.get(flag)
-        if path:
+        if path and Path(path).exists() and not Path(path).is_dir():
+            raise ValueError(f"{flag}: expected a folder to write to, {path} is a file")
+    named = [
+        (flag, Path(part))
+        for flag, value in values.items()
+        for part in (value if isinstance(value, (tuple, list)) else (value,))
+        if isinstance(part, (str, Path)) and f"{part}"
+    ]
+    for flag in (*OUTPUT_FILES, "out"):
+        path = values.get(flag)
+        if not path:
+            continue
+        if flag in OUTPUT_FILES:
             files.require_writable(path, flag)
+        for other, given in named:
+            if other != flag and Path(path).resolve() == given.resolve():
+                raise ValueError(f"{flag} must be another file than that of {other}, got {path} for both")
 
 
 def _save(config: Any, output: str | None) -> None:

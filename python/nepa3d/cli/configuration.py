@@ -30,6 +30,8 @@ def save(path: Path, module: str, config: Any) -> None:
 
 def load(path: Path, module: str, config_type: type[Any]) -> dict[str, Any]:
     """The flags a file gives, as ``config_type`` has them; ValueError names the file and what is wrong with it."""
+    if not path.is_file():
+        raise ValueError(f"config: there is no file {path}")
     content = read_yaml(path)
     if not isinstance(content, dict) or not isinstance(content.get("flags"), dict):
         raise ValueError(f"{path} has no flags, expected a file that a command left beside its output")

@@ -57,6 +57,17 @@ class CorpusFlags:
             raise ValueError(f"mesh_memory must be at least 0, got {self.mesh_memory}")
         if self.mix_seed > MOST_SEED:
             raise ValueError(f"mix_seed must be at most {MOST_SEED}, got {self.mix_seed}")
+        if self.mix_config:
+            for name, unused in (("cache_root", ""), ("mesh_root", ""), ("backend", "mesh")):
+                if getattr(self, name) != unused:
+                    raise ValueError(
+                        f"{name} must be left out with mix_config, whose file says what is read, got "
+                        f"{getattr(self, name)}"
+                    )
+        else:
+            for name in ("mix_num_samples", "mix_seed"):
+                if getattr(self, name) > 0:
+                    raise ValueError(f"{name} is of a mix, and no mix_config is given, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)

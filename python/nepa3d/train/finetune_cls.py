@@ -238,7 +238,7 @@ def finetune(config: Config) -> dict[str, Any]:
     folder = Path(config.save_dir)
     if (folder / "last.pt").exists():
         result = read_tensors(folder / "last.pt")
-        _require_same(folder / "last.pt", result["args"], config)
+        _require_same(folder / "last.pt", result["args"], open_backbone(config)[1])
         print(f"{folder / 'last.pt'} is there already: test_acc {result['test_acc']:.4f}")
         _warn(config.split.fewshot_k, result.get("fewshot_short", {}))  # older runs do not say
         return {name: value for name, value in result.items() if name != "model"}
@@ -291,6 +291,7 @@ def _result(run: Run, tested: Scores, fewshot_k: int) -> dict[str, Any]:
 
 def command(config: Config) -> None:
     """``finetune``, printing the figures beside what they mean little without."""
+    done_before = (Path(config.save_dir) / "last.pt").exists()
     result = finetune(config)
     rows = [
         ("test accuracy", result["test_acc"]),
@@ -304,6 +305,8 @@ def command(config: Config) -> None:
     if result["alarm"]:
         print(f"alarm: {result['alarm']}")
     print(f"results: {config.save_dir}")
+    if done_before:
+        raise cli.Unchanged
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tabulate import tabulate
@@ -83,8 +83,17 @@ class Config:
         return self.samples.settings(self.voxel.settings())
 
 
-def pretrain(config: Config, process_group: ProcessGroup) -> Path:
-    """Train to the last epoch, resuming from a checkpoint where there is one; returns the last checkpoint's path."""
+class Trained(NamedTuple):
+    """What a call of ``pretrain`` did."""
+
+    last: Path
+    """The last checkpoint."""
+    steps: int
+    """Taken in this call; 0 where all epochs were done before."""
+
+
+def pretrain(config: Config, process_group: ProcessGroup) -> Trained:
+    """Train to the last epoch, resuming from a checkpoint where there is one."""
     corpus = open_corpus(config.corpus, config.sample_settings(), config.seed)
     if OBJECTIVES[config.loss.objective].draws == 2:
         corpus = replace(corpus, paired_batch=config.loop.batch)
@@ -111,7 +120,8 @@ def pretrain(config: Config, process_group: ProcessGroup) -> Path:
         _announce(run, corpus)
     if run.epoch >= epochs:
         process_group.say(f"all {epochs} epochs are done")
-        return Path(run.source)
+        return Trained(Path(run.source), 0)
+    begin = run.step
     curves = Curves(folder, run.step, wanted=config.output.tensorboard and process_group.leads)
     begun = min(first_batch(run, config.loop, samples) * config.loop.batch, samples)
     with (
@@ -127,7 +137,7 @@ def pretrain(config: Config, process_group: ProcessGroup) -> Path:
         train(loop)
     if loop.alarms:
         process_group.say("alarms: " + "; ".join(loop.alarms))
-    return folder / f"ckpt_ep{epochs - 1:03d}.pt"
+    return Trained(folder / f"ckpt_ep{epochs - 1:03d}.pt", run.step - begin)
 
 
 def start(config: Config, process_group: ProcessGroup, parts: int, total_steps: int, views: Sequence[str] = ()) -> Run:
@@ -165,6 +175,8 @@ def start(config: Config, process_group: ProcessGroup, parts: int, total_steps: 
     checkpoint = checkpoint_to_resume(Path(config.save_dir), config.resuming, process_group)
     if checkpoint:
         _restore(run, checkpoint)
+        if config.resuming.init:
+            process_group.say(f"init {config.resuming.init} is not used: the run is resumed")
     elif config.resuming.init:
         _initialise(run, read_model(config.resuming.init, process_group.device).checkpoint)
     return run
@@ -254,8 +266,10 @@ def _announce(run: Run, corpus: Corpus) -> None:
 def command(config: Config) -> None:
     """``pretrain``, saying where the result is."""
     with process_group() as group:
-        last = pretrain(config, group)
-        group.say(f"last checkpoint: {last}")
+        found = pretrain(config, group)
+        group.say(f"last checkpoint: {found.last}")
+    if not found.steps:
+        raise cli.Unchanged
 
 
 def main(argv: Sequence[str] | None = None) -> int:
