@@ -15,15 +15,20 @@ import pytest
 import torch
 
 from nepa3d import cli
+from nepa3d.analysis import tables
 from nepa3d.analysis.classification_probes import Config, main, probe_classes
 from nepa3d.cli.flags import build
 from nepa3d.corpora.objects import objects_of, write_objects
 from nepa3d.execution.files import write_npz
 from nepa3d.models.embedding import ProbeRequest, open_probe
+from nepa3d.models.encoder import load
 from nepa3d.probes import classifiers
+from nepa3d.probes.classification import CLASSIFICATION, run
 from nepa3d.probes.classifiers import Examples, answer, classify, nearest_neighbours, standardized
 from nepa3d.probes.embedding import untrained
 from nepa3d.probes.held_out import HeldOut
+from nepa3d.probes.table import result_of
+from nepa3d.report.tables import collect
 from nepa3d.samples.labelled import split_sets
 from nepa3d.shapes.query_pools import PoolSettings
 from nepa3d.shapes.scans import normalize_scan, scan_pools
@@ -231,6 +236,50 @@ def test_an_unreadable_shape_is_listed_and_left_out(here: Path, capsys: pytest.C
     assert result["n_train"] + result["n_validation"] == 17
     assert result["n_test"] == len(result["items"]["knn"]) == 8
     assert f"failed: {broken[0]}" in capsys.readouterr().err
+
+
+def test_a_set_without_a_readable_shape_names_the_first(here: Path) -> None:
+    root = make_cache(Path("cache"), train=6, test=1)
+    tests = sorted((root / "test").rglob("*.npz"))
+    for path in tests:
+        path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ValueError, match=rf"in the test set, none of 3 shapes could be read; first: {tests[0]}: \w+"):
+        probe(root)
+    trained = sorted((root / "train").rglob("*.npz"))
+    for path in trained:
+        path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"^none of 21 shapes could be read; first: cache/train/.*\.npz: \w+"):
+        probe(root)
+
+
+def test_its_table_is_one_of_those_that_are_printed(
+    forms: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "probe_cls_a.json"
+    out.write_text(json.dumps(probe(forms, random_init=1)))
+    assert tables.main(["--results", f"{out}"]) == cli.EXIT_OK
+    said = capsys.readouterr()
+    assert said.err == "" and said.out.startswith("Probes of frozen features\n")
+    (table,) = collect([f"{out}"])
+    model = Path(CKPT).parent.name
+    beside = ["plain distances, no model", "the commonest class", "chance"]
+    assert [row[0] for row in table.rows] == [model, f"{model}, untrained", *beside]
+    result = json.loads(out.read_text())
+    low, high = result["svm"]["interval"]["accuracy"]
+    cells = dict(zip(table.heads, table.rows[0], strict=True))
+    assert cells["svm, accuracy"] == f"{result['svm']['accuracy']:.3f} ({low:.3f} to {high:.3f})"
+    assert table.rows[-1][2:-1] == ["0.333"] * 6
+
+
+def test_a_result_of_the_library_has_its_table(forms: str) -> None:
+    """Which says nothing of shots."""
+    paths = {split: sorted(f"{path}" for path in Path(forms, split).rglob("*.npz")) for split in ("train", "test")}
+    labels = {split: [CLASSES.index(Path(path).parent.name) for path in some] for split, some in paths.items()}
+    given = (paths["train"], labels["train"], paths["test"], labels["test"])
+    result = run(load(CKPT), *given, classifiers=KINDS)
+    read = result_of(result.to_json())
+    assert read is not None and CLASSIFICATION.table is not None
+    assert CLASSIFICATION.table([("a", read)]).rows[0][1] == "pointcloud_noray, eos, all of train"
 
 
 def test_an_untrained_model_is_a_function_of_the_seed() -> None:

@@ -167,6 +167,21 @@ def test_unreadable_shape_is_listed_never_scored_as_zero(golden: Path, tmp_path:
     assert "pt_dist_udf_pool" in result["failed"][0]["reason"]
 
 
+def test_without_a_readable_shape_the_first_is_named(golden: Path, tmp_path: Path) -> None:
+    """Of those in question: that of a head is met before."""
+    root = tmp_path / "cache"
+    shutil.copytree("unpaired", root)
+    tests, heads = (sorted((root / split).rglob("*.npz")) for split in ("eval", "train_udf"))
+    for path in (*tests, heads[0]):
+        path.write_bytes(b"no archive")
+    with pytest.raises(ValueError, match=rf"^no shape to complete could be read; first: {tests[0]}: \w+"):
+        result_of(cache_root=f"{root}")
+    for path in heads[1:]:
+        path.write_bytes(b"no archive")
+    with pytest.raises(ValueError, match=rf"^no shape to fit the head on could be read; first: {heads[0]}: \w+"):
+        result_of(cache_root=f"{root}")
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [

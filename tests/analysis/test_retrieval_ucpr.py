@@ -156,6 +156,17 @@ def test_unreadable_shape_is_listed_and_left_out(golden: Path, tmp_path: Path) -
     assert [failure["path"] for failure in result["failed"]] == [str(broken)]
 
 
+def test_a_retrieval_without_a_readable_shape_names_the_first(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = [tmp_path / "cache" / "eval" / "box" / f"{number}.npz" for number in range(3)]
+    broken[0].parent.mkdir(parents=True)
+    for path in broken:
+        path.write_bytes(b"no archive")
+    assert main(flags(root=f"{tmp_path / 'cache'}")) == cli.EXIT_USAGE
+    assert f"error: none of 3 shapes could be read; first: {broken[0]}: pointcloud: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [

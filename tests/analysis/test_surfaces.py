@@ -167,7 +167,7 @@ def test_a_shape_that_cannot_be_read_is_listed_and_the_rest_is_completed(
     assert [shape["path"] for shape in content["shapes"]] == [f"{copies[2]}"]
     copies[2].write_bytes(b"half")
     assert command.main([*flags, *more]) == cli.EXIT_USAGE
-    assert "no shape to complete could be read; first: " in capsys.readouterr().err
+    assert f"no shape to complete could be read; first: {copies[0]}: " in capsys.readouterr().err
 
 
 WRONG = {
@@ -179,7 +179,7 @@ WRONG = {
     "head_train_backend": ("scan", "head_train_backend must be one of "),
     "head_train_max_shapes": ("-1", "head_train_max_shapes: expected at least 0 (0: all shapes), got -1"),
     "ckpt": ("none.pt", "none.pt: expected a checkpoint, a folder"),
-    "out_root": ("mae_v1.pt", "out_root: mae_v1.pt/scores.json cannot be written, it lies below "),
+    "out_root": ("mae_v1.pt", "out_root: expected a folder to write to, mae_v1.pt is a file"),
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from nepa3d.analysis import tables
+from nepa3d.probes.table import PROBES
 from nepa3d.report.tables import collect
 
 RETRIEVAL: dict[str, Any] = {
@@ -80,6 +81,24 @@ def test_markdown_file_and_printed_table(tmp_path: Path, capsys: pytest.CaptureF
     printed = capsys.readouterr()
     assert "0.2196" in printed.out and str(out) in printed.out
     assert "summary.json" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nope.json", "results: there is no file {}"),
+        ("folder", "results: expected result files, got the folder {}"),
+    ],
+)
+def test_what_is_no_file_is_named(name: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "folder").mkdir()
+    paths = [*write(tmp_path, ucpr_a=RETRIEVAL), f"{tmp_path / name}"]
+    assert tables.main(["--results", *paths]) == 2
+    assert capsys.readouterr() == ("", f"error: {told.format(paths[1])}\n")
+
+
+def test_every_probe_has_its_table() -> None:
+    assert all(kind.table is not None for kind in PROBES.values())
 
 
 def test_what_is_no_result_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,6 +81,7 @@ def test_what_is_saved_is_what_is_read(tmp_path: Path) -> None:
 
 def test_a_file_beside_a_file(tmp_path: Path) -> None:
     assert configuration.beside(tmp_path / "r" / "ucpr.json", "a.b") == tmp_path / "r" / "ucpr.config.yaml"
+    assert configuration.beside(tmp_path / "r" / "z.npz", "a.b") == tmp_path / "r" / "z.npz.config.yaml"
     assert configuration.beside(tmp_path, "a.b") == tmp_path / "b.config.yaml"
 
 

@@ -160,12 +160,13 @@ def test_the_command(ckpt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     said = json.loads(files["mesh.json"].read_text())
     assert (said["points"], said["points_used"], said["cells"]) == (3000, 1000, 24**3)
     assert said["level"] == pytest.approx(0.12 * said["radius"])
+    assert said["distances_by"] == "the model's own predictions" and said["distances_by"] in out
     vertices, faces, _ = read_mesh(files["mesh.ply"])
     assert (len(vertices), len(faces)) == (said["vertices"], said["faces"])
     np.testing.assert_allclose(vertices.mean(0), CENTRE, atol=0.1 * RADIUS)
     assert len(read_mesh(files["mesh.spline.ply"]).faces)
     assert files["mesh.png"].read_bytes().startswith(b"\x89PNG") and files["mesh.png"].stat().st_size > 20_000
-    assert (tmp_path / "mesh.config.yaml").is_file()
+    assert (tmp_path / "mesh.ply.config.yaml").is_file()
 
 
 def test_colours_of_the_expected_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

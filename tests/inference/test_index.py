@@ -73,6 +73,14 @@ def test_the_nearest_are_those_of_a_plain_comparison(index: ShapeIndex) -> None:
     assert len(index.search(query, 100)) == 7
 
 
+@pytest.mark.parametrize("length", [1e-40, 1e30])
+def test_the_length_of_a_query_does_not_matter(length: float, index: ShapeIndex) -> None:
+    query = np.random.RandomState(0).standard_normal(index.width)
+    found, wanted = index.search(length * query, 5), index.search(query, 5)
+    assert [near.path for near in found] == [near.path for near in wanted]
+    np.testing.assert_allclose([near.similarity for near in found], [near.similarity for near in wanted], atol=1e-4)
+
+
 def test_a_cache_that_lacks_what_its_view_needs_is_named(index: ShapeIndex, shapes: Path) -> None:
     """By its file, not by the hash that its draws depend on."""
     whole = Shape.from_cache(shapes / "ball" / "stool.npz")
@@ -232,6 +240,10 @@ def test_wrong_requests_are_named(index: ShapeIndex, tmp_path: Path) -> None:
             index.search(np.ones(index.width), **wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=rf"finite vector of shape \({index.width},\), got \(3,\)"):
         index.search(np.ones(3))
+    with pytest.raises(ValueError, match="query: expected a finite vector, got one with values that are not finite"):
+        index.search(np.full(index.width, np.nan))
+    with pytest.raises(ValueError, match="query: expected a vector with a direction, got one of length 0"):
+        index.search(np.zeros(index.width))
     with pytest.raises(ValueError, match="query: expected the file of a shape"):
         index.search(tmp_path / "none.obj")
     with pytest.raises(ValueError, match="view must be one of mesh"):

@@ -140,6 +140,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert out.is_file()
     assert command.main([*flags[:2], "--out", f"{tmp_path}"]) == cli.EXIT_USAGE
     assert "out: expected a file to write to" in capsys.readouterr().err
+    for name in ("x.pt", "x"):
+        assert command.main([*flags[:2], "--out", f"{tmp_path / name}"]) == cli.EXIT_USAGE
+        assert f"out must end in .onnx, got {name!r}" in capsys.readouterr().err
+        assert not (tmp_path / name).exists()
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert command.main(flags) == cli.EXIT_USAGE
     assert "pip install 'nepa3d[onnx]'" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,14 @@ def test_files_of_a_folder_and_their_keys(shapes: Path) -> None:
     one = found["box/more/deep.stl"]
     status = (shapes / one.path).stat()
     assert (one.class_name, one.size, one.mtime_ns) == ("box", status.st_size, status.st_mtime_ns)
+
+
+def test_the_splits_of_a_cache_are_no_classes(golden: Path, tmp_path: Path) -> None:
+    shutil.copytree("cache", tmp_path / "cache")
+    (tmp_path / "cache" / "_meta").mkdir(exist_ok=True)  # as preprocessing leaves it
+    found = shape_files(tmp_path / "cache")
+    assert {file.path.split("/")[0] for file in found} == {"train", "test"}
+    assert {file.key for file in found} == {"/".join(Path(file.path).with_suffix("").parts[1:]) for file in found}
 
 
 def test_files_of_another_layout(tmp_path: Path) -> None:

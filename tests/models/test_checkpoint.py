@@ -6,6 +6,7 @@ import os
 import resource
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from nepa3d.models.checkpoint import (
     load_weights,
     save_checkpoint,
 )
+from nepa3d.models.classifier import Classifier
+from nepa3d.models.encoder import load
 
 
 @pytest.mark.parametrize("name", ["nepa_v1", "mae_v1", "nepa_qa"])
@@ -111,6 +114,22 @@ def test_other_content(tmp_path: Path) -> None:
     torch.save({"model": {"pos_emb": 1}, "opt": {}, "args": {}, "epoch": 3, "step": 1}, tmp_path / "b.pt")
     with pytest.raises(ValueError, match=r"b.pt: expected model.pos_emb to be a tensor, got int"):
         load_checkpoint(tmp_path / "b.pt")
+
+
+@pytest.mark.parametrize("args", [{"ckpt": "runs/a/last.pt"}, {"ckpt": ""}, {}, "lost"])
+@pytest.mark.parametrize("more", [{}, {"opt": {}, "epoch": 3}, {"opt": {"state": {}}, "scaler": None, "epoch": 1}])
+def test_a_fine_tuned_classifier_is_named(
+    more: dict[str, Any], args: object, golden_folder: Path, tmp_path: Path
+) -> None:
+    """last.pt, best.pt and state.pt of a fine-tuning have other parts, and its model a head."""
+    model = Classifier(build_model(load_checkpoint(golden_folder / "nepa_v1.pt")), 3)
+    torch.save({"model": model.state_dict(), "args": args, **more}, tmp_path / "last.pt")
+    wanted = "a pretrained checkpoint"
+    if isinstance(args, dict) and args.get("ckpt"):
+        wanted = "the pretrained checkpoint that it was made of, runs/a/last.pt"
+    for path in (tmp_path / "last.pt", tmp_path):
+        with pytest.raises(ValueError, match=rf"last\.pt: is a classifier that nepa3d finetune made: give {wanted}$"):
+            load(path)
 
 
 def test_weights_that_do_not_fit_are_listed(golden_folder: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,6 +141,27 @@ def test_anything_that_is_a_shape_is_embedded(golden: Path, tmp_path: Path) -> N
         encoder.embed([path], draws=0)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        [np.zeros((10, 3))],
+        (np.eye(3), np.array([[0, 1, 2]])),
+        np.zeros((10, 3)),
+        trimesh.creation.box((1, 2, 3)),
+        ["chair.obj", None],
+    ],
+    ids=["list", "mesh", "cloud", "trimesh", "none"],
+)
+def test_what_is_no_shape_is_refused(given: Any) -> None:
+    told = (
+        r"^expected a shape, which is a Shape or a path, got \w+; Shape\.from_cloud and Shape\.from_mesh make a Shape"
+    )
+    encoder = nepa3d.load("furniture-small")
+    for call in (encoder.embed, encoder.fit_distance_head, encoder.field):
+        with pytest.raises(ValueError, match=told):
+            call(given)
+
+
 def test_distances_and_surfaces(golden: Path) -> None:
     encoder = nepa3d.load(CKPT, device="cpu")
     encoder.fit_distance_head(sorted(Path("unpaired/train_udf").rglob("*.npz")))
@@ -264,6 +286,10 @@ def test_questions_that_are_asked_alone_may_be_asked_together(monkeypatch: pytes
 def test_a_head_of_built_in_shapes_serves_where_none_was_fitted(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nepa3d.models.encoder.BUILT_IN", 3)
     encoder, again = nepa3d.load(CKPT, device="cpu"), nepa3d.load(CKPT, device="cpu")
+    again.fit_distance_head()
+    assert again.distances_by == "a head fitted on 3 built-in shapes"
+    again.fit_distance_head([box()])
+    assert again.distances_by == "a fitted head"
     again.fit_distance_head()
     np.testing.assert_array_equal(encoder.complete(box(), np.eye(3)), again.complete(box(), np.eye(3)))
 

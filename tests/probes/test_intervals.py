@@ -13,7 +13,14 @@ from nepa3d import cli
 from nepa3d.analysis import classification_probes, compare, completion_cpac_udf, retrieval_ucpr
 from nepa3d.probes.classifiers import SETTINGS
 from nepa3d.probes.distance_errors import ERROR_FIGURES, DistanceErrors, error_metrics
-from nepa3d.probes.intervals import grouped_interval, interval, paired_difference, resampled_means
+from nepa3d.probes.held_out import HeldOut
+from nepa3d.probes.intervals import (
+    grouped_interval,
+    interval,
+    paired_difference,
+    resampled_means,
+    share_interval,
+)
 from nepa3d.probes.result import Result
 from nepa3d.report.compare import compare as compare_results
 
@@ -35,6 +42,40 @@ def test_values_of_a_group_are_drawn_together() -> None:
     assert (low, high) == pytest.approx(interval(values[:, None]))
     alone = grouped_interval(np.repeat(values, 4), list(range(240)))
     assert alone[1] - alone[0] < 0.7 * (high - low)
+
+
+def test_shares_that_are_all_alike_have_the_exact_interval() -> None:
+    """Of 8 shapes that are all wrong every resample is wrong, and yet another shape may be right."""
+    bound = 0.025 ** (1 / 8)
+    assert share_interval(np.zeros(8)) == pytest.approx((0, 1 - bound))
+    assert share_interval(np.ones(8)) == pytest.approx((bound, 1))
+    groups = ["a", "a", "a", "b"]
+    assert share_interval(np.zeros(4), groups) == pytest.approx((0, 1 - 0.025 ** (1 / 2)))
+    assert share_interval(np.ones(4), groups) == pytest.approx((0.025 ** (1 / 2), 1))
+    mixed = np.array([0.0, 1, 1, 0.5])
+    assert share_interval(mixed) == interval(mixed[:, None])
+    assert share_interval(mixed, groups) == grouped_interval(mixed, groups)
+
+
+def test_the_exact_interval_is_that_of_the_beta_law() -> None:
+    beta = pytest.importorskip("scipy.stats").beta
+    for n in (1, 5, 83):
+        assert share_interval(np.zeros(n)) == pytest.approx((0, beta.ppf(0.975, 1, n)))
+        assert share_interval(np.ones(n)) == pytest.approx((beta.ppf(0.025, n, 1), 1))
+
+
+def test_errors_that_are_all_alike_have_no_width() -> None:
+    """What is no share has no such bound."""
+    assert interval(np.zeros((8, 1))) == (0, 0)
+    assert grouped_interval(np.ones(4), [0, 0, 1, 1]) == (1, 1)
+
+
+@pytest.mark.parametrize("right", [0.0, 1.0])
+def test_accuracies_that_are_all_alike_have_the_interval_of_their_objects(right: float) -> None:
+    held_out = HeldOut([], np.repeat([0, 1], 6), np.arange(12) // 3, ["a", "b"])
+    wanted = (0, 1 - 0.025 ** (1 / 4)) if right == 0 else (0.025 ** (1 / 4), 1)
+    found = held_out.intervals(np.full(12, right))
+    assert found["accuracy"] == found["balanced_accuracy"] == pytest.approx(wanted)
 
 
 def test_resamples_do_not_depend_on_the_block() -> None:

@@ -15,6 +15,7 @@ import nepa3d
 from nepa3d.analysis import completion_cpac_udf as cpac
 from nepa3d.analysis import retrieval_ucpr as ucpr
 from nepa3d.cli.flags import build
+from nepa3d.models.encoder import draw_samples
 from nepa3d.probes import classification, completion, retrieval
 from nepa3d.probes.classification import ClassificationSettings
 from nepa3d.probes.completion import CompletionSettings
@@ -23,6 +24,7 @@ from nepa3d.probes.distance_head import Reading
 from nepa3d.probes.embedding import EmbeddingSettings
 from nepa3d.probes.result import Result
 from nepa3d.probes.retrieval import RETRIEVAL, RetrievalSettings
+from nepa3d.probes.search import Search
 from nepa3d.probes.surfaces import SurfaceSettings
 from nepa3d.samples.dataset import SampleSettings, training_sample
 from nepa3d.samples.loader import Request, evaluation_samples
@@ -99,6 +101,65 @@ def test_a_shape_that_cannot_be_read_is_named(encoder: nepa3d.Encoder, tmp_path:
         retrieval.run(encoder, [*shapes(), broken])
     with pytest.raises(ValueError, match=r"shapes: .*broken\.npz: "):
         completion.run(encoder, [*shapes(), broken])
+
+
+@pytest.mark.parametrize("batch", [1, 64])
+def test_a_batch_that_cannot_be_read_stops_no_other(batch: int, encoder: nepa3d.Encoder, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.npz"
+    broken.write_bytes(b"no archive")
+    settings = RetrievalSettings(embedding=EmbeddingSettings(batch=batch))
+    found = retrieval.retrieve(encoder.probe, [f"{broken}", *shapes()], settings, progress=False)
+    assert list(found.failed) == [f"{broken}"]
+    assert found.figures == pytest.approx(retrieval.run(encoder, shapes()).figures)
+
+
+def test_the_first_of_shapes_none_of_which_can_be_read_is_named(encoder: nepa3d.Encoder, tmp_path: Path) -> None:
+    broken = [tmp_path / f"{number}.npz" for number in range(3)]
+    for path in broken:
+        path.write_bytes(b"no archive")
+    with pytest.raises(ValueError, match=r"none of 3 shapes could be read; first: .*/0\.npz: mesh: \w+"):
+        retrieval.run(encoder, broken)
+    with pytest.raises(ValueError, match=r"none of 4 shapes could be read; first: .*/0\.npz: pointcloud_noray: \w+"):
+        classification.run(encoder, [broken[0]] * 3, [0, 0, 1], broken[2:], [0], classifiers=("knn",))
+    with pytest.raises(ValueError, match=r"no shape to complete could be read; first: .*/0\.npz: \w+"):
+        completion.run(encoder, broken)
+
+
+def test_views_none_of_whose_shapes_can_be_read_together(
+    encoder: nepa3d.Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One view of a shape, and the other view of another."""
+    first, second = shapes()[:2]
+
+    def draw(asked: Sequence[str], view: str, *more: Any, **named: Any) -> Any:
+        features, types, _ = draw_samples(asked, view, *more, **named)
+        return features, types, [(0, "torn") if view == "mesh" else (1, "worn")]
+
+    monkeypatch.setattr("nepa3d.probes.embedding.draw_samples", draw)
+    with pytest.raises(ValueError, match=rf"none of 2 shapes could be read; first: {first}: mesh: torn"):
+        retrieval.run(encoder, [first, second])
+
+
+@pytest.mark.parametrize("alone", ["folder", Path("folder")])
+def test_a_folder_is_no_list_of_shapes(alone: Any, encoder: nepa3d.Encoder) -> None:
+    message = r"must be a list of shapes, got .*'folder'\)? alone; the cache files of a folder are sorted\("
+    with pytest.raises(ValueError, match=f"^shapes {message}"):
+        retrieval.run(encoder, alone)
+    with pytest.raises(ValueError, match=f"^shapes {message}"):
+        completion.run(encoder, alone)
+    with pytest.raises(ValueError, match=f"^train {message}"):
+        classification.run(encoder, alone, [0], shapes(), [0])
+    with pytest.raises(ValueError, match=f"^test {message}"):
+        classification.run(encoder, shapes(), [0] * len(shapes()), alone, [0])
+    with pytest.raises(ValueError, match=f"^gallery {message}"):
+        Search(shapes(), shapes(), alone, ["folder"])
+    with pytest.raises(ValueError, match=r"^shapes must be a list of shapes, got Shape\("):
+        retrieval.run(encoder, nepa3d.Shape.from_cache(shapes()[0]))  # type: ignore[arg-type]
+
+
+def test_an_array_is_no_shape_of_a_probe(encoder: nepa3d.Encoder) -> None:
+    with pytest.raises(ValueError, match="expected a shape, which is a Shape or a path, got ndarray"):
+        retrieval.run(encoder, [np.zeros((10, 3)), shapes()[0]])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from nepa3d import cli
 from nepa3d.execution.files import write_text
@@ -12,7 +13,7 @@ from nepa3d.report.tables import collect
 
 @dataclass(frozen=True)
 class Config:
-    """Collect results of retrieval, completion and retrieval by scans into tables.
+    """Collect results of probes into tables.
 
     Example: python -m nepa3d.analysis.tables --results results/*.json --out_md results/tables.md
     """
@@ -25,6 +26,11 @@ class Config:
 
 def command(config: Config) -> None:
     """Print the tables; write them as Markdown where asked."""
+    for path in map(Path, config.results):
+        if path.is_dir():
+            raise ValueError(f"results: expected result files, got the folder {path}")
+        if not path.exists():
+            raise ValueError(f"results: there is no file {path}")
     tables = collect(config.results)
     for table in tables:
         print(f"{table.title}\n{table.text('simple')}\n")

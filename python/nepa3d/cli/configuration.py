@@ -17,8 +17,11 @@ SUFFIX = ".config.yaml"
 
 
 def beside(output: Path, module: str) -> Path:
-    """Where the configuration of what is in the folder, or the file, ``output`` is kept."""
-    return output / f"{module.rpartition('.')[2]}{SUFFIX}" if output.is_dir() else output.with_suffix(SUFFIX)
+    """Where the configuration of what is in the folder, or the file, ``output`` is kept: of a.json in a.config.yaml, of
+    another file, such as a.npz, in a.npz.config.yaml, as there may be several of one name."""
+    if output.is_dir():
+        return output / f"{module.rpartition('.')[2]}{SUFFIX}"
+    return output.with_suffix(SUFFIX) if output.suffix == ".json" else output.with_name(f"{output.name}{SUFFIX}")
 
 
 def save(path: Path, module: str, config: Any) -> None:

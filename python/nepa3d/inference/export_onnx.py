@@ -22,7 +22,7 @@ class Config:
     """
 
     out: Path
-    """File to write."""
+    """File to write; its name ends in .onnx."""
     model: ModelFlags = field(default_factory=ModelFlags)
     pooling: Pooling = "eos"
     """Embedding: the last token, or the mean of the answers, questions, predicted answers, or all tokens."""
@@ -33,6 +33,8 @@ class Config:
 def command(config: Config) -> None:
     """Write the file and say what it takes."""
     require_writable(config.out, "out")
+    if config.out.suffix != ".onnx":
+        raise ValueError(f"out must end in .onnx, got {config.out.name!r}")
     encoder = config.model.load()
     encoder.export_onnx(config.out, pooling=config.pooling, representation=config.representation)
     megabytes = config.out.stat().st_size / 1e6

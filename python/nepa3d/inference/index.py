@@ -176,8 +176,13 @@ class ShapeIndex:
             vector = self.embedder.vector(query, view)
         else:
             vector = np.asarray(query, np.float32)
-            if vector.shape != (self.width,) or not np.isfinite(vector).all():
+            if vector.shape != (self.width,):
                 raise ValueError(f"query: expected a finite vector of shape ({self.width},), got {vector.shape}")
+            if not np.isfinite(vector).all():
+                raise ValueError("query: expected a finite vector, got one with values that are not finite")
+            if not vector.any():
+                raise ValueError("query: expected a vector with a direction, got one of length 0")
+            vector = vector / np.linalg.norm(vector.astype(np.float64))  # whose square may be too large for float32
         rows, similarity = self.table.nearest(vector[None], k, approximate=approximate, probes=probes)
         return [
             Neighbour(row.id, row.path, row.class_name, float(value))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from nepa3d import ops
 from nepa3d.corpora.folder import shape_key
 from nepa3d.corpora.layouts import LAYOUTS, require_layout
+from nepa3d.shapes.cache import ShapeCache
 from nepa3d.shapes.mesh import MAX_FACES, READERS, MeshFile, prepare_mesh, read_mesh
 from nepa3d.shapes.query_pools import PoolSettings, build_pools, needed_by, random_stream
 from nepa3d.shapes.scan_files import SUFFIXES, CloudFile, read_cloud
@@ -60,7 +61,8 @@ class ReadShape(NamedTuple):
 def shape_files(root: Path, layout: str = "folder") -> list[ShapeFile]:
     """The shapes below ``root``, sorted by path: meshes of every format, clouds (PLY without faces) and caches (.npz).
 
-    Hidden files and folders, and a cache's ``_meta``, are left out. A layout other than "folder" is one of
+    Hidden files and folders, and a cache's ``_meta``, are left out. Where a folder is a cache, with ``_meta`` and
+    nothing but <split>/<class>/<id>.npz, the split is no part of the key. A layout other than "folder" is one of
     ``nepa3d.corpora.layouts`` and finds meshes only. ``ValueError`` if ``root`` is no folder or holds no shape,
     ``OSError`` naming a folder that cannot be read.
     """
@@ -68,7 +70,9 @@ def shape_files(root: Path, layout: str = "folder") -> list[ShapeFile]:
     if not root.is_dir():
         raise ValueError(f"folder: {root} is not a folder")
     if layout == "folder":
-        keyed = {path: shape_key(path, root) for path in _walk(root)}
+        parts = {path: path.relative_to(root).parts for path in _walk(root)}
+        cache = (root / "_meta").is_dir() and all(_ending(path) == CACHE and len(parts[path]) == 3 for path in parts)
+        keyed = {path: shape_key(path, root / own[0] if cache else root) for path, own in parts.items()}
     else:
         keyed = {mesh.path: mesh.key for mesh in LAYOUTS[layout](root)}
     if not keyed:
@@ -99,10 +103,8 @@ def read_content(path: Path, *, max_faces: int = MAX_FACES) -> Shape | CloudFile
     ``ValueError`` naming the file and the fault, or ``OSError``.
     """
     kind = _ending(path)
-    if kind == CACHE:
-        cache = Shape.from_cache(path)
-        if QUERIES in cache:
-            return cache
+    if kind == CACHE and _has_queries(path):
+        return Shape.from_cache(path)
     if kind != "ply" and path.suffix.lower() in SUFFIXES:
         cloud = read_cloud(path)
         assert cloud is not None  # only a PLY may be a mesh
@@ -143,6 +145,11 @@ def drawn_points(path: Path, count: int = 6000) -> tuple[NDArray[np.float32], ND
     mesh = prepare_mesh(content.vertices, content.faces, path)
     samples = ops.sample_surface(mesh.vertices, mesh.faces, rng.random((count, 3), np.float32))
     return samples.point, samples.normal
+
+
+def _has_queries(path: Path) -> bool:
+    with ShapeCache(path) as arrays:
+        return QUERIES in arrays
 
 
 def _walk(root: Path) -> Iterator[Path]:

@@ -78,6 +78,7 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
     wanted = {"model": dict, "opt": dict, "args": dict, "epoch": int, "step": int}
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a dict, got {type(content).__name__}")
+    _require_no_classifier(path, content)
     for key, kind in wanted.items():
         if not isinstance(content.get(key), kind):
             raise ValueError(f"{path}: expected {key} to be a {kind.__name__}, got {type(content.get(key)).__name__}")
@@ -221,6 +222,16 @@ def read_tensors(path: Path, device: str | torch.device = "cpu") -> Any:
         raise ValueError(f"{path}: not a readable checkpoint: it holds {error}, {_advice(path)}") from error
     except _DAMAGE as error:
         raise ValueError(f"{path}: not a readable checkpoint: {_reason(error)}") from error
+
+
+def _require_no_classifier(path: Path, content: dict[str, Any]) -> None:
+    """``ValueError`` naming the pretrained checkpoint, if it is known, where ``nepa3d finetune`` wrote the file."""
+    model, args = content.get("model"), content.get("args")
+    if not isinstance(model, dict) or not {"backbone.type_emb.weight", "head.weight"} <= model.keys():
+        return
+    ckpt = args.get("ckpt") if isinstance(args, dict) else None
+    wanted = f"the pretrained checkpoint that it was made of, {ckpt}" if ckpt else "a pretrained checkpoint"
+    raise ValueError(f"{path}: is a classifier that nepa3d finetune made: give {wanted}")
 
 
 def _advice(path: Path) -> str:

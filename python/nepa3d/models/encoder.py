@@ -78,6 +78,7 @@ class Encoder:
     def __init__(self, probe: Probe, head: NDArray[np.float64] | None = None) -> None:
         self.probe = probe
         self._head = head
+        self._head_is_built_in = False
 
     @property
     def width(self) -> int:
@@ -166,7 +167,7 @@ class Encoder:
                 target = torch.from_numpy(np.stack([s.target for s in samples])).to(states.device)
                 sums.add(states.flatten(0, 1), target.flatten())
                 bar.update(len(some))
-        self._head = sums.solve(ridge_lambda)
+        self._head, self._head_is_built_in = sums.solve(ridge_lambda), shapes is None
 
     def complete(
         self,
@@ -280,6 +281,14 @@ class Encoder:
         tokens = self.probe.qa, self.probe.eos
         return SequenceSettings(view, told, room - told, *tokens, query_source, voxel=self.voxel)
 
+    @property
+    def distances_by(self) -> str:
+        """What reads the distances of ``complete``, in words; fits the head that it would be."""
+        self.distance_head()
+        if self._head is None:
+            return "the model's own predictions"
+        return f"a head fitted on {BUILT_IN} built-in shapes" if self._head_is_built_in else "a fitted head"
+
     def distance_head(self, view: str = "") -> NDArray[np.float64]:
         """Weights (D + 1,) of the head that reads distances off hidden states, bias last. If none was fitted, it is the
         model's own prediction of the distance that ``view`` answers, by default the mesh's if it makes that; of a
@@ -292,8 +301,19 @@ class Encoder:
         return self._head
 
 
+def require_shape(shape: object) -> None:
+    """``ValueError`` unless it is a ``Shape`` or a path."""
+    if not isinstance(shape, (Shape, str, os.PathLike)):
+        raise ValueError(
+            f"expected a shape, which is a Shape or a path, got {type(shape).__name__}; Shape.from_cloud and "
+            "Shape.from_mesh make a Shape of arrays"
+        )
+
+
 def as_shape(shape: ShapeLike) -> Shape:
-    """A shape from a ``Shape``, a cache file (``.npz``), or another file, see ``Shape.from_file``."""
+    """A shape from a ``Shape``, a cache file (``.npz``), or another file, see ``Shape.from_file``. ``ValueError`` on
+    what is none of them."""
+    require_shape(shape)
     if isinstance(shape, Shape):
         return shape
     return Shape.from_cache(shape) if is_cache(shape) else Shape.from_file(shape)
@@ -334,5 +354,12 @@ def _procedural(count: int) -> list[Shape]:
 
 
 def _listed(shapes: ShapeLike | Iterable[ShapeLike]) -> Sequence[ShapeLike]:
-    """The shapes as a sequence, also where there is one by itself."""
-    return [shapes] if isinstance(shapes, (Shape, str, os.PathLike)) else [*shapes]
+    """The shapes as a sequence, also where there is one by itself. ``ValueError`` on what is no shape."""
+    if isinstance(shapes, (Shape, str, os.PathLike)):
+        return [shapes]
+    if not isinstance(shapes, Iterable):
+        require_shape(shapes)
+    listed = [*shapes]
+    for shape in listed:
+        require_shape(shape)
+    return listed

@@ -26,7 +26,7 @@ from nepa3d.models.embedding import Probe, sample_length
 from nepa3d.models.encoder import Encoder, ShapeLike, shape_name
 from nepa3d.probes import ranking
 from nepa3d.probes.classifiers import MISSING, SETTINGS, Answer, Examples, answer
-from nepa3d.probes.embedding import EmbeddingSettings, View, embed, in_memory, require_read, untrained
+from nepa3d.probes.embedding import EmbeddingSettings, View, embed, in_memory, require_read, require_several, untrained
 from nepa3d.probes.held_out import FIGURES, HeldOut
 from nepa3d.probes.intervals import Array, cell
 from nepa3d.probes.judged import Compared, Judged, figure_text, outcome
@@ -101,6 +101,7 @@ def run(
         if kind not in KINDS:
             raise ValueError(f"classifier must be one of {', '.join(KINDS)}, got {kind!r}")
     for name, given, of in (("train", train_labels, train), ("test", test_labels, test)):
+        require_several(of, name)
         labels = np.asarray(given)
         if labels.shape != (len(of),) or len(of) == 0 or labels.dtype.kind not in "iu":
             raise ValueError(
@@ -346,7 +347,8 @@ def _report_table(results: Sequence[Named]) -> Table:
     heads = ("Model", "Features", *(f"{kind}, accuracy" for kind in KINDS), *(f"{kind}, balanced" for kind in KINDS))
     rows: list[list[str]] = []
     for _, r in results:
-        shots = f"{r.settings['fewshot_k']} a class" if r.settings["fewshot_k"] else "all of train"
+        few = r.settings.get("fewshot_k", 0)  # results of ``run`` do not say
+        shots = f"{few} a class" if few else "all of train"
         where = ", ".join([r.settings["backend"], r.settings["pooling"], shots, *unusual(r, {"questions": "pool"})])
         beside = ((f"{r.model}{OF_UNTRAINED}", r.controls.get(UNTRAINED)), (TITLES[PLAIN], r.controls.get(PLAIN)))
         for who, kinds in ((r.model, r.figures), *((who, kinds) for who, kinds in beside if kinds)):
@@ -401,6 +403,7 @@ CLASSIFICATION = ProbeKind(
         *("group_by", "questions"),
     ),
     item_figures=KINDS,
+    table=_report_table,
     section=Section(
         "classification",
         "Classification",

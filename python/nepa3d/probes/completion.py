@@ -20,7 +20,7 @@ from tabulate import tabulate
 
 from nepa3d.execution.checks import require_at_least, require_positive
 from nepa3d.models.embedding import Probe
-from nepa3d.models.encoder import Encoder, ShapeLike
+from nepa3d.models.encoder import Encoder, ShapeLike, shape_name
 from nepa3d.probes.completion_tables import (
     CONTROLS,
     COPY,
@@ -46,12 +46,12 @@ from nepa3d.probes.distance_head import (
     fit_head,
     training_batches,
 )
-from nepa3d.probes.embedding import in_memory, require_read, untrained, voxel_report
+from nepa3d.probes.embedding import in_memory, require_read, require_several, untrained, voxel_report
 from nepa3d.probes.intervals import cell, interval
 from nepa3d.probes.kind import ProbeKind, Section
 from nepa3d.probes.local_regression import MOST_SHAPES, LocalRegression, fit_local_regression, require_sklearn
 from nepa3d.probes.point_answers import point_answers
-from nepa3d.probes.result import Json, Result
+from nepa3d.probes.result import Json, Result, first_failure
 from nepa3d.probes.spline import FEWEST, require_scipy, splines
 from nepa3d.probes.tables import unmeasured
 from nepa3d.samples.completion import SequenceSettings
@@ -118,6 +118,7 @@ def run(
     Fit the heads on other shapes first (``Encoder.fit_distance_head``); else the built-in corpus is what they know.
     ``ValueError`` names a shape that cannot be read, and says what to install where SciPy is missing.
     """
+    require_several(shapes)
     if not shapes:
         raise ValueError("shapes must not be empty")
     settings = settings or CompletionSettings(reading=Reading(progress=False))
@@ -224,7 +225,8 @@ def score(
             if SPLINE not in missing:
                 add(SPLINE, [one for one in known if not isinstance(one, str)], batch)
     if not scored:
-        raise ValueError(f"no shape to complete could be read; first: {next(iter(failed.values()))}")
+        first = first_failure(failed, map(shape_name, shapes))
+        raise ValueError(f"no shape to complete could be read; first: {first}")
     return Errors(scored, {name: of.sums() for name, of in errors.items() if name not in missing}, missing)
 
 

@@ -18,6 +18,7 @@ from nepa3d.models.distances import own_weights
 from nepa3d.models.embedding import Probe, Representation, question_states, shapes_of
 from nepa3d.models.encoder import ShapeLike, as_shape, shape_name
 from nepa3d.models.ridge import RidgeSums, predict
+from nepa3d.probes.result import first_failure
 from nepa3d.samples.completion import SequenceSettings, sample_of_cache
 from nepa3d.samples.completion_loader import CompletionBatch, batch_of_samples, completion_batch
 from nepa3d.samples.loader import prefetch
@@ -139,7 +140,7 @@ def fit_head(
         sums.add(features, torch.from_numpy(batch.target).flatten())
         n_read += len(batch)
     if sums is None:
-        raise ValueError(f"no shape to fit the head on could be read; first: {next(iter(failed.values()))}")
+        raise ValueError(f"no shape to fit the head on could be read; first: {first_failure(failed, plan.train)}")
     return sums.solve(ridge_lambda), n_read
 
 

@@ -6,6 +6,7 @@ Letters: N shapes, B samples, T tokens, D model width.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,14 +18,15 @@ from nepa3d.execution.checks import require_at_least, require_choice
 from nepa3d.execution.progress_bar import progress_bar
 from nepa3d.models.checkpoint import Checkpoint, fresh_model
 from nepa3d.models.embedding import Pooling, Probe, Representation, pooled_of, pooled_states, sample_length
-from nepa3d.models.encoder import Encoder, ShapeLike, as_shape, draw_samples, is_cache, shape_name
+from nepa3d.models.encoder import Encoder, ShapeLike, as_shape, draw_samples, is_cache, require_shape, shape_name
 from nepa3d.models.vectors import normalize
 from nepa3d.probes.point_answers import PointAnswers, point_answers
-from nepa3d.probes.result import Json
+from nepa3d.probes.result import Json, first_failure
 from nepa3d.samples.dataset import SampleSettings
 from nepa3d.samples.loader import prefetch
 from nepa3d.samples.questions import Questions
 from nepa3d.samples.schema import POINT_DISTANCE, XYZ, TokenType
+from nepa3d.shapes.shape import Shape
 from nepa3d.shapes.views import VoxelSettings, require_backend
 
 Array = NDArray[np.float64]
@@ -105,7 +107,7 @@ def embed(
 ) -> Embedded:
     """Embed ``shapes``, each read once a draw. One that cannot be read is noted in ``failed``, its rows mean nothing.
 
-    ``ValueError`` if the samples do not fit the model.
+    ``ValueError`` if the samples do not fit the model, or if no shape can be read.
     """
     require_backend(view.name, "view")
     probe.require_length(sample_length(probe), "n_point, n_ray, qa_tokens and add_eos")
@@ -125,8 +127,9 @@ def embed(
         good = np.setdiff1d(np.arange(len(rows)), [row for row, _ in faults])
         if faults:
             features, types = features[good], types[good]
-        plain[rows.start + good] += plain_distances(features, types) / draws  # no two calls at a time
-        points[rows.start + good, draw], distances[rows.start + good, draw] = point_answers(features, types)
+        if len(good):  # no two calls at a time
+            plain[rows.start + good] += plain_distances(features, types) / draws
+            points[rows.start + good, draw], distances[rows.start + good, draw] = point_answers(features, types)
         return len(rows), features, types, rows.start + good, {rows[row]: fault for row, fault in faults}
 
     numbers = range(math.ceil(len(shapes) / size) * draws)
@@ -145,6 +148,8 @@ def embed(
                     vectors = np.zeros((len(shapes), embedded.shape[1]))
                 vectors[good] += embedded
             bar.update(count)
+    if names and vectors is None:
+        raise ValueError(f"none of {len(names)} shapes could be read; first: {first_failure(failed, names)}")
     answers = PointAnswers(points.reshape(len(shapes), -1, 3), distances.reshape(len(shapes), -1))
     return Embedded(np.empty((len(shapes), 0)) if vectors is None else normalize(vectors), plain, answers)
 
@@ -158,8 +163,19 @@ def embed_samples(
     return normalize(np.concatenate(pooled))
 
 
+def require_several(shapes: object, argument: str = "shapes") -> None:
+    """``ValueError`` naming the argument where one shape or folder stands in the place of a list."""
+    if isinstance(shapes, (Shape, str, os.PathLike)):
+        raise ValueError(
+            f"{argument} must be a list of shapes, got {shapes!r} alone; the cache files of a folder are "
+            'sorted(Path(folder).rglob("*.npz"))'
+        )
+
+
 def in_memory(shapes: Sequence[ShapeLike]) -> list[ShapeLike]:
-    """The shapes with meshes read and sampled once; cache files stay files."""
+    """The shapes with meshes read and sampled once; cache files stay files. ``ValueError`` on what is no shape."""
+    for shape in shapes:
+        require_shape(shape)
     return [shape_name(shape) if is_cache(shape) else as_shape(shape) for shape in shapes]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d.probes.classifiers import Answer
-from nepa3d.probes.intervals import Array, interval
+from nepa3d.probes.intervals import Array, interval, unanimous_interval
 from nepa3d.probes.result import Interval, Json
 from nepa3d.probes.scores import score
 
@@ -59,7 +59,11 @@ class HeldOut:
         return {"class": self.classes[label], **{figure: getattr(scores, figure) for figure in FIGURES}}, right
 
     def intervals(self, right: Array) -> dict[str, Interval]:
-        """Intervals of both accuracies over resamples of test objects."""
+        """Intervals of both accuracies over resamples of test objects; where all shapes are right, or all wrong, the
+        exact ones of as many trials as there are objects."""
+        exact = unanimous_interval(right, len(np.unique(self.objects)))
+        if exact:
+            return dict.fromkeys(FIGURES, exact)
         count = len(self.classes)
         place = self.objects * count + self.labels
         size = (self.objects.max() + 1) * count

@@ -39,6 +39,26 @@ def grouped_interval(values: Array, groups: Sequence[int | str]) -> tuple[float,
     return interval(_sums(values, groups), _ratio)
 
 
+def share_interval(values: Array, groups: Sequence[int | str] | None = None) -> tuple[float, float]:
+    """The middle 95 % of the mean of shares ``values`` (n,) of [0, 1], each on its own without ``groups``.
+
+    Where all are 0, or all are 1, every resample is like them: then it is ``unanimous_interval``.
+    """
+    exact = unanimous_interval(values, len(values) if groups is None else len({*groups}))
+    if exact:
+        return exact
+    return interval(values[:, None]) if groups is None else grouped_interval(values, groups)
+
+
+def unanimous_interval(values: Array, trials: int) -> tuple[float, float] | None:
+    """The exact 95 % interval of a share (Clopper and Pearson, 1934) after so many ``trials``, where all of ``values``
+    (n,) are 0, or all are 1; None where they differ."""
+    bound = float(((1 - LEVEL) / 2) ** (1 / trials))
+    if (values == 0).all():
+        return 0.0, 1 - bound
+    return (bound, 1.0) if (values == 1).all() else None
+
+
 def paired_difference(a: Array, b: Array, groups: Sequence[int | str] | None = None) -> dict[str, float]:
     """Mean of b - a (n,), its interval, and the part of the resamples in which it has the other sign or none.
 

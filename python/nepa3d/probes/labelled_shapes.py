@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nepa3d.models.encoder import ShapeLike, shape_name
+from nepa3d.probes.result import first_failure
 from nepa3d.samples.labelled import GroupBy, Sets, split_sets
 
 Labels = NDArray[np.int64]
@@ -55,7 +56,8 @@ class Labelled:
         names = self.names
         rows = [row for row, path in enumerate(names) if path not in failed]
         if not rows:
-            why = f"none of {len(names)} shapes could be read; first: {failed[names[0]]}" if names else "it is empty"
+            first = first_failure(failed, names) if names else ""
+            why = f"none of {len(names)} shapes could be read; first: {first}" if names else "it is empty"
             raise ValueError(f"cache_root: expected shapes in the {name} set, {why}")
         return Labelled([self.shapes[row] for row in rows], self.labels[rows])
 

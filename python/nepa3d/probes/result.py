@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -93,6 +93,12 @@ class Result:
 def failures(failed: Mapping[str, str]) -> list[dict[str, str]]:
     """Shapes that could not be read, as result files list them."""
     return [{"path": path, "reason": reason} for path, reason in failed.items()]
+
+
+def first_failure(failed: Mapping[str, str], names: Iterable[str]) -> str:
+    """The first of the shapes ``names`` that could not be read, and why; there must be one."""
+    name = next(name for name in names if name in failed)
+    return f"{name}: {failed[name]}"
 
 
 def name_of(ckpt: str) -> str:

@@ -27,13 +27,14 @@ from nepa3d.probes.embedding import (
     embed,
     in_memory,
     require_read,
+    require_several,
     untrained,
 )
-from nepa3d.probes.intervals import cell, interval
+from nepa3d.probes.intervals import cell, interval, share_interval
 from nepa3d.probes.kind import ProbeKind, Section
 from nepa3d.probes.plain_retrieval import plain_metrics
 from nepa3d.probes.point_answers import PointAnswers
-from nepa3d.probes.result import Json, Result
+from nepa3d.probes.result import Json, Result, first_failure
 from nepa3d.probes.retrieval_tables import (
     CONTROLS,
     IN_TABLES,
@@ -108,7 +109,8 @@ class Embeddings:
         """Those of the other shapes; ``ValueError`` if there is none."""
         rows = [row for row, path in enumerate(self.paths) if path not in failed]
         if not rows:
-            raise ValueError(f"none of {len(self.paths)} shapes could be read; first: {next(iter(failed.values()))}")
+            first = first_failure(failed, self.paths)
+            raise ValueError(f"none of {len(self.paths)} shapes could be read; first: {first}")
         queries, gallery, raw_queries, raw_gallery = (
             x[rows] for x in (self.queries, self.gallery, self.raw_queries, self.raw_gallery)
         )
@@ -144,6 +146,7 @@ def run(
     install where SciPy is missing. The seeds of the two views must differ.
     """
     settings = settings or RetrievalSettings()
+    require_several(shapes)
     if len(shapes) < 2:
         raise ValueError(f"shapes must be at least 2, got {len(shapes)}")
     if settings.query_seed == settings.gallery_seed:
@@ -192,7 +195,10 @@ def retrieve(
             "chance": {**ranking.chance_metrics(len(first.paths))},
             **_controls(found, missing),
         },
-        intervals={name: interval(value[:, None]) for name, value in values.items()},
+        intervals={
+            name: interval(value[:, None]) if name == "mean_rank" else share_interval(value)
+            for name, value in values.items()
+        },
         by_seed=[{name: float(v.mean()) for name, v in ranked.values.items()} for ranked in found],
         settings=_settings(probe, settings) | {"n_files": len(first.paths), **_answers(shapes, first.paths, settings)},
         diagnostics={

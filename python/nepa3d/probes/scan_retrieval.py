@@ -32,12 +32,12 @@ from nepa3d.probes.embedding import (
     require_read,
     untrained,
 )
-from nepa3d.probes.intervals import cell, grouped_interval
+from nepa3d.probes.intervals import cell, grouped_interval, share_interval
 from nepa3d.probes.judged import Compared, Judged, figure_text, outcome
 from nepa3d.probes.kind import Named, ProbeKind, Section
 from nepa3d.probes.lipschitz import least_violations, violations
 from nepa3d.probes.looks import Looks, LookSettings, look
-from nepa3d.probes.result import Json, Result
+from nepa3d.probes.result import Json, Result, first_failure
 from nepa3d.probes.search import Search
 from nepa3d.probes.tables import Table, failures_note, figure_cell, interval_cell, unusual
 from nepa3d.samples.dataset import SampleSettings
@@ -148,7 +148,7 @@ def retrieve(probe: Probe, search: Search, settings: ScanRetrievalSettings, *, p
     readable = [shape_name(shape) not in failed for shape in search.queries]
     rows = np.flatnonzero(np.isin(search.truth, items) & np.array(readable))
     if not len(rows):
-        raise ValueError(f"none of {len(readable)} queries could be read; first: {next(iter(failed.values()))}")
+        raise ValueError(f"none of {len(readable)} queries could be read; first: {first_failure(failed, failed)}")
     truth = np.searchsorted(items, search.truth[rows])
     ranks = [one.ranks(rows, items, truth) for one in found]
     by_seed = [_per_query(of_seed["model"]) for of_seed in ranks]
@@ -161,7 +161,10 @@ def retrieve(probe: Probe, search: Search, settings: ScanRetrievalSettings, *, p
         probe=NAME,
         figures=_figures(values),
         controls=_controls(ranks, len(items)),
-        intervals={name: grouped_interval(value, objects) for name, value in values.items()},
+        intervals={
+            name: (grouped_interval if name == "mean_rank" else share_interval)(value, objects)
+            for name, value in values.items()
+        },
         by_seed=[_figures(seed) for seed in by_seed],
         settings=_settings(probe, settings)
         | {"n_queries": len(rows), "n_objects": len(set(objects)), "n_gallery": len(items)},

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from nepa3d.corpora.objects import objects_of
 from nepa3d.corpora.shape_list import list_shapes
 from nepa3d.models.encoder import ShapeLike, shape_name
+from nepa3d.probes.embedding import require_several
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Search:
     def __post_init__(self) -> None:
         for name in ("queries", "gallery"):
             shapes, objects = getattr(self, name), getattr(self, _OBJECTS[name])
+            require_several(shapes, name)
             if len(shapes) != len(objects):
                 raise ValueError(f"{_OBJECTS[name]} must name {len(shapes)} objects, got {len(objects)}")
         if not self.queries or len(self.gallery) < 2:

@@ -28,7 +28,7 @@ from nepa3d.probes.distance_head import Headed, Plan, Reading, fit_head
 from nepa3d.probes.embedding import untrained
 from nepa3d.probes.intervals import cell
 from nepa3d.probes.kind import Named, ProbeKind, Section
-from nepa3d.probes.result import Json, Result, failures
+from nepa3d.probes.result import Json, Result, failures, first_failure
 from nepa3d.probes.spline import spline_distances
 from nepa3d.probes.tables import Table, once, unmeasured, unusual
 from nepa3d.samples.completion import SequenceSettings, query_answers
@@ -239,7 +239,7 @@ def complete_surfaces(
         items.context.append(completed.context.astype(np.float64).round(4).tolist())
         drawn.append((completed, meshes))
     if not drawn:
-        raise ValueError(f"no shape to complete could be read; first: {next(iter(failed.values()))}")
+        raise ValueError(f"no shape to complete could be read; first: {first_failure(failed, chosen)}")
     ways = [way for way in drawn[0][0].fields if way not in missing]
     mean = {way: _mean([scores[way] for scores in items.scores]) for way in ways}
     result = SurfaceResult(
@@ -337,6 +337,7 @@ SURFACES = ProbeKind(
     controls=(UNTRAINED, COPY, SPLINE, TRUE),
     diagnostics=("missing_controls",),
     result=SurfaceResult,
+    table=_report_table,
     section=Section(
         "surfaces",
         "Completions to turn",
