@@ -16,7 +16,8 @@ from nepa3d.data import preprocess_scanobjectnn
 from nepa3d.data.preprocess_scanobjectnn import split_of
 from nepa3d.samples.dataset import SampleSettings
 from nepa3d.samples.loader import Request, training_batch
-from nepa3d.shapes.views import BACKENDS
+from nepa3d.shapes.cache import CacheError
+from nepa3d.shapes.views import BACKENDS, view_row
 from tests.data.corpus import cache_bytes
 
 FLAGS = ["--pt_pool", "200", "--ray_pool", "16", "--workers", "1"]
@@ -120,10 +121,16 @@ def test_content_of_a_cache_file(scans: Path, tmp_path: Path) -> None:
 def test_every_view_of_a_scan_becomes_tokens(scans: Path, tmp_path: Path) -> None:
     assert run(scans, tmp_path / "cache") == cli.EXIT_OK
     paths = list_shapes(tmp_path / "cache", "train")
-    settings = SampleSettings(n_point=12, n_ray=5, qa=True, eos=True)
     for backend in BACKENDS:
-        features, _ = training_batch([Request(path, backend, settings) for path in paths], 0, 0, range(4))
-        assert features[:, 2:25:2, 10].any(), backend
+        for n_ray in (0, 5):
+            settings = SampleSettings(n_point=12, n_ray=n_ray, qa=True, eos=True)
+            requests = [Request(path, backend, settings) for path in paths]
+            if n_ray and (view_row(backend).rays or view_row(backend).voxels):  # it has none
+                with pytest.raises(CacheError, match="choose pointcloud_noray, or n_ray 0"):
+                    training_batch(requests, 0, 0, range(4))
+            else:
+                features, _ = training_batch(requests, 0, 0, range(4))
+                assert features[:, 2:25:2, 10].any(), backend
 
 
 def test_workers_do_not_change_the_files_and_what_exists_is_skipped(scans: Path, tmp_path: Path) -> None:

@@ -68,6 +68,25 @@ def test_parquet(meshes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert "pip install 'nepa3d[parquet]'" in capsys.readouterr().err
 
 
+def test_a_mesh_of_which_most_was_dropped_is_named(
+    meshes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its vector is that of what was left."""
+    (tmp_path / "in" / "box").mkdir(parents=True)
+    content = (meshes / "box" / "a.obj").read_text().splitlines(keepends=True)
+    vertices, lost = [line for line in content if line.startswith("v ")], "v nan nan nan\n"
+    cut = "".join(content).replace(vertices[0], lost)
+    for vertex in vertices[1:5]:
+        cut = cut.replace(vertex, lost)
+    for name, text in (("whole", "".join(content)), ("cut", cut)):
+        (tmp_path / "in" / "box" / f"{name}.obj").write_text(text)
+    flags = [f"{tmp_path / 'in'}", "--out", f"{tmp_path / 'z.npz'}", "--ckpt", f"{meshes / 'small.pt'}"]
+    assert command.main(flags) == cli.EXIT_OK
+    said = capsys.readouterr().err
+    assert "suspicious: " in said and "cut.obj: most of it could not be used: " in said
+    assert "whole.obj" not in said
+
+
 def test_a_name_that_is_not_utf_8_costs_only_itself(
     meshes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from nepa3d import ops
 from nepa3d.shapes.mesh import BadShapeError, as_utf8, load_mesh, read_mesh
+from nepa3d.shapes.shape import Shape
 
 FIELD = Path(__file__).parents[1] / "fixtures" / "field"
 EXPECTED = json.loads((FIELD / "expected.json").read_text(encoding="utf-8"))
@@ -117,3 +118,8 @@ def test_most_triangles_without_area_are_suspicious(tmp_path: Path) -> None:
     path.write_text(OBJ + "f 1 1 2\n" * 5)
     mesh = load_mesh(path)
     assert (mesh.suspicious, mesh.repaired) == (True, "5 degenerate faces")
+    assert Shape.from_mesh(path).doubt == "most of it could not be used: 5 degenerate faces"
+    path.write_text(OBJ + "v nan 0 0\n" * 4)
+    assert not load_mesh(path).suspicious
+    path.write_text(OBJ + "v nan 0 0\n" * 5)
+    assert "5 nonfinite vertices" in Shape.from_mesh(path).doubt

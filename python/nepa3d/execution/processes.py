@@ -279,7 +279,7 @@ def _put_in_place(found: Sequence[Outcome | Written]) -> list[Outcome]:
         if one.file in failed:
             return _outcome(one.key, failed[one.file])
         if one.suspicious:
-            return Outcome(one.key, "suspicious", f"most triangles of the file have no area: {one.repaired}")
+            return Outcome(one.key, "suspicious", f"most of it could not be used: {one.repaired}")
         return _good(one.key, one.repaired)
 
     return [outcome(one) for one in found]

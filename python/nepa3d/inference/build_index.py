@@ -105,6 +105,8 @@ def command(config: Config) -> int:
     print(f"{config.out}: {len(index)} shapes: {done.summary()}")
     for path, reason in sorted(done.failed.items()):
         print(f"  {path}: {reason}")
+    for path, reason in sorted(done.suspicious.items()):
+        print(f"  {path}: suspicious: {reason}")
     if config.approximate:
         index.make_approximate()
         k = 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -210,6 +211,8 @@ def command(config: Config) -> None:
     scan, found = complete(config, encoder)
     said = summary(config, encoder, scan, found, time.perf_counter() - begin)
     print(text(said))
+    if scan.doubt:
+        print(f"suspicious: {config.scan}: {scan.doubt}", file=sys.stderr)
     print(f"wrote {config.out}")
     if config.picture:
         draw(config, scan, found)

@@ -84,6 +84,8 @@ class Embedded:
     """(N, D), each of length 1."""
     failed: dict[str, str]
     """Reasons by file."""
+    suspicious: dict[str, str]
+    """Why a shape may be wrong, by file."""
 
     @property
     def classes(self) -> list[str]:
@@ -95,7 +97,7 @@ def embed(config: Config, encoder: Encoder) -> Embedded:
     """Embed every shape that can be read. ``ValueError`` if none can."""
     listed = list(shapes(config.root, config.split))
     pools = needed_by(PoolSettings(), view_row(config.view), rays=encoder.probe.n_ray > 0)  # of a whole cache file
-    ids, files, failed = list[str](), list[str](), dict[str, str]()
+    ids, files, failed, suspicious = list[str](), list[str](), dict[str, str](), dict[str, str]()
     vectors = [np.empty((0, encoder.width), np.float32)]
 
     def read(name: str, path: Path) -> Shape | str:
@@ -143,13 +145,15 @@ def embed(config: Config, encoder: Encoder) -> Embedded:
                     failed[f"{path}"] = shape
                 else:
                     sound.append((name, path, shape))
+                    if shape.doubt:
+                        suspicious[f"{path}"] = shape.doubt
             if sound:
                 vectors_of(sound)
             bar.update(len(some))
     if not ids:
         first, reason = next(iter(failed.items()))
         raise ValueError(f"root: none of {len(failed)} files could be read, the first: {first}: {reason}")
-    return Embedded(ids, files, np.concatenate(vectors), failed)
+    return Embedded(ids, files, np.concatenate(vectors), failed, suspicious)
 
 
 def shapes(root: Path, split: str) -> Iterator[tuple[str, Path]]:
@@ -196,8 +200,9 @@ def command(config: Config) -> int:
     write(config.out, found, settings(config, encoder))
     names, counts = np.unique(found.classes, return_counts=True)
     print(tabulate(zip(names, counts, strict=True), ("class", "shapes"), disable_numparse=True))
-    for path, reason in found.failed.items():
-        print(f"failed: {path}: {reason}", file=sys.stderr)
+    for what, files in (("suspicious", found.suspicious), ("failed", found.failed)):
+        for path, reason in files.items():
+            print(f"{what}: {path}: {reason}", file=sys.stderr)
     print(f"wrote {config.out}: {len(found.ids)} vectors of {found.vectors.shape[1]} numbers")
     return cli.EXIT_SOME_FAILED if found.failed else cli.EXIT_OK
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,8 @@ def command(config: Config) -> None:
     found = index.search(vector, config.k, approximate=how.approximate, probes=how.probes)
     rows = [(number, f"{near.similarity:.3f}", near.id, near.path) for number, near in enumerate(found, 1)]
     print(tabulate(rows, ("", "similarity", "shape", "file"), disable_numparse=True))
+    if query.shape.doubt:
+        print(f"suspicious: {config.query}: {query.shape.doubt}", file=sys.stderr)
     share = index.recall(config.k, probes=how.probes) if how.recall else None
     if share is not None:
         print(

@@ -37,11 +37,13 @@ class Update:
     """Added or changed files whose content the index had under another path."""
     failed: dict[str, str] = field(default_factory=dict)
     """Files that cannot be used, with the reason."""
+    suspicious: dict[str, str] = field(default_factory=dict)
+    """Files that were embedded now and may be wrong, with the reason."""
 
     def summary(self) -> str:
         """One line of counts."""
         counts = {"added": len(self.added), "changed": len(self.changed), "removed": len(self.removed)}
-        counts |= {"unchanged": self.unchanged, "failed": len(self.failed)}
+        counts |= {"unchanged": self.unchanged, "failed": len(self.failed), "suspicious": len(self.suspicious)}
         line = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "no shapes"
         return f"{line} ({self.reused} with a content that was known)" if self.reused else line
 
@@ -112,6 +114,7 @@ class TableUpdate:
             except (ValueError, OSError, MemoryError) as error:
                 faults[item.row.path] = _told(error)
         vectors |= self._embed(fresh, faults)
+        self.done.suspicious |= {row.path: read.shape.doubt for row, read in fresh if read.shape.doubt}
         rows = [item.row for item in batch if item.row.path in vectors]
         if rows:
             self.table.put(rows, np.stack([vectors[row.path] for row in rows]))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from nepa3d import ops
 from nepa3d.execution.errors import BadInputError
+from nepa3d.shapes.file_kinds import other_kind
 from nepa3d.shapes.glb import parse_glb
 from nepa3d.shapes.placement import Placement
 from nepa3d.shapes.reading import OutOfRangeError, TooLargeError, UnsupportedError
@@ -71,8 +72,10 @@ class Mesh:
 
     @property
     def suspicious(self) -> bool:
-        """Whether most triangles of the file had no area, as happens where indices or positions were read wrongly."""
-        return self.dropped.get("degenerate_faces", 0) > len(self.faces)
+        """Whether most triangles of the file had no area, or most vertices no place, as happens where indices or
+        positions were read wrongly, or computed wrongly by whoever wrote it."""
+        lost = self.dropped.get("nonfinite_vertices", 0) > len(self.vertices)
+        return lost or self.dropped.get("degenerate_faces", 0) > len(self.faces)
 
     def face_normals(self, of: NDArray[np.int64]) -> NDArray[np.float32]:
         """Unit normals (N, 3) of the faces ``of`` (N,), by their winding."""
@@ -83,12 +86,17 @@ class Mesh:
         return np.divide(normal, length, out=np.zeros_like(normal), where=length > 0).astype(np.float32)
 
 
+def doubt_of(mesh: Mesh) -> str:
+    """Why a mesh may be wrong, in words; "" if nothing speaks for that."""
+    return f"most of it could not be used: {mesh.repaired}" if mesh.suspicious else ""
+
+
 def read_mesh(path: str | os.PathLike[str], *, max_faces: int = MAX_FACES) -> MeshFile:
     """Vertices (V, 3) float64 and faces (F, 3) of all parts of a mesh file, merged, as they stand in it.
 
     OBJ, OFF, PLY, STL, GLB and VRML 2.0 (``.wrl``) are read; no other file is opened. A GLB or VRML file of more than
     ``max_faces`` triangles is refused before they are made, as a few bytes can place a part many times. Raises
-    ``BadShapeError``.
+    ``BadShapeError``, which says what a file without a face holds if its first bytes are those of another kind.
     """
     path = Path(path)
     if not path.is_file():
@@ -105,9 +113,12 @@ def read_mesh(path: str | os.PathLike[str], *, max_faces: int = MAX_FACES) -> Me
         known = ", ".join(READERS)
         raise BadShapeError(path, Reason.UNSUPPORTED, f"no reader for {path.suffix or 'no suffix'}, only {known}")
     try:
-        return READERS[kind](path.read_bytes(), max_faces)
+        mesh = READERS[kind](path.read_bytes(), max_faces)
     except ValueError as error:
-        raise BadShapeError(path, _reason(error), str(error)) from error
+        raise BadShapeError(path, _reason(error), other_kind(path) or str(error)) from error
+    if len(mesh.faces) == 0 and (held := other_kind(path)):
+        raise BadShapeError(path, Reason.NO_FACES, held)
+    return mesh
 
 
 def _reason(error: ValueError) -> Reason:

@@ -18,12 +18,15 @@ def normalize_scan(points: NDArray[np.floating], name: str) -> NDArray[np.float3
 
 def placement_of_scan(points: NDArray[np.floating], name: str) -> Placement:
     """The mean of a cloud (N, 3) and its largest distance from there. ``BadShapeError`` with ``name`` on points that
-    are not finite or all in one place."""
+    are not finite, all in one place, or so far apart that the distance is not finite."""
     if not np.isfinite(points).all():
         bad = int((~np.isfinite(points)).any(1).sum())
         raise BadShapeError(name, Reason.NONFINITE_VERTICES, f"{bad} points")
-    centre = points.mean(0, dtype=np.float64)
-    radius = np.sqrt(((points.astype(np.float64) - centre) ** 2).sum(1).max())
+    with np.errstate(over="ignore", invalid="ignore"):
+        centre = points.mean(0, dtype=np.float64)
+        radius = np.sqrt(((points.astype(np.float64) - centre) ** 2).sum(1).max())
+    if not np.isfinite(radius):
+        raise BadShapeError(name, Reason.TOO_LARGE, f"the extent of xyz overflows, it reaches {np.abs(points).max():g}")
     if not radius > np.abs(points).max() * np.finfo(np.float32).eps:
         raise BadShapeError(name, Reason.ZERO_EXTENT, "all points are in one place")
     return Placement(centre, float(radius))

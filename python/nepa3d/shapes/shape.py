@@ -15,7 +15,7 @@ from nepa3d.execution.errors import BadInputError
 from nepa3d.execution.files import write_npz
 from nepa3d.shapes.cache import POOLS, CacheError, ShapeArrays, ShapeCache
 from nepa3d.shapes.interop import cloud_arrays, mesh_arrays, open3d_cloud, trimesh_cloud, unit_colors
-from nepa3d.shapes.mesh import load_mesh, prepare_mesh
+from nepa3d.shapes.mesh import doubt_of, load_mesh, prepare_mesh
 from nepa3d.shapes.placement import Placement
 from nepa3d.shapes.query_pools import PoolSettings, build_pools, random_stream
 from nepa3d.shapes.scan_files import CloudFile, read_cloud
@@ -34,6 +34,7 @@ MESH_POOLS = PoolSettings()
 CLOUD_POOLS = PoolSettings(pt_pool=2000, ray_pool=1000)
 SCAN_POINTS = 200_000  # of a scan, unless more are asked for
 _VOXEL = VoxelSettings()
+_OF_EVERY_CACHE = ("pc_xyz", "pt_xyz_pool")  # one of them, of a cache of any age
 
 
 class Shape(ShapeArrays):
@@ -62,6 +63,8 @@ class Shape(ShapeArrays):
         """Where the input lay; None of a shape that was read from a cache file, which does not hold it."""
         self.points_read = points_read
         """Points of the file of a scan, of which ``pc_xyz`` may hold some; None of any other shape."""
+        self.doubt = ""
+        """Why it may be wrong, in words: most of its mesh could not be used. "" if nothing speaks for that."""
 
     @property
     def name(self) -> str:
@@ -85,7 +88,9 @@ class Shape(ShapeArrays):
         else:
             key = "mesh" if key is None else key
             prepared = prepare_mesh(*mesh_arrays(mesh), key)
-        return cls(build_pools(prepared, settings, seed, key), key, prepared.placement)
+        shape = cls(build_pools(prepared, settings, seed, key), key, prepared.placement)
+        shape.doubt = doubt_of(prepared)
+        return shape
 
     @classmethod
     def from_cloud(
@@ -105,15 +110,17 @@ class Shape(ShapeArrays):
         colours; trimesh has a place for normals only as ``metadata["normals"]``. The arrays are those of the cache file
         that ``nepa3d.data.preprocess_scanobjectnn`` writes for the same scan: distances to its points, no rays and no
         grid; colours are kept as ``pc_rgb``, which no view tells a model. Raises ``ValueError`` on points that are not
-        finite or all in one place.
+        finite, all in one place or too far apart to be measured, and on arrays that are not of real numbers.
         """
         points, own_normals, own_colors = cloud_arrays(xyz)
         if points.ndim != 2 or points.shape[1] != 3 or len(points) == 0:
             raise ValueError(f"xyz must have shape (N, 3) with N at least 1, got {points.shape}")
+        _require_real("xyz", points)
         placement = placement_of_scan(points, key)
         arrays = scan_pools(placement.normalized(points), settings, seed, key)
         known = own_normals if normals is None else normals
         if known is not None:
+            _require_real("normals", np.asarray(known))
             arrays["pc_n"] = np.asarray(known, np.float32)
             if arrays["pc_n"].shape != points.shape or not np.isfinite(arrays["pc_n"]).all():
                 raise ValueError(f"normals must be finite and have the shape of xyz, {points.shape}")
@@ -185,8 +192,12 @@ class Shape(ShapeArrays):
 
     @classmethod
     def from_cache(cls, path: str | os.PathLike[str]) -> Shape:
-        """A cache file, read whole. Raises ``CacheError``, a ``ValueError``, naming the file and the fault."""
+        """A cache file, read whole. Raises ``CacheError``, a ``ValueError``, naming the file and the fault; an archive
+        of arrays that has neither ``pc_xyz`` nor ``pt_xyz_pool`` is none."""
         with ShapeCache(path) as cache:
+            if not any(key in cache for key in _OF_EVERY_CACHE):
+                wanted, got = " or ".join(_OF_EVERY_CACHE), ", ".join(cache) or "none"
+                raise CacheError(path, f"no cache: expected {wanted}, got {got}; Shape.from_scan reads clouds")
             return cls({key: cache.stored(key) for key in cache}, cache.path)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -238,5 +249,11 @@ class Shape(ShapeArrays):
         return len(self._arrays)
 
     def __repr__(self) -> str:
-        points, rays = len(self._arrays["pt_xyz_pool"]), len(self._arrays["ray_o_pool"])
-        return f"Shape({self.path!r}, {len(self._arrays['pc_xyz'])} points, {points} point queries, {rays} rays)"
+        shapes = (getattr(self._arrays.get(key), "shape", ()) for key in ("pc_xyz", "pt_xyz_pool", "ray_o_pool"))
+        points, queries, rays = (shape[0] if shape else 0 for shape in shapes)
+        return f"Shape({self.path!r}, {points} points, {queries} point queries, {rays} rays)"
+
+
+def _require_real(name: str, array: NDArray[Any]) -> None:
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{name} must be of real numbers, got {array.dtype}")
