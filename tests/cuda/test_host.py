@@ -168,8 +168,9 @@ def test_bad_samples_name_the_argument() -> None:
     vertices, faces = icosphere(0)
     meshes = *joined([vertices, vertices]), *joined([faces, faces])
     numbers, offsets = joined([np.full((4, 3), 0.5, np.float32), np.full((2, 3), 0.5, np.float32)])
-    with pytest.raises(ValueError, match=r"uniforms must lie in \[0, 1\); some do not"):
-        cuda.sample_surface(*meshes, numbers + 1, offsets)
+    for wrong in (numbers + 1, numbers * float("nan")):
+        with pytest.raises(ValueError, match=r"uniforms must lie in \[0, 1\]; some do not"):
+            cuda.sample_surface(*meshes, wrong, offsets)
     with pytest.raises(
         ValueError, match="face_offsets and sample_offsets must be of the same number of shapes, got 2 and 1"
     ):
