@@ -61,7 +61,7 @@ def compute_shape(job: ShapeJob) -> Unwritten:
     """The cache file of one mesh, to be written, and what cleaning the mesh dropped."""
     mesh = load_mesh(job.mesh, max_faces=job.max_faces)
     pools = build_pools(mesh, job.settings, job.seed, job.key)
-    return Unwritten(mesh.repaired, job.out, partial(save_npz, arrays=pools), mesh.suspicious)
+    return Unwritten(mesh.repaired, job.out, partial(save_npz, arrays=pools), mesh.doubt)
 
 
 def shape_jobs(flags: MeshFlags, out_root: Path, split: str, meshes: Mapping[str, Path]) -> list[ShapeJob]:

@@ -67,7 +67,7 @@ class Unwritten:
     repaired: str
     path: Path
     write: Callable[[BinaryIO], None]
-    suspicious: bool = False  # more had to be repaired than a sound file needs
+    doubt: str = ""  # why it is suspicious; "" if it is not
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Written:
     key: str
     file: PendingFile
     repaired: str
-    suspicious: bool
+    doubt: str
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ def _write(key: str, computed: str | Unwritten | Outcome, finisher: int) -> Outc
         file = write_pending(computed.path, computed.write, finisher)
     except (ValueError, OSError, MemoryError) as error:
         return _outcome(key, error)
-    return Written(key, file, computed.repaired, computed.suspicious)
+    return Written(key, file, computed.repaired, computed.doubt)
 
 
 def _put_in_place(found: Sequence[Outcome | Written]) -> list[Outcome]:
@@ -278,8 +278,8 @@ def _put_in_place(found: Sequence[Outcome | Written]) -> list[Outcome]:
             return one
         if one.file in failed:
             return _outcome(one.key, failed[one.file])
-        if one.suspicious:
-            return Outcome(one.key, "suspicious", f"most of it could not be used: {one.repaired}")
+        if one.doubt:
+            return Outcome(one.key, "suspicious", one.doubt)
         return _good(one.key, one.repaired)
 
     return [outcome(one) for one in found]

@@ -17,7 +17,7 @@ from nepa3d import ops
 from nepa3d.corpora.folder import shape_key
 from nepa3d.corpora.layouts import LAYOUTS, require_layout
 from nepa3d.shapes.cache import ShapeCache
-from nepa3d.shapes.mesh import MAX_FACES, READERS, MeshFile, doubt_of, prepare_mesh, read_mesh
+from nepa3d.shapes.mesh import MAX_FACES, READERS, MeshFile, prepare_mesh, read_mesh
 from nepa3d.shapes.query_pools import PoolSettings, build_pools, needed_by, random_stream
 from nepa3d.shapes.scan_files import SUFFIXES, CloudFile, read_cloud
 from nepa3d.shapes.scans import normalize_scan, scan_pools
@@ -129,9 +129,7 @@ def read_shape(path: Path, view: str, name: str, *, n_point: int, n_ray: int) ->
         arrays = scan_pools(normalize_scan(content.xyz, os.fspath(path)), pools, 0, name)
         return ReadShape(Shape(arrays, name), view if view == "voxel" else CLOUD_VIEW, os.fspath(path))
     mesh = prepare_mesh(content.vertices, content.faces, path)
-    shape = Shape(build_pools(mesh, pools, 0, name), name)
-    shape.doubt = doubt_of(mesh)
-    return ReadShape(shape, view, os.fspath(path))
+    return ReadShape(Shape(build_pools(mesh, pools, 0, name), name, doubt=mesh.doubt), view, os.fspath(path))
 
 
 def drawn_points(path: Path, count: int = 6000) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

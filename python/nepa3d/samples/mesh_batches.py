@@ -35,7 +35,7 @@ def compute_shapes(jobs: Sequence[ShapeJob], device: str) -> list[Unwritten | Ex
     return [
         mesh
         if isinstance(mesh, Exception)
-        else Unwritten(mesh.repaired, job.out, partial(save_npz, arrays=next(pools)), mesh.suspicious)
+        else Unwritten(mesh.repaired, job.out, partial(save_npz, arrays=next(pools)), mesh.doubt)
         for job, mesh in zip(jobs, read, strict=True)
     ]
 

@@ -77,6 +77,11 @@ class Mesh:
         lost = self.dropped.get("nonfinite_vertices", 0) > len(self.vertices)
         return lost or self.dropped.get("degenerate_faces", 0) > len(self.faces)
 
+    @property
+    def doubt(self) -> str:
+        """Why it is suspicious, in words; "" if it is not."""
+        return f"most of it could not be used: {self.repaired}" if self.suspicious else ""
+
     def face_normals(self, of: NDArray[np.int64]) -> NDArray[np.float32]:
         """Unit normals (N, 3) of the faces ``of`` (N,), by their winding."""
         a, b, c = (self.vertices[self.faces[of, k]].astype(np.float64) for k in range(3))
@@ -84,11 +89,6 @@ class Mesh:
         length = np.linalg.norm(normal, axis=1, keepdims=True)
         # vertices rounded to float32 can leave a face without area
         return np.divide(normal, length, out=np.zeros_like(normal), where=length > 0).astype(np.float32)
-
-
-def doubt_of(mesh: Mesh) -> str:
-    """Why a mesh may be wrong, in words; "" if nothing speaks for that."""
-    return f"most of it could not be used: {mesh.repaired}" if mesh.suspicious else ""
 
 
 def read_mesh(path: str | os.PathLike[str], *, max_faces: int = MAX_FACES) -> MeshFile:

@@ -15,7 +15,7 @@ from nepa3d.execution.errors import BadInputError
 from nepa3d.execution.files import write_npz
 from nepa3d.shapes.cache import POOLS, CacheError, ShapeArrays, ShapeCache
 from nepa3d.shapes.interop import cloud_arrays, mesh_arrays, open3d_cloud, trimesh_cloud, unit_colors
-from nepa3d.shapes.mesh import doubt_of, load_mesh, prepare_mesh
+from nepa3d.shapes.mesh import load_mesh, prepare_mesh
 from nepa3d.shapes.placement import Placement
 from nepa3d.shapes.query_pools import PoolSettings, build_pools, random_stream
 from nepa3d.shapes.scan_files import CloudFile, read_cloud
@@ -56,6 +56,7 @@ class Shape(ShapeArrays):
         name: str,
         placement: Placement | None = None,
         points_read: int | None = None,
+        doubt: str = "",
     ) -> None:
         self._arrays = dict(arrays)
         self.path = name  # what faults of this shape name, as for a cache file
@@ -63,7 +64,7 @@ class Shape(ShapeArrays):
         """Where the input lay; None of a shape that was read from a cache file, which does not hold it."""
         self.points_read = points_read
         """Points of the file of a scan, of which ``pc_xyz`` may hold some; None of any other shape."""
-        self.doubt = ""
+        self.doubt = doubt
         """Why it may be wrong, in words: most of its mesh could not be used. "" if nothing speaks for that."""
 
     @property
@@ -88,9 +89,7 @@ class Shape(ShapeArrays):
         else:
             key = "mesh" if key is None else key
             prepared = prepare_mesh(*mesh_arrays(mesh), key)
-        shape = cls(build_pools(prepared, settings, seed, key), key, prepared.placement)
-        shape.doubt = doubt_of(prepared)
-        return shape
+        return cls(build_pools(prepared, settings, seed, key), key, prepared.placement, doubt=prepared.doubt)
 
     @classmethod
     def from_cloud(
