@@ -1,4 +1,5 @@
-"""Attention of training on the CPU with a dual mask: torch's fused one, the plain product and the package's paths."""
+"""Attention of training on the CPU, with a dual mask and with a bias of distances: torch's fused one, the plain product
+and the package's paths."""
 
 from __future__ import annotations
 
@@ -20,10 +21,12 @@ from benchmarks.report import milliseconds
 from benchmarks.run import RESULTS
 from nepa3d import cli
 from nepa3d.execution.files import write_json
-from nepa3d.ops.attention import dual_mask, key_edges, masked_attention, remaining_edges
+from nepa3d.models.causal_transformer import Kernel
+from nepa3d.ops.attention import DistanceBias, dual_mask, key_edges, masked_attention, remaining_edges
 
 FUSED, PLAIN = "torch, fused", "torch, plain product"
 OURS, KEYS = "nepa3d, mask", "nepa3d, columns in use"
+DUAL, DISTANCES = "dual mask", "bias of distances"
 TOLERANCE = 1e-4  # of the largest number of each answer
 BUDGET = 60.0  # seconds a way and problem
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -31,13 +34,18 @@ Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Config:
-    """Time forward and backward of one attention call with the dual mask on the CPU; answers are compared first.
+    """Time forward and backward of one attention call on the CPU; answers are compared first.
+
+    With the dual mask, as the document's models are trained, and with the bias of distances of the recommended recipe,
+    whose tokens attend a context of points.
 
     Example: python -m benchmarks attention_cpu
     """
 
     problems: tuple[tuple[int, int], ...] = ((64, 130), (32, 258))
-    """Sequences and tokens of each problem."""
+    """Sequences and tokens of each problem with the dual mask."""
+    contexts: tuple[tuple[int, int, int], ...] = ((32, 194, 65), (32, 250, 121))
+    """Sequences, tokens and attended tokens of each problem with the bias of distances."""
     heads: int = 4
     """Attention heads."""
     head_size: int = 32
@@ -56,28 +64,67 @@ class Config:
 class Row:
     """Seconds of forward and backward together."""
 
+    kind: str
     batch: int
     length: int
     way: str
     times: Times
 
 
-def plain_product(q: Tensor, k: Tensor, v: Tensor, edges: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Problem:
+    """Inputs of ``gradients``, and the same attention in several ways."""
+
+    kind: str
+    tensors: Sequence[Tensor]
+    ways: dict[str, Attention]
+
+
+def plain_product(q: Tensor, k: Tensor, v: Tensor, edges: Tensor, bias: Tensor | None = None) -> Tensor:
     """Attention (B, H, T, D) as a product, a softmax and a product, all edges computed."""
-    scores = (q @ k.mT / math.sqrt(q.shape[3])).masked_fill(~edges, -math.inf)
-    return scores.softmax(-1) @ v
+    scores = q @ k.mT / math.sqrt(q.shape[3])
+    if bias is not None:
+        scores = scores + bias[: len(q)]
+    return scores.masked_fill(~edges, -math.inf).softmax(-1) @ v
 
 
-def ways(length: int) -> dict[str, Attention]:
-    """The same attention in four ways. The package's models take the last one where only answers are attended."""
+def with_dual_mask(config: Config, batch: int, length: int) -> Problem:
+    """A problem whose edges are dropped at random. The package's models take the last way where only answers are
+    attended."""
     edges = dual_mask(length, MASK)
     bits, columns = remaining_edges(length, MASK, device="cpu"), key_edges(edges)
-    return {
+    ways: dict[str, Attention] = {
         FUSED: lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=edges),
         PLAIN: partial(plain_product, edges=edges),
         OURS: lambda q, k, v: masked_attention(q, k, v, bits),
         KEYS: lambda q, k, v: masked_attention(q, k, v, columns),
     }
+    return Problem(DUAL, inputs(config, batch, length), ways)
+
+
+def with_distances(config: Config, batch: int, length: int, context: int) -> Problem:
+    """A problem whose tokens attend the first ``context`` ones and themselves, with the bias that a model begins with,
+    of points spread over the cube around a sphere. Torch's ways have the bias as a matrix (B, H, T, T) at hand."""
+    edges = torch.eye(length, dtype=torch.bool)
+    edges[:, :context] = True
+    points = torch.rand(batch, length, 3, generator=torch.Generator().manual_seed(length)) * 2 - 1
+    answered = (points.norm(dim=-1) - 0.5).abs() * (torch.arange(length) < context)
+    places = torch.cat([points, torch.ones_like(points[..., :1])], -1)
+    with torch.no_grad():
+        bias = Kernel(config.heads, 1)((places, answered, torch.zeros(batch, length, dtype=torch.int64), False))
+        matrix, columns = bias.scores(), key_edges(edges)
+    masked = matrix.masked_fill(~edges, -math.inf)
+
+    def of_keys(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        few = DistanceBias(bias.points[: len(q)], bias.slope, bias.offset[: len(q)], bias.causal)
+        return masked_attention(q, k, v, columns, few)
+
+    ways: dict[str, Attention] = {
+        FUSED: lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=masked[: len(q)]),
+        PLAIN: partial(plain_product, edges=edges, bias=matrix),
+        KEYS: of_keys,
+    }
+    return Problem(DISTANCES, inputs(config, batch, length), ways)
 
 
 def inputs(config: Config, batch: int, length: int) -> list[Tensor]:
@@ -98,26 +145,31 @@ def require_agreement(found: dict[str, Attention], tensors: Sequence[Tensor]) ->
                 raise ValueError(f"{way} at T = {few[0].shape[2]}: error {error:.2e} where {most:.2e} is allowed")
 
 
-def measure(config: Config, batch: int, length: int) -> list[Row]:
+def measure(config: Config, problem: Problem) -> list[Row]:
     """Times of every way in turn."""
-    found, tensors = ways(length), inputs(config, batch, length)
-    require_agreement(found, tensors)
-    calls = {way: Contender(partial(gradients, attention, *tensors)) for way, attention in found.items()}
+    require_agreement(problem.ways, problem.tensors)
+    calls = {way: Contender(partial(gradients, attend, *problem.tensors)) for way, attend in problem.ways.items()}
     for contender in calls.values():
         contender.run()
-    return [Row(batch, length, way, times) for way, times in take_turns(calls, config.rounds, BUDGET).items()]
+    batch, _, length, _ = problem.tensors[0].shape
+    taken = take_turns(calls, config.rounds, BUDGET)
+    return [Row(problem.kind, batch, length, way, times) for way, times in taken.items()]
 
 
 def command(config: Config) -> None:
     """Measure, print the table, write JSON; see ``Config``."""
-    rows = [row for problem in config.problems for row in measure(config, *problem)]
-    table = []
-    for row in rows:
-        fused = next(other for other in rows if (other.length, other.way) == (row.length, FUSED))
-        ratio = f"{fused.times.minimum / row.times.minimum:.2f}"
-        spent = [milliseconds(seconds) for seconds in (row.times.minimum, row.times.median)]
-        table.append((f"{row.batch} x {row.length}", row.way, *spent, f"{row.times.spread:.0%}", ratio))
-    heads = ("sequences x tokens", "way", "ms", "median", "spread", "x fused")
+    problems = [with_dual_mask(config, *sizes) for sizes in config.problems]
+    problems += [with_distances(config, *sizes) for sizes in config.contexts]
+    rows, table = [], []
+    for problem in problems:
+        measured = measure(config, problem)
+        fused = next(row for row in measured if row.way == FUSED)
+        for row in measured:
+            ratio = f"{fused.times.minimum / row.times.minimum:.2f}"
+            spent = [milliseconds(seconds) for seconds in (row.times.minimum, row.times.median)]
+            table.append((row.kind, f"{row.batch} x {row.length}", row.way, *spent, f"{row.times.spread:.0%}", ratio))
+        rows += measured
+    heads = ("attention", "sequences x tokens", "way", "ms", "median", "spread", "x fused")
     print(tabulate(table, heads, disable_numparse=True))
     path = config.results / f"attention-{machine.slug()}.json"
     about = machine.describe() | {"torch": torch.__version__, "threads": torch.get_num_threads()}

@@ -10,6 +10,7 @@ import torch
 from nepa3d.ops import attention_kernel
 from nepa3d.ops.attention import DistanceBias, DualMask, dual_mask, key_edges, masked_attention, pack_edges
 from nepa3d.ops.attention_kernel import Tiles
+from nepa3d.ops.key_attention import KeyAttention
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 Tensors = list[torch.Tensor]
@@ -119,6 +120,35 @@ def test_products_of_low_precision_are_wide(dtype: torch.dtype) -> None:
     assert ((found - rounded).abs() > 2 * torch.finfo(dtype).eps * rounded.abs()).double().mean() < 0.01
     large = [torch.full_like(x, 200.0) for x in tensors[:3]]  # 200 * 200 * D is no number in float16
     assert masked_attention(*large, key_edges(edges)).isfinite().all()
+
+
+@pytest.mark.parametrize("key_count", [0, 7])
+def test_gradients_of_the_products(key_count: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    shapes = ((2, 2, 5, 3), (2, 2, key_count, 3), (2, 2, key_count, 4), (2, 2, 5), (2, 2, 5, 4))
+    leaves = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
+    edges = torch.rand(5, key_count, generator=generator) < 0.5
+    torch.autograd.gradcheck(lambda *x: KeyAttention.apply(*x, edges), leaves)
+
+
+def test_weights_too_small_for_a_sum_are_none() -> None:
+    """Not subnormal numbers, with which processors multiply a hundred times slower."""
+    places = torch.tensor([[[0.0], [0.1], [0.9], [1.0]]]).expand(1, 4, 3)
+    points = torch.cat([places, torch.ones(1, 4, 1)], -1)
+    q, k, v = torch.randn(3, 1, 1, 4, 8, generator=torch.Generator().manual_seed(1))
+    bias = DistanceBias(points, torch.tensor([40.0]), torch.zeros(1, 1, 4))
+    edges = torch.ones(4, 4, dtype=torch.bool).tril()
+
+    def attend(x: Tensors) -> torch.Tensor:
+        return masked_attention(*x, key_edges(edges), bias)[:, :, 2:]  # 2.4 and more from the first two
+
+    found = with_gradients(attend, [q, k, v])
+    for gradient in found[2:]:
+        assert (gradient[:, :, :2] == 0).all() and (gradient[:, :, 2:] != 0).any()
+    exact = by_its_formula(points, edges, [x.double() for x in (q, k, v, bias.slope, bias.offset)])[:, :, 2:]
+    torch.testing.assert_close(found[0].double(), exact, rtol=1e-5, atol=1e-6)
+    not_a_number = masked_attention(q * torch.nan, k, v, key_edges(edges), bias)
+    assert not_a_number.isnan().all()
 
 
 def test_without_a_bias_keys_are_the_mask() -> None:

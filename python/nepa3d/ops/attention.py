@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from nepa3d.ops.key_attention import KeyAttention
 from nepa3d.ops.token_major import token_major_like
 
 HEAD_SIZES = range(1, 129)  # of the kernel
@@ -147,9 +148,7 @@ def _attention_to_keys(q: Tensor, k: Tensor, v: Tensor, key_edges: KeyEdges, bia
         queries = torch.cat([queries, *here], -1)
         those = torch.cat([those, *(x[:, :, keys] for x in there)], -1)
         own = own + bias.offset
-    scores = (queries @ those.mT).masked_fill(~key_edges.edges, -math.inf)
-    weights = torch.cat([scores, own[..., None]], -1).softmax(-1)
-    attended: Tensor = weights[..., :-1] @ v[:, :, keys].to(wide) + weights[..., -1:] * v.to(wide)
+    attended: Tensor = KeyAttention.apply(queries, those, v[:, :, keys].to(wide), own, v.to(wide), key_edges.edges)
     return attended.to(v.dtype)
 
 
