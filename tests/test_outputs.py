@@ -33,6 +33,7 @@ WRITERS = {  # the flag that names a file, and flags of a run that would work
     "report": ("out_html", "."),
     "verify": ("list_file", "cache"),
     "search": ("out_json", "shapes.lance", "query.obj"),
+    "classify": ("out_json", "scan.ply", "--ckpt", "runs/scan"),
     "complete": ("out_json", "scan.ply", "--out", "mesh.ply"),
     "near-duplicates": ("list_file", *PROBE[:1], "cache"),
 }

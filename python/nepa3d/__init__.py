@@ -1,7 +1,8 @@
 """3D shape representations learned through one query interface.
 
-``load`` opens a trained model as an ``Encoder``, ``Shape`` is one shape in memory, ``ops`` are the compiled kernels.
-Importing the package loads none of them: torch is loaded when ``load`` or ``Encoder`` is first asked for.
+``load`` opens a trained model as an ``Encoder``, ``load_classifier`` a fine-tuned one as a ``TrainedClassifier``,
+``Shape`` is one shape in memory, ``ops`` are the compiled kernels. Importing the package loads none of them: torch is
+loaded when a model is first asked for.
 """
 
 from __future__ import annotations
@@ -14,11 +15,18 @@ from nepa3d._core import __version__
 if TYPE_CHECKING:
     from nepa3d import ops
     from nepa3d.models.encoder import Encoder, load
+    from nepa3d.models.trained_classifier import TrainedClassifier, load_classifier
     from nepa3d.shapes.shape import Shape
 
-__all__ = ["Encoder", "Shape", "__version__", "load", "ops"]
+__all__ = ["Encoder", "Shape", "TrainedClassifier", "__version__", "load", "load_classifier", "ops"]
 
-_HOMES = {"Encoder": "nepa3d.models.encoder", "Shape": "nepa3d.shapes.shape", "load": "nepa3d.models.encoder"}
+_HOMES = {
+    "Encoder": "nepa3d.models.encoder",
+    "Shape": "nepa3d.shapes.shape",
+    "TrainedClassifier": "nepa3d.models.trained_classifier",
+    "load": "nepa3d.models.encoder",
+    "load_classifier": "nepa3d.models.trained_classifier",
+}
 
 
 def __getattr__(name: str) -> Any:

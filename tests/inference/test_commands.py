@@ -15,7 +15,7 @@ pytest.importorskip("lancedb", reason="needs nepa3d[search]")
 from nepa3d import cli
 from nepa3d.__main__ import main
 from nepa3d.inference.index import Neighbour, ShapeIndex
-from nepa3d.inference.neighbour_picture import draw_neighbours
+from nepa3d.inference.shapes_picture import draw_neighbours
 from nepa3d.inference.table import Row
 
 

@@ -46,6 +46,20 @@ def test_the_splits_of_a_cache_are_no_classes(golden: Path, tmp_path: Path) -> N
     assert {file.key for file in found} == {"/".join(Path(file.path).with_suffix("").parts[1:]) for file in found}
 
 
+def test_clouds_of_every_kind_are_found_and_notes_are_not(tmp_path: Path) -> None:
+    """Of a folder of clouds, those that are no PLY were once passed over without a word."""
+    points = np.random.default_rng(0).random((50, 3), np.float32)
+    (tmp_path / "ball").mkdir()
+    np.save(tmp_path / "ball" / "a.npy", points)
+    np.savez(tmp_path / "ball" / "b.npz", points=points)
+    for name in ("c.xyz", "d.pts", "e.ASC", "authors.txt", "table.csv"):
+        np.savetxt(tmp_path / "ball" / name, points)
+    found = shape_files(tmp_path)
+    assert [file.key for file in found] == [f"ball/{letter}" for letter in "abcde"]
+    for file in found:
+        assert read_shape(tmp_path / file.path, "mesh", "name", n_point=8, n_ray=0).view == "pointcloud_noray"
+
+
 def test_files_of_another_layout(tmp_path: Path) -> None:
     root = make_corpus(tmp_path / "corpus", chair=2)
     found = {file.path: file.key for file in shape_files(root, "shapenet")}
@@ -57,7 +71,7 @@ def test_files_of_another_layout(tmp_path: Path) -> None:
 def test_what_is_no_folder_of_shapes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"folder: .*none is not a folder"):
         shape_files(tmp_path / "none")
-    with pytest.raises(ValueError, match=r"folder: no shape below .* glb, npz, obj"):
+    with pytest.raises(ValueError, match=r"folder: no shape below .* asc, glb, npy, npz, obj, .*, xyz$"):
         shape_files(tmp_path)
 
 

@@ -128,7 +128,10 @@ def test_a_fine_tuned_classifier_is_named(
     if isinstance(args, dict) and args.get("ckpt"):
         wanted = "the pretrained checkpoint that it was made of, runs/a/last.pt"
     for path in (tmp_path / "last.pt", tmp_path):
-        with pytest.raises(ValueError, match=rf"last\.pt: is a classifier that nepa3d finetune made: give {wanted}$"):
+        with pytest.raises(
+            ValueError,
+            match=rf"last\.pt: is a classifier that nepa3d finetune made, for nepa3d classify: give {wanted}$",
+        ):
             load(path)
 
 

@@ -40,6 +40,7 @@ COMMANDS = {
     "search": ("nepa3d.inference.search", "find the shapes of an index that are like a file"),
     "complete": ("nepa3d.inference.complete", "complete a scan: write the predicted surface as a mesh"),
     "embed": ("nepa3d.inference.embed", "embed a folder of meshes: one vector a shape"),
+    "classify": ("nepa3d.inference.classify", "classify scans and meshes with a fine-tuned model"),
     "export-onnx": ("nepa3d.inference.export_onnx", "write the encoder as an ONNX model"),
     "explore": ("nepa3d.inference.explore.page", "look at the shapes of an index in the browser"),
     "compare": ("nepa3d.analysis.compare", "compare two results shape by shape"),

@@ -22,6 +22,7 @@ from nepa3d.corpora.shape_list import list_shapes
 from nepa3d.execution.errors import BadInputError
 from nepa3d.execution.files import atomic_path, require_writable, write_npz
 from nepa3d.execution.progress_bar import progress_bar
+from nepa3d.inference.batches import in_batches, of_each
 from nepa3d.inference.model_flags import ModelFlags
 from nepa3d.models.embedding import Pooling, Representation
 from nepa3d.models.encoder import Encoder
@@ -100,7 +101,10 @@ def embed(config: Config, encoder: Encoder) -> Embedded:
     ids, files, failed, suspicious = list[str](), list[str](), dict[str, str](), dict[str, str]()
     vectors = [np.empty((0, encoder.width), np.float32)]
 
-    def read(name: str, path: Path) -> Shape | str:
+    def read(named: tuple[str, Path]) -> tuple[str, Path, Shape | str]:
+        return *named, read_one(*named)
+
+    def read_one(name: str, path: Path) -> Shape | str:
         try:
             if config.out.suffix == ".parquet":
                 f"{path}".encode()  # strings of Parquet are UTF-8
@@ -110,45 +114,40 @@ def embed(config: Config, encoder: Encoder) -> Embedded:
         except (BadInputError, OSError, MemoryError) as error:
             return f"{error}".removeprefix(f"{path}: ") or "memory ran out"
 
-    def vectors_of(some: Sequence[tuple[str, Path, Shape]]) -> None:
-        """Embed shapes; where one cannot be used, the others one by one."""
-        try:
-            made = encoder.embed(
-                [shape for _, _, shape in some],
-                config.view,
-                draws=config.draws,
-                seed=config.seed,
-                pooling=config.pooling,
-                representation=config.representation,
-                batch=config.batch,
-            )
-        except CacheError as error:
-            if len(some) == 1:
-                failed[f"{some[0][1]}"] = error.fault
-                return
-            for one in some:
-                vectors_of([one])
-            return
-        ids.extend(name for name, _, _ in some)
-        files.extend(f"{path}" for _, path, _ in some)
-        vectors.append(made)
+    def vectors_of(some: Sequence[Shape]) -> NDArray[np.float32]:
+        return encoder.embed(
+            some,
+            config.view,
+            draws=config.draws,
+            seed=config.seed,
+            pooling=config.pooling,
+            representation=config.representation,
+            batch=config.batch,
+        )
 
     with (
         ThreadPoolExecutor(config.workers) as threads,
         progress_bar(total=len(listed), desc="embed", unit="shape") as bar,
     ):
-        for begin in range(0, len(listed), config.batch):
-            some = listed[begin : begin + config.batch]
+        for some in in_batches(threads, read, listed, config.batch):
             sound = list[tuple[str, Path, Shape]]()
-            for (name, path), shape in zip(some, threads.map(read, *zip(*some, strict=True)), strict=True):
+            for name, path, shape in some:
                 if isinstance(shape, str):
                     failed[f"{path}"] = shape
                 else:
                     sound.append((name, path, shape))
                     if shape.doubt:
                         suspicious[f"{path}"] = shape.doubt
-            if sound:
-                vectors_of(sound)
+            made = of_each(vectors_of, [shape for _, _, shape in sound])
+            for (name, path, _), vector in zip(sound, made, strict=True):
+                if isinstance(vector, CacheError):
+                    failed[f"{path}"] = vector.fault
+                elif isinstance(vector, ValueError):
+                    raise vector
+                else:
+                    ids.append(name)
+                    files.append(f"{path}")
+                    vectors.append(vector[None])
             bar.update(len(some))
     if not ids:
         first, reason = next(iter(failed.items()))

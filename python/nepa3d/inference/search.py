@@ -14,7 +14,7 @@ from tabulate import tabulate
 from nepa3d import cli
 from nepa3d.execution.files import write_json
 from nepa3d.inference.index import RECALL_QUERIES, Neighbour, ShapeIndex
-from nepa3d.inference.neighbour_picture import draw_neighbours
+from nepa3d.inference.shapes_picture import draw_neighbours
 from nepa3d.models.encoder import load
 
 

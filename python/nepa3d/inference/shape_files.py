@@ -26,7 +26,7 @@ from nepa3d.shapes.views import require_backend, view_row
 
 CACHE = "npz"
 QUERIES = "pt_xyz_pool"  # what a cache has, and no cloud
-ENDINGS = (*READERS, CACHE)
+ENDINGS = (*READERS, CACHE, "npy", "xyz", "pts", "asc")  # not txt and csv, which mostly hold something else
 CLOUD_VIEW = "pointcloud_noray"  # what is seen of a file without faces
 LEAST_POINTS = 4096  # point queries a shape is asked at; draws are taken from these
 
@@ -59,7 +59,7 @@ class ReadShape(NamedTuple):
 
 
 def shape_files(root: Path, layout: str = "folder") -> list[ShapeFile]:
-    """The shapes below ``root``, sorted by path: meshes of every format, clouds (PLY without faces) and caches (.npz).
+    """The shapes below ``root``, sorted by path: meshes, clouds and caches, the files that end in one of ``ENDINGS``.
 
     Hidden files and folders, and a cache's ``_meta``, are left out. Where a folder is a cache, with ``_meta`` and
     nothing but <split>/<class>/<id>.npz, the split is no part of the key. A layout other than "folder" is one of

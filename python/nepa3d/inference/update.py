@@ -5,23 +5,20 @@ Every batch is written when it is embedded, so an interruption loses what was no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import TypeVar
 
 import numpy as np
 
 from nepa3d.execution.files import content_hash
 from nepa3d.execution.progress_bar import Progress
+from nepa3d.inference.batches import in_batches, of_each
 from nepa3d.inference.embedder import Embedder, Float
 from nepa3d.inference.shape_files import ReadShape, ShapeFile
 from nepa3d.inference.table import Row, ShapeTable
 from nepa3d.shapes.cache import CacheError
-
-Item = TypeVar("Item")
-Made = TypeVar("Made")
 
 
 @dataclass
@@ -145,35 +142,11 @@ class TableUpdate:
         }
 
     def _embed(self, shapes: Sequence[tuple[Row, ReadShape]], faults: dict[str, str]) -> dict[str, Float]:
-        """The vectors by path; where a shape cannot be used the others of its batch are embedded one by one."""
-        if not shapes:
-            return {}
-        try:
-            made = self.embedder.vectors([read for _, read in shapes])
-            return {row.path: vector for (row, _), vector in zip(shapes, made, strict=True)}
-        except ValueError as error:
-            if len(shapes) == 1:
-                faults[shapes[0][0].path] = _told(error)
-                return {}
-        return {path: vector for shape in shapes for path, vector in self._embed([shape], faults).items()}
-
-
-def in_batches(
-    pool: ThreadPoolExecutor, make: Callable[[Item], Made], items: Sequence[Item], size: int
-) -> Iterator[list[Made]]:
-    """What ``make`` gives of the items, ``size`` at a time and in order; the next ones are made meanwhile."""
-    batches = [items[begin : begin + size] for begin in range(0, len(items), size)]
-    waiting: list[list[Future[Made]]] = []
-    try:
-        for batch in batches:
-            waiting.append([pool.submit(make, item) for item in batch])
-            if len(waiting) > 1:
-                yield [future.result() for future in waiting.pop(0)]
-        if waiting:
-            yield [future.result() for future in waiting.pop(0)]
-    finally:  # an interruption does not wait for what nobody takes
-        for future in (future for batch in waiting for future in batch):
-            future.cancel()
+        """The vectors by path; shapes that cannot be used are among the faults."""
+        made = of_each(self.embedder.vectors, [read for _, read in shapes])
+        found = dict(zip((row.path for row, _ in shapes), made, strict=True))
+        faults |= {path: _told(error) for path, error in found.items() if isinstance(error, ValueError)}
+        return {path: vector for path, vector in found.items() if not isinstance(vector, ValueError)}
 
 
 def _content(row: Row) -> tuple[str, str]:

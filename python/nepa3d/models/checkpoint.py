@@ -169,6 +169,11 @@ def fresh_model(checkpoint: Checkpoint) -> QueryNepa:
         )
 
 
+def parts_of(model: QueryNepa) -> dict[str, Any]:
+    """The ``args`` that ``fresh_model`` needs beside the model's weights."""
+    return {"heads": model.nhead, **flags.spellings(model.architecture)}
+
+
 def load_weights(model: QueryNepa, checkpoint: Checkpoint) -> None:
     """Fill ``model``; ``ValueError`` listing every key that is missing, unexpected or of another size."""
     expected, got = model.state_dict(), checkpoint.model
@@ -231,7 +236,7 @@ def _require_no_classifier(path: Path, content: dict[str, Any]) -> None:
         return
     ckpt = args.get("ckpt") if isinstance(args, dict) else None
     wanted = f"the pretrained checkpoint that it was made of, {ckpt}" if ckpt else "a pretrained checkpoint"
-    raise ValueError(f"{path}: is a classifier that nepa3d finetune made: give {wanted}")
+    raise ValueError(f"{path}: is a classifier that nepa3d finetune made, for nepa3d classify: give {wanted}")
 
 
 def _advice(path: Path) -> str:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -88,9 +88,7 @@ class Encoder:
     @property
     def voxel(self) -> VoxelSettings:
         """How the view ``voxel`` is made, as in training."""
-        names = {"grid": "voxel_grid", "dilate": "voxel_dilate", "max_steps": "voxel_max_steps"}
-        args = self.probe.args
-        return VoxelSettings(**{name: int(args[flag]) for name, flag in names.items() if flag in args})
+        return voxel_of(self.probe.args)
 
     def embed(
         self,
@@ -113,7 +111,7 @@ class Encoder:
         """
         require_backend(view, "view")
         require_at_least(1, draws=draws, batch=batch)
-        wanted = _listed(shapes)
+        wanted = listed_shapes(shapes)
         found = np.zeros((len(wanted), self.width))
         with progress_bar(total=len(wanted) * draws, desc="embed", unit="sample", disable=not progress) as bar:
             for begin in range(0, len(wanted), batch):
@@ -155,7 +153,7 @@ class Encoder:
         require_positive(ridge_lambda=ridge_lambda)
         settings = self.sequence(view)
         sums = RidgeSums(self.width, self.probe.device)
-        wanted = _procedural(BUILT_IN) if shapes is None else [as_shape(shape) for shape in _listed(shapes)]
+        wanted = _procedural(BUILT_IN) if shapes is None else [as_shape(shape) for shape in listed_shapes(shapes)]
         if not wanted:
             raise ValueError("shapes must not be empty")
         with progress_bar(total=len(wanted), desc="fit head", unit="shape", disable=not progress) as bar:
@@ -301,6 +299,12 @@ class Encoder:
         return self._head
 
 
+def voxel_of(args: Mapping[str, Any]) -> VoxelSettings:
+    """How the view ``voxel`` is made, of the flags that a model was trained with."""
+    names = {"grid": "voxel_grid", "dilate": "voxel_dilate", "max_steps": "voxel_max_steps"}
+    return VoxelSettings(**{name: int(args[flag]) for name, flag in names.items() if flag in args})
+
+
 def require_shape(shape: object) -> None:
     """``ValueError`` unless it is a ``Shape`` or a path."""
     if not isinstance(shape, (Shape, str, os.PathLike)):
@@ -353,7 +357,7 @@ def _procedural(count: int) -> list[Shape]:
     ]
 
 
-def _listed(shapes: ShapeLike | Iterable[ShapeLike]) -> Sequence[ShapeLike]:
+def listed_shapes(shapes: ShapeLike | Iterable[ShapeLike]) -> Sequence[ShapeLike]:
     """The shapes as a sequence, also where there is one by itself. ``ValueError`` on what is no shape."""
     if isinstance(shapes, (Shape, str, os.PathLike)):
         return [shapes]

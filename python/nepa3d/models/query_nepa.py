@@ -106,6 +106,7 @@ class QueryNepa(nn.Module):
     ) -> None:
         super().__init__()
         self.architecture = architecture
+        self.nhead = nhead
         self.pos_emb: nn.Parameter | None = None
         # in the order of the author's optimiser states, which go by position
         if architecture.position_embedding:

@@ -16,7 +16,7 @@ from nepa3d import cli
 from nepa3d.cli import flags
 from nepa3d.cli.spellings import OptionalCount, OptionalSwitch
 from nepa3d.execution.files import remove_temporaries, require_newer, write_json
-from nepa3d.models.checkpoint import SizeFlags, build_model, model_for, read_tensors, write_tensors
+from nepa3d.models.checkpoint import SizeFlags, build_model, model_for, parts_of, read_tensors, write_tensors
 from nepa3d.models.classifier import Classifier
 from nepa3d.models.query_nepa import ArchitectureFlags, QueryNepa
 from nepa3d.models.stored import read_model
@@ -241,7 +241,7 @@ def finetune(config: Config) -> dict[str, Any]:
         _require_same(folder / "last.pt", result["args"], open_backbone(config)[1])
         print(f"{folder / 'last.pt'} is there already: test_acc {result['test_acc']:.4f}")
         _warn(config.split.fewshot_k, result.get("fewshot_short", {}))  # older runs do not say
-        return {name: value for name, value in result.items() if name != "model"}
+        return {name: value for name, value in result.items() if name not in ("model", "backbone")}
     folder.mkdir(parents=True, exist_ok=True)
     remove_temporaries(folder)
     run = start(config)
@@ -257,7 +257,8 @@ def finetune(config: Config) -> dict[str, Any]:
     write_json(folder / "result.json", result)
     if find_spec("matplotlib"):
         draw_confusion(tested, sets.classes, folder / "confusion.png")
-    write_tensors(folder / "last.pt", {"model": best["model"], **result})
+    backbone = parts_of(run.model.backbone)
+    write_tensors(folder / "last.pt", {"model": best["model"], "backbone": backbone, **result})
     (folder / "state.pt").unlink(missing_ok=True)
     return result
 

@@ -1,4 +1,4 @@
-"""A query and the shapes that were found for it, drawn side by side."""
+"""Files of shapes drawn side by side, each under its name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nepa3d.execution.files import atomic_open
 from nepa3d.inference.index import Neighbour
@@ -17,15 +17,33 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = 5
-QUERY = "#b8457d"  # colour of the query's name
+MARKED = "#b8457d"  # colour of the name of a query, or of a wrong class
+
+
+class Named(NamedTuple):
+    """A file to draw, the two lines over it, and their colour."""
+
+    path: Path
+    head: str
+    detail: str
+    color: str = panels.INK
 
 
 def draw_neighbours(
     file: str | os.PathLike[str], query: Path, folder: Path, found: Sequence[Neighbour], *, up: str = "y"
 ) -> None:
-    """Write a PNG with the query first and its neighbours after it, the most alike first.
+    """Write a PNG with the query first and its neighbours after it, the most alike first, see ``draw_shapes``."""
+    named = [Named(query, "query", query.name, MARKED)]
+    for number, near in enumerate(found, 1):
+        name = near.id.removeprefix(f"{near.class_name}/")
+        named.append(Named(folder / near.path, f"{number}. {near.similarity:.3f} {near.class_name}", name))
+    draw_shapes(file, named, up=up)
 
-    A shape of ``folder`` that cannot be read any more has its reason in its place. ``ValueError`` without matplotlib.
+
+def draw_shapes(file: str | os.PathLike[str], named: Sequence[Named], *, up: str = "y") -> None:
+    """Write a PNG of shapes in lines of five.
+
+    A shape that cannot be read any more has its reason in its place. ``ValueError`` without matplotlib.
     """
     try:
         import matplotlib
@@ -33,19 +51,17 @@ def draw_neighbours(
         raise ValueError("the picture needs matplotlib: pip install 'nepa3d[search]'") from error
     from matplotlib.figure import Figure
 
-    columns = min(COLUMNS, len(found) + 1)
-    lines = math.ceil((len(found) + 1) / columns)
+    columns = min(COLUMNS, len(named))
+    lines = math.ceil(len(named) / columns)
     with matplotlib.rc_context(panels.STYLE):
         figure = Figure(figsize=(2.6 * columns, 2.8 * lines), dpi=120, facecolor="white")
         figure.set_layout_engine("constrained", h_pad=0.12)  # inches, so that no name touches the shape over it
         axes = figure.subplots(lines, columns, squeeze=False).ravel()
-        _draw(axes[0], query, up)
-        _name(axes[0], "query", query.name, QUERY)
-        for number, (panel, near) in enumerate(zip(axes[1:], found, strict=False), 1):
-            _draw(panel, folder / near.path, up)
-            name = near.id.removeprefix(f"{near.class_name}/")
-            _name(panel, f"{number}. {near.similarity:.3f} {near.class_name}", name, panels.INK)
-        for panel in axes[len(found) + 1 :]:
+        for panel, shape in zip(axes[: len(named)], named, strict=True):
+            _draw(panel, shape.path, up)
+            lines_over = f"{panels.shortened(shape.head, 30)}\n{panels.shortened(shape.detail, 30)}"
+            panel.set_title(lines_over, fontsize=9, fontweight="normal", color=shape.color)
+        for panel in axes[len(named) :]:
             panel.set_axis_off()
         with atomic_open(file) as opened:
             figure.savefig(opened, format="png")
@@ -62,9 +78,3 @@ def _draw(axes: Axes, path: Path, up: str) -> None:
         return
     colors: Any = panels.surface_shades(normals, up) if normals.any() else panels.depth_shades(points, up)
     panels.cloud(axes, points, colors, up, size=panels.point_size(len(points)))
-
-
-def _name(axes: Axes, head: str, detail: str, color: str) -> None:
-    axes.set_title(
-        f"{panels.shortened(head, 30)}\n{panels.shortened(detail, 30)}", fontsize=9, fontweight="normal", color=color
-    )
