@@ -18,11 +18,10 @@ from nepa3d.corpora.scanner import (
     random_room,
     room_depth,
     scan,
-    turn,
-    upright,
 )
 from nepa3d.data import preprocess_scanobjectnn, virtual_scanner
 from nepa3d.shapes.mesh import Mesh, load_mesh
+from nepa3d.shapes.rotation import turn, turned_back, upright
 from tests.data.corpus import make_corpus, write_mesh
 
 CUBE = (
@@ -104,6 +103,8 @@ def test_a_random_room_holds_the_shape_and_tells_less_of_it(cube: Mesh) -> None:
 def test_the_vertical_axis_becomes_y(up: str, image: int) -> None:
     np.testing.assert_array_equal(upright(np.eye(3, dtype=np.float32), up)[image], [0, 1, 0])
     assert np.linalg.det(upright(np.eye(3, dtype=np.float32), up)) == pytest.approx(1)
+    points = np.random.default_rng(0).random((7, 3))
+    np.testing.assert_array_equal(turned_back(upright(points, up), up), points)
 
 
 FLAGS = ["--points", "128", "--workers", "1", "--test_ratio", "0.25"]

@@ -17,9 +17,8 @@ from nepa3d import ops
 from nepa3d.execution.checks import require_choice
 from nepa3d.shapes.mesh import BadShapeError, Mesh, Reason
 from nepa3d.shapes.query_pools import look_at_origin
-from nepa3d.shapes.rotation import turn
+from nepa3d.shapes.rotation import Up, turn, upright
 
-AXES = ("x", "y", "z")
 DISTANCE = 2.5  # of the camera from the shape's centre; shapes lie in the unit sphere
 ELEVATION = (-0.1, 0.9)  # of the camera above the horizon, radians
 ROOM = 1.3  # floor and wall are seen this far from the shape's centre, if the room is fixed
@@ -43,7 +42,7 @@ class ScanSettings:
     """Part of them that floor and wall give."""
     noise: float = 0.005
     """Standard deviation of a depth, where the shape's radius is 1."""
-    up: str = "y"
+    up: Up = "y"
     """The meshes' vertical axis: x, y or z."""
     room: RoomKind = "random"
     """Where the wall stands: behind the shape at a random distance and heading, with as much of the room in sight as
@@ -57,8 +56,7 @@ class ScanSettings:
         if not 0 <= self.noise < 1:
             raise ValueError(f"noise must lie in [0, 1), got {self.noise}")
         require_choice("room", self.room, RoomKind)
-        if self.up not in AXES:
-            raise ValueError(f"up must be one of {', '.join(AXES)}, got {self.up!r}")
+        require_choice("up", self.up, Up)
 
 
 @dataclass(frozen=True)
@@ -118,11 +116,6 @@ def scan(
     mask[settings.points - wanted_room :] = BACKGROUND
     order = rng.permutation(settings.points)
     return turn(points, rng.uniform(0, 2 * np.pi))[order], mask[order]
-
-
-def upright(vertices: Float, up: str) -> Float:
-    """Vertices (V, 3) with the axis ``up`` as y, by a cyclic change of axes."""
-    return np.ascontiguousarray(np.roll(vertices, 1 - AXES.index(up), axis=1))
 
 
 def view_rays(camera: Float, count: int, rng: np.random.Generator, radius: float = ROOM) -> Float:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -35,6 +35,8 @@ class MadeWith:
     """Draws of each shape's queries whose embeddings are averaged (4)."""
     seed: OptionalCount = None
     """Seed of the draws (0)."""
+    up: Literal["", "x", "y", "z"] = ""
+    """Axis of the meshes and clouds that points up (y); they are turned so that it is y, as models expect it."""
     layout: str = ""
     """Which files are shapes, and of what class (folder): folder takes meshes, clouds and caches of any depth, and the
     first folder is the class; shapenet, modelnet40 and listed take meshes as preprocess-meshes does."""

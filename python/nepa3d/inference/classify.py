@@ -69,8 +69,8 @@ class Config:
     """File to write classes and probabilities to, as JSON."""
     picture: str = ""
     """PNG file to draw up to 20 of the shapes into, taken at even steps, under their classes."""
-    up: Literal["y", "z"] = "y"
-    """Axis that points up, for the picture."""
+    up: Literal["x", "y", "z"] = "y"
+    """Axis of the shapes that points up; they are turned so that it is y, as models expect it."""
 
     def __post_init__(self) -> None:
         if self.view:
@@ -119,7 +119,7 @@ def classify(config: Config, classifier: TrainedClassifier) -> Classified:
     def read(one: tuple[Path, str]) -> tuple[Path, str, tuple[Shape, str] | str]:
         path, label = one
         try:
-            found = read_shape(path, view, f"{path}", n_point=settings.n_point, n_ray=settings.n_ray)
+            found = read_shape(path, view, f"{path}", n_point=settings.n_point, n_ray=settings.n_ray, up=config.up)
             return path, label, (found.shape, found.view)
         except (ValueError, OSError, MemoryError) as error:
             return path, label, f"{error}".removeprefix(f"{path}: ") or "memory ran out"
@@ -220,8 +220,8 @@ def draw(config: Config, found: Classified, classes: Sequence[str]) -> None:
         file, label, row = found.files[place], found.labels[place], found.probabilities[place]
         name, wrong = classes[row.argmax()], label and label != classes[row.argmax()]
         detail = f"not {label}: {file.stem}" if wrong else file.stem
-        named.append(Named(file, f"{name} {row.max():.2f}", detail, MARKED if wrong else panels.INK))
-    draw_shapes(config.picture, named, up=config.up)
+        named.append(Named(file, f"{name} {row.max():.2f}", detail, MARKED if wrong else panels.INK, config.up))
+    draw_shapes(config.picture, named)
 
 
 def command(config: Config) -> int:

@@ -83,8 +83,8 @@ class Config:
     """Sequences a forward pass."""
     picture: str = ""
     """Where to write a picture of the scan beside its completion; empty: nowhere."""
-    up: Literal["y", "z"] = "y"
-    """Axis of the scan that points up in the picture."""
+    up: Literal["x", "y", "z"] = "y"
+    """Axis of the scan that points up; the model is told of it turned, so that it is y."""
     out_json: str = ""
     """Where to write what was read, asked and found; empty: nowhere."""
 
@@ -116,7 +116,7 @@ class Config:
 
 def complete(config: Config, encoder: Encoder) -> tuple[Shape, Completion]:
     """The scan and its completion, its meshes written. Bad input is ``ValueError``."""
-    scan = Shape.from_scan(config.scan, max_points=config.told.max_points, seed=config.told.seed)
+    scan = Shape.from_scan(config.scan, max_points=config.told.max_points, seed=config.told.seed, up=config.up)
     found = complete_scan(encoder, scan, config.settings(), progress=True)
     if found.expected_error is not None:
         found.surface.visual = trimesh.visual.ColorVisuals(
@@ -156,7 +156,7 @@ def summary(config: Config, encoder: Encoder, scan: Shape, found: Completion, se
         "scan": f"{config.scan}",
         "points": scan.points_read if scan.points_read is not None else len(cloud),
         "points_used": len(cloud),
-        "centre": found.placement.centre.tolist(),
+        "centre": found.placement.restored(np.zeros((1, 3)))[0].tolist(),
         "radius": scale,
         "ckpt": encoder.probe.ckpt,
         "view": config.told.view,
@@ -242,7 +242,6 @@ def draw(config: Config, scan: Shape, found: Completion) -> None:
         scan["pc_xyz"],
         placed,
         title=config.scan.stem,
-        up=config.up,
         error=found.expected_error,
         unit=found.placement.scale,
     )

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -52,6 +52,8 @@ class Config:
     """Embed the cache files of this split of ROOT instead."""
     view: str = "mesh"
     """View of the shapes that the model is told."""
+    up: Literal["x", "y", "z"] = "y"
+    """Axis of the meshes that points up; they are turned so that it is y, as models expect it."""
     draws: int = 4
     """Samples of a shape's queries that are embedded and averaged."""
     seed: int = 0
@@ -70,6 +72,8 @@ class Config:
         for name in ("draws", "batch", "workers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.split and self.up != "y":
+            raise ValueError(f"up must be y for the files of a cache, which are not turned, got {self.up}")
         if self.out.suffix not in (".npz", ".parquet"):
             raise ValueError(f"out must end in .npz or .parquet, got {self.out.name!r}")
 
@@ -108,7 +112,9 @@ def embed(config: Config, encoder: Encoder) -> Embedded:
         try:
             if config.out.suffix == ".parquet":
                 f"{path}".encode()  # strings of Parquet are UTF-8
-            return Shape.from_cache(path) if config.split else Shape.from_mesh(path, key=name, settings=pools)
+            if config.split:
+                return Shape.from_cache(path)
+            return Shape.from_mesh(path, key=name, settings=pools, up=config.up)
         except UnicodeEncodeError:
             return "the name is not UTF-8"
         except (BadInputError, OSError, MemoryError) as error:
@@ -167,7 +173,7 @@ def shapes(root: Path, split: str) -> Iterator[tuple[str, Path]]:
 def settings(config: Config, encoder: Encoder) -> dict[str, Any]:
     """What the vectors depend on, beside the files."""
     said = {"nepa3d": __version__, "ckpt": encoder.probe.ckpt, "precision": encoder.probe.precision}
-    names = ("split", "view", "draws", "seed", "pooling", "representation")
+    names = ("split", "view", "up", "draws", "seed", "pooling", "representation")
     return {**said, "root": f"{config.root}", **{name: getattr(config, name) for name in names}}
 
 

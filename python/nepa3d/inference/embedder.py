@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nepa3d.execution.checks import require_choice
 from nepa3d.execution.files import content_hash
 from nepa3d.inference.shape_files import ReadShape, read_shape
 from nepa3d.models.encoder import Encoder
 from nepa3d.shapes.cache import CacheError
+from nepa3d.shapes.rotation import Up
 from nepa3d.shapes.shape import Shape
 from nepa3d.shapes.views import VoxelSettings, require_backend
 
@@ -36,11 +38,14 @@ class IndexSettings:
     """Draws of a shape's queries whose embeddings are averaged."""
     seed: int = 0
     """Seed of these draws."""
+    up: Up = "y"
+    """Axis of the meshes and clouds that points up; they are turned so that it is y."""
 
     def __post_init__(self) -> None:
         require_backend(self.view, "view")
         if self.draws < 1:
             raise ValueError(f"draws must be at least 1, got {self.draws}")
+        require_choice("up", self.up, Up)
 
 
 class Embedder:
@@ -49,11 +54,12 @@ class Embedder:
     def __init__(self, encoder: Encoder, settings: IndexSettings) -> None:
         self.encoder, self.settings = encoder, settings
 
-    def read(self, path: Path, sha256: str, view: str | None = None) -> ReadShape:
-        """The shape of a file of that content, as ``view`` (left out: that of the settings) sees it. ``ValueError`` or
-        ``OSError`` naming the file."""
-        probe = self.encoder.probe
-        return read_shape(path, view or self.settings.view, sha256, n_point=probe.n_point, n_ray=probe.n_ray)
+    def read(self, path: Path, sha256: str, view: str | None = None, up: Up | None = None) -> ReadShape:
+        """The shape of a file of that content, as ``view`` sees it, standing on ``up`` (left out: those of the
+        settings). ``ValueError`` or ``OSError`` naming the file."""
+        probe, settings = self.encoder.probe, self.settings
+        wanted, up = view or settings.view, up or settings.up
+        return read_shape(path, wanted, sha256, n_point=probe.n_point, n_ray=probe.n_ray, up=up)
 
     def vectors(self, shapes: Sequence[ReadShape]) -> Float:
         """Vectors (N, D) of length 1. ``ValueError`` on a shape that cannot be used."""
@@ -64,18 +70,20 @@ class Embedder:
             found[rows] = self.encoder.embed(some, view, draws=self.settings.draws, seed=self.settings.seed)
         return found
 
-    def seen(self, query: str | os.PathLike[str] | Shape, view: str | None = None) -> ReadShape:
-        """A query as ``vector`` sees it: a file (mesh, cloud or cache), or a ``Shape``."""
+    def seen(self, query: str | os.PathLike[str] | Shape, view: str | None = None, up: Up | None = None) -> ReadShape:
+        """A query as ``vector`` sees it: a file (mesh, cloud or cache), which stands on ``up``, or a ``Shape``."""
         if isinstance(query, Shape):
             return ReadShape(query, require_backend(view or self.settings.view, "view"))
         path = Path(query)
         if not path.is_file():
             raise ValueError(f"query: expected the file of a shape, there is none at {os.fspath(query)!r}")
-        return self.read(path, content_hash(path), view)
+        return self.read(path, content_hash(path), view, up)
 
-    def vector(self, query: str | os.PathLike[str] | Shape | ReadShape, view: str | None = None) -> Float:
+    def vector(
+        self, query: str | os.PathLike[str] | Shape | ReadShape, view: str | None = None, up: Up | None = None
+    ) -> Float:
         """The vector (D,) of a file (mesh, cloud or cache), of a ``Shape``, or of what ``seen`` gave."""
-        read = query if isinstance(query, ReadShape) else self.seen(query, view)
+        read = query if isinstance(query, ReadShape) else self.seen(query, view, up)
         try:
             return self.vectors([read])[0]
         except CacheError as error:  # what the view needs and the cache lacks; the shape is named by its content

@@ -21,6 +21,7 @@ from nepa3d.inference.shape_files import shape_files
 from nepa3d.inference.table import ShapeTable
 from nepa3d.inference.update import TableUpdate, Update
 from nepa3d.models.encoder import Encoder, load
+from nepa3d.shapes.rotation import Up
 from nepa3d.shapes.shape import Shape
 
 FORMAT = 1
@@ -64,7 +65,7 @@ class ShapeIndex:
         about = table.settings()
         if about.get("format") != FORMAT:
             raise ValueError(f"{table.path}: expected an index of format {FORMAT}, got {about.get('format')}")
-        self.settings = IndexSettings(about["view"], about["draws"], about["seed"])
+        self.settings = IndexSettings(about["view"], about["draws"], about["seed"], about.get("up", "y"))
         self.layout: str = about["layout"]
         self.width: int = about["width"]
         self.model: str = about["model"]
@@ -160,12 +161,14 @@ class ShapeIndex:
         k: int = 10,
         *,
         view: str | None = None,
+        up: Up | None = None,
         approximate: bool = False,
         probes: int = 0,
     ) -> list[Neighbour]:
         """The ``k`` shapes most like ``query``: a file (mesh, cloud or cache), a ``Shape``, or a vector (D,).
 
-        ``view`` is how the query is seen; left out, as the index sees its shapes. All shapes are compared, unless
+        ``view`` is how the query is seen, and ``up`` the axis of its file that points up; left out, as the index has
+        them of its shapes. All shapes are compared, unless
         ``approximate`` asks for the approximate index, which looks into ``probes`` of its cells (0: as many as LanceDB
         chooses). ``ValueError`` naming what cannot be used.
         """
@@ -173,7 +176,7 @@ class ShapeIndex:
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         if isinstance(query, (str, os.PathLike, Shape)):
-            vector = self.embedder.vector(query, view)
+            vector = self.embedder.vector(query, view, up)
         else:
             vector = np.asarray(query, np.float32)
             if vector.shape != (self.width,):

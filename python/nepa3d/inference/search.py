@@ -62,8 +62,8 @@ class Config:
     """File to write the shapes to, as JSON."""
     picture: str = ""
     """PNG file to draw the query and the shapes into."""
-    up: Literal["y", "z"] = "y"
-    """Axis that points up, for the picture."""
+    up: Literal["", "x", "y", "z"] = ""
+    """Axis of the query that points up; left out: as of the shapes of the index."""
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -74,7 +74,7 @@ def command(config: Config) -> None:
     """Print the table; write JSON and picture where asked."""
     index = ShapeIndex.open(config.index, load(config.ckpt) if config.ckpt else None)
     how = config.how
-    query = index.embedder.seen(config.query, config.view or None)
+    query = index.embedder.seen(config.query, config.view or None, config.up or None)
     vector = index.embedder.vector(query)
     found = index.search(vector, config.k, approximate=how.approximate, probes=how.probes)
     rows = [(number, f"{near.similarity:.3f}", near.id, near.path) for number, near in enumerate(found, 1)]
@@ -93,7 +93,8 @@ def command(config: Config) -> None:
         )
         print(f"wrote {config.out_json}")
     if config.picture:
-        draw_neighbours(config.picture, config.query, index.folder, found, up=config.up)
+        up = index.settings.up
+        draw_neighbours(config.picture, config.query, index.folder, found, up=up, query_up=config.up or up)
         print(f"wrote {config.picture}")
 
 

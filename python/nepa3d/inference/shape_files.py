@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from nepa3d import ops
 from nepa3d.corpora.folder import shape_key
 from nepa3d.corpora.layouts import LAYOUTS, require_layout
-from nepa3d.shapes.cache import ShapeCache
+from nepa3d.shapes.cache import CacheError, ShapeCache
 from nepa3d.shapes.mesh import MAX_FACES, READERS, MeshFile, prepare_mesh, read_mesh
 from nepa3d.shapes.query_pools import PoolSettings, build_pools, needed_by, random_stream
+from nepa3d.shapes.rotation import Up, upright
 from nepa3d.shapes.scan_files import SUFFIXES, CloudFile, read_cloud
 from nepa3d.shapes.scans import normalize_scan, scan_pools
 from nepa3d.shapes.shape import Shape
@@ -97,31 +98,36 @@ def pools_for(view: str, n_point: int, n_ray: int) -> PoolSettings:
     return needed_by(enough, view_row(view), rays=n_ray > 0)
 
 
-def read_content(path: Path, *, max_faces: int = MAX_FACES) -> Shape | CloudFile | MeshFile:
+def read_content(path: Path, *, max_faces: int = MAX_FACES, up: Up = "y") -> Shape | CloudFile | MeshFile:
     """What a file holds: a cache, a cloud (PLY without faces, and whatever else ``read_cloud`` takes), or a mesh.
 
-    ``ValueError`` naming the file and the fault, or ``OSError``.
+    Clouds and meshes are turned so that their axis ``up`` is y; a cache, whose arrays are not turned, is refused where
+    that is another. ``ValueError`` naming the file and the fault, or ``OSError``.
     """
     kind = _ending(path)
     if kind == CACHE and _has_queries(path):
+        if up != "y":
+            raise CacheError(path, f"is a cache, which is not turned: up must be y, got {up}")
         return Shape.from_cache(path)
     if kind != "ply" and path.suffix.lower() in SUFFIXES:
         cloud = read_cloud(path)
         assert cloud is not None  # only a PLY may be a mesh
-        return cloud
+        normals = None if cloud.normals is None else upright(cloud.normals, up)
+        return cloud._replace(xyz=upright(cloud.xyz, up), normals=normals)
     mesh = read_mesh(path, max_faces=max_faces)
+    mesh = mesh._replace(vertices=upright(mesh.vertices, up))
     is_cloud = kind == "ply" and len(mesh.faces) == 0 and len(mesh.vertices)
     return CloudFile(mesh.vertices, None, None) if is_cloud else mesh
 
 
-def read_shape(path: Path, view: str, name: str, *, n_point: int, n_ray: int) -> ReadShape:
+def read_shape(path: Path, view: str, name: str, *, n_point: int, n_ray: int, up: Up = "y") -> ReadShape:
     """The shape of a mesh, a cloud or a cache, named ``name``, on which all random draws from it depend.
 
     A cloud has neither triangles nor a grid, and is seen as ``pointcloud_noray`` whatever ``view`` is, unless that is
-    ``voxel``. ``ValueError`` naming the file and the fault, or ``OSError``.
+    ``voxel``. ``up`` is as in ``read_content``. ``ValueError`` naming the file and the fault, or ``OSError``.
     """
     require_backend(view, "view")
-    content = read_content(path)
+    content = read_content(path, up=up)
     if isinstance(content, Shape):
         return ReadShape(Shape({key: content[key] for key in content}, name), view, os.fspath(path))
     pools = pools_for(view, n_point, n_ray)
@@ -132,9 +138,10 @@ def read_shape(path: Path, view: str, name: str, *, n_point: int, n_ray: int) ->
     return ReadShape(Shape(build_pools(mesh, pools, 0, name), name, doubt=mesh.doubt), view, os.fspath(path))
 
 
-def drawn_points(path: Path, count: int = 6000) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Points (N, 3) of a shape to draw, in the unit sphere, and their normals (N, 3), zeros where there are none."""
-    content = read_content(path)
+def drawn_points(path: Path, count: int = 6000, *, up: Up = "y") -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Points (N, 3) of a shape to draw, in the unit sphere, and their normals (N, 3), zeros where there are none;
+    ``up`` is as in ``read_content``."""
+    content = read_content(path, up=up)
     if isinstance(content, Shape):
         return content["pc_xyz"], content["pc_n"]
     rng = random_stream(0, path.name, "drawing")

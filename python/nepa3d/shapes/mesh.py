@@ -19,6 +19,7 @@ from nepa3d.shapes.file_kinds import other_kind
 from nepa3d.shapes.glb import parse_glb
 from nepa3d.shapes.placement import Placement
 from nepa3d.shapes.reading import OutOfRangeError, TooLargeError, UnsupportedError
+from nepa3d.shapes.rotation import Up, upright
 from nepa3d.shapes.vrml import parse_vrml
 
 MAX_FACES = 20_000_000  # of a mesh, unless more are asked for
@@ -132,10 +133,10 @@ def _reason(error: ValueError) -> Reason:
     return Reason.UNREADABLE
 
 
-def load_mesh(path: str | os.PathLike[str], *, max_faces: int = MAX_FACES) -> Mesh:
-    """Read a mesh file and ``prepare_mesh``. Raises ``BadShapeError``."""
+def load_mesh(path: str | os.PathLike[str], *, max_faces: int = MAX_FACES, up: Up = "y") -> Mesh:
+    """Read a mesh file, turn it ``upright`` and ``prepare_mesh``. Raises ``BadShapeError``."""
     vertices, faces, repaired = read_mesh(path, max_faces=max_faces)
-    return prepare_mesh(vertices, faces, path, max_faces=max_faces, repaired=repaired)
+    return prepare_mesh(upright(vertices, up), faces, path, max_faces=max_faces, repaired=repaired)
 
 
 def prepare_mesh(

@@ -18,6 +18,7 @@ from nepa3d.shapes.interop import cloud_arrays, mesh_arrays, open3d_cloud, trime
 from nepa3d.shapes.mesh import load_mesh, prepare_mesh
 from nepa3d.shapes.placement import Placement
 from nepa3d.shapes.query_pools import PoolSettings, build_pools, random_stream
+from nepa3d.shapes.rotation import Up, upright
 from nepa3d.shapes.scan_files import CloudFile, read_cloud
 from nepa3d.shapes.scans import placement_of_scan, scan_pools
 from nepa3d.shapes.views import ShapeAnswers, VoxelSettings
@@ -74,22 +75,32 @@ class Shape(ShapeArrays):
 
     @classmethod
     def from_mesh(
-        cls, mesh: MeshLike, *, key: str | None = None, settings: PoolSettings = MESH_POOLS, seed: int = 0
+        cls,
+        mesh: MeshLike,
+        *,
+        key: str | None = None,
+        settings: PoolSettings = MESH_POOLS,
+        seed: int = 0,
+        up: Up = "y",
     ) -> Shape:
         """A mesh: a file (OBJ, OFF, PLY, STL, GLB, VRML), ``(vertices, faces)`` of shapes (V, 3) and (F, 3), a
         ``trimesh.Trimesh``, or an ``open3d.geometry.TriangleMesh`` or that of ``open3d.t``.
 
         The arrays are those of the cache file that ``nepa3d.data.preprocess_shapenet`` writes for the same mesh,
-        ``key`` ("class/id"; left out: the file's stem, or "mesh"), ``settings`` and ``seed``. Raises ``ValueError``
-        naming the file and the fault where the mesh cannot be used.
+        ``key`` ("class/id"; left out: the file's stem, or "mesh"), ``settings`` and ``seed``. The axis
+        ``up`` of the mesh becomes y, on which the shapes stand that models are trained on. Raises
+        ``ValueError`` naming the file and the fault where the mesh cannot be used.
         """
         if isinstance(mesh, (str, os.PathLike)):
             key = Path(mesh).stem if key is None else key
-            prepared = load_mesh(mesh)
+            prepared = load_mesh(mesh, up=up)
         else:
             key = "mesh" if key is None else key
-            prepared = prepare_mesh(*mesh_arrays(mesh), key)
-        return cls(build_pools(prepared, settings, seed, key), key, prepared.placement, doubt=prepared.doubt)
+            vertices, faces = mesh_arrays(mesh)
+            prepared = prepare_mesh(upright(vertices, up), faces, key)
+        assert prepared.placement is not None
+        placement = replace(prepared.placement, up=up)
+        return cls(build_pools(prepared, settings, seed, key), key, placement, doubt=prepared.doubt)
 
     @classmethod
     def from_cloud(
@@ -101,6 +112,7 @@ class Shape(ShapeArrays):
         key: str = "cloud",
         settings: PoolSettings = CLOUD_POOLS,
         seed: int = 0,
+        up: Up = "y",
     ) -> Shape:
         """A point cloud ``xyz`` (N, 3), centred on its mean and divided by its largest norm, with unit ``normals``
         (N, 3) and ``colors`` (N, 3) from 0 to 1 (of whole numbers: from 0 to 255) if they are known.
@@ -108,14 +120,16 @@ class Shape(ShapeArrays):
         A ``trimesh.PointCloud``, an ``open3d.geometry.PointCloud`` or that of ``open3d.t`` brings its own normals and
         colours; trimesh has a place for normals only as ``metadata["normals"]``. The arrays are those of the cache file
         that ``nepa3d.data.preprocess_scanobjectnn`` writes for the same scan: distances to its points, no rays and no
-        grid; colours are kept as ``pc_rgb``, which no view tells a model. Raises ``ValueError`` on points that are not
+        grid; colours are kept as ``pc_rgb``, which no view tells a model. ``up`` is as in ``from_mesh``.
+
+        Raises ``ValueError`` on points that are not
         finite, all in one place or too far apart to be measured, and on arrays that are not of real numbers.
         """
         points, own_normals, own_colors = cloud_arrays(xyz)
         if points.ndim != 2 or points.shape[1] != 3 or len(points) == 0:
             raise ValueError(f"xyz must have shape (N, 3) with N at least 1, got {points.shape}")
         _require_real("xyz", points)
-        placement = placement_of_scan(points, key)
+        placement = replace(placement_of_scan(upright(points, up), key), up=up)
         arrays = scan_pools(placement.normalized(points), settings, seed, key)
         known = own_normals if normals is None else normals
         if known is not None:
@@ -123,6 +137,7 @@ class Shape(ShapeArrays):
             arrays["pc_n"] = np.asarray(known, np.float32)
             if arrays["pc_n"].shape != points.shape or not np.isfinite(arrays["pc_n"]).all():
                 raise ValueError(f"normals must be finite and have the shape of xyz, {points.shape}")
+            arrays["pc_n"] = upright(arrays["pc_n"], up)
         rgb = own_colors if colors is None else unit_colors(colors)
         if rgb is not None:
             if rgb.shape != points.shape:
@@ -139,30 +154,33 @@ class Shape(ShapeArrays):
         key: str | None = None,
         settings: PoolSettings = CLOUD_POOLS,
         seed: int = 0,
+        up: Up = "y",
     ) -> Shape:
         """A file of a point cloud, see ``nepa3d.shapes.scan_files.read_cloud``, or of a mesh.
 
         Of a cloud with more than ``max_points`` points (0: no limit) that many are taken at random, which depends on
-        ``key`` (left out: the file's stem) and ``seed`` alone. Raises ``ValueError`` naming the file and the fault.
+        ``key`` (left out: the file's stem) and ``seed`` alone. ``up`` is as in ``from_mesh``.
+
+        Raises ``ValueError`` naming the file and the fault.
         """
         if max_points < 0:
             raise ValueError(f"max_points must be at least 0 (0: all), got {max_points}")
         cloud = read_cloud(path)
         if cloud is None:
             rayless = replace(settings, ray_pool=0, no_pc_rays=True)
-            return cls.from_mesh(path, key=key, settings=rayless, seed=seed)
-        return cls._from_cloud_file(path, cloud, max_points, key, settings, seed)
+            return cls.from_mesh(path, key=key, settings=rayless, seed=seed, up=up)
+        return cls._from_cloud_file(path, cloud, max_points, key, settings, seed, up)
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str], *, key: str | None = None, seed: int = 0) -> Shape:
+    def from_file(cls, path: str | os.PathLike[str], *, key: str | None = None, seed: int = 0, up: Up = "y") -> Shape:
         """A file of a mesh, as ``from_mesh`` reads it, or of a point cloud, as ``from_scan`` does, whichever it holds.
 
         Raises ``ValueError`` naming the file and the fault.
         """
         cloud = read_cloud(path)
         if cloud is None:
-            return cls.from_mesh(path, key=key, seed=seed)
-        return cls._from_cloud_file(path, cloud, SCAN_POINTS, key, CLOUD_POOLS, seed)
+            return cls.from_mesh(path, key=key, seed=seed, up=up)
+        return cls._from_cloud_file(path, cloud, SCAN_POINTS, key, CLOUD_POOLS, seed, up)
 
     @classmethod
     def _from_cloud_file(
@@ -173,6 +191,7 @@ class Shape(ShapeArrays):
         key: str | None,
         settings: PoolSettings,
         seed: int,
+        up: Up,
     ) -> Shape:
         key = Path(path).stem if key is None else key
         try:
@@ -181,7 +200,9 @@ class Shape(ShapeArrays):
             if max_points and count > max_points:
                 rows = np.sort(random_stream(seed, key, "thin").choice(count, max_points, replace=False))
                 cloud = cloud.some(rows)
-            shape = cls.from_cloud(cloud.xyz, cloud.normals, colors=cloud.colors, key=key, settings=settings, seed=seed)
+            shape = cls.from_cloud(
+                cloud.xyz, cloud.normals, colors=cloud.colors, key=key, settings=settings, seed=seed, up=up
+            )
             shape.points_read = count
             return shape
         except BadInputError:

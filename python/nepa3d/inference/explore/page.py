@@ -43,7 +43,7 @@ class Config:
     projection: Projection = "pca"
     """How embeddings become places of the map: principal components, or t-SNE, which takes seconds for each 1000."""
     up: Literal["y", "z"] = "y"
-    """Axis of the shapes that points up."""
+    """Axis that points up of what is drawn; not needed for an index made with --up, whose shapes have been turned."""
     port: int = 8080
     """Port of the page; 0: any that is free."""
     host: str = "localhost"
@@ -127,7 +127,7 @@ def command(config: Config) -> None:
     """Serve the page until interrupted."""
     port = free_port(config.host, config.port)  # before what takes long
     index = ShapeIndex.open(config.index, load(config.ckpt) if config.ckpt else None)
-    with Reader() as reader:
+    with Reader(up=index.settings.up) as reader:
         explorer = Explorer(index, reader, config.limits, config.projection)
         explorer.encoder.distance_head()  # fitted now where the model has none
         with served(explorer, config.host, port, config.up) as server:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nepa3d import ops
 from nepa3d.inference.shape_files import read_content, read_shape
 from nepa3d.shapes.mesh import prepare_mesh
+from nepa3d.shapes.rotation import Up
 from nepa3d.shapes.scan_files import CloudFile
 from nepa3d.shapes.scans import normalize_scan
 from nepa3d.shapes.shape import Shape
@@ -66,10 +67,11 @@ class Subject:
     """View under which the index compares it."""
 
 
-def form(path: Path) -> Form:
-    """What is drawn of a mesh, cloud or cache file. ``ValueError`` naming the fault, or ``OSError``."""
+def form(path: Path, up: Up = "y") -> Form:
+    """What is drawn of a mesh, cloud or cache file, turned so that its axis ``up`` is y. ``ValueError`` naming the
+    fault, or ``OSError``."""
     no_faces = np.empty((0, 3), np.int64)
-    content = read_content(path, max_faces=MOST_FACES)
+    content = read_content(path, max_faces=MOST_FACES, up=up)
     if isinstance(content, Shape):
         return Form(content["pc_xyz"], no_faces)
     if isinstance(content, CloudFile):
@@ -78,11 +80,12 @@ def form(path: Path) -> Form:
     return Form(mesh.vertices, mesh.faces)
 
 
-def subject(path: Path, view: str, key: str, name: str, *, n_point: int, n_ray: int) -> Subject:
-    """The shape of a mesh, cloud or cache file as an index of ``view`` reads it; ``key`` is what its draws depend on.
+def subject(path: Path, view: str, key: str, name: str, *, n_point: int, n_ray: int, up: Up = "y") -> Subject:
+    """The shape of a mesh, cloud or cache file as an index of ``view`` and ``up`` reads it; ``key`` is what its draws
+    depend on.
 
     ``ValueError`` naming the fault, or ``OSError``.
     """
-    drawn = form(path)
-    read = read_shape(path, view, key, n_point=n_point, n_ray=n_ray)
+    drawn = form(path, up)
+    read = read_shape(path, view, key, n_point=n_point, n_ray=n_ray, up=up)
     return Subject(name, drawn, read.shape, read.view)

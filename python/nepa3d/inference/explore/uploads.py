@@ -23,6 +23,7 @@ from pebble import ProcessExpired, ProcessPool
 from nepa3d.execution.sockets import shorten_socket_paths
 from nepa3d.inference.explore.subject import Form, Subject, form, subject
 from nepa3d.inference.shape_files import ENDINGS
+from nepa3d.shapes.rotation import Up
 
 MEGABYTE = 1 << 20
 MOST_MEMORY = 8 << 30  # bytes of address space of the process that reads, most of which libraries only reserve
@@ -62,12 +63,15 @@ def require_size(name: str, size: int, most_bytes: int) -> None:
 
 
 class Reader:
-    """Reads shapes in a process of its own, which is replaced if it dies or takes too long. Use it in a ``with``."""
+    """Reads shapes in a process of its own, which is replaced if it dies or takes too long. Use it in a ``with``.
 
-    def __init__(self, seconds: float = 60.0) -> None:
+    Meshes and clouds are turned so that their axis ``up`` is y.
+    """
+
+    def __init__(self, seconds: float = 60.0, up: Up = "y") -> None:
         shorten_socket_paths()
         context = multiprocessing.get_context("spawn")
-        self._seconds = seconds
+        self._seconds, self._up = seconds, up
         self._processes = ProcessPool(1, context=context, initializer=_limit_memory, initargs=(MOST_MEMORY,))
 
     def __enter__(self) -> Reader:
@@ -79,13 +83,13 @@ class Reader:
 
     def form(self, path: Path) -> Form:
         """What is drawn of a file of the index. ``ValueError`` or ``OSError``, also where the process died."""
-        read: Form = self._run(form, path.name, path)
+        read: Form = self._run(form, path.name, path, self._up)
         return read
 
     def subject(self, path: Path, view: str, key: str, name: str, *, n_point: int, n_ray: int) -> Subject:
         """``nepa3d.inference.explore.subject.subject`` of a file of the index. ``ValueError`` or ``OSError``, also
         where the process died or took too long."""
-        read: Subject = self._run(_subject, name, path, view, key, name, n_point, n_ray, False)
+        read: Subject = self._run(_subject, name, path, view, key, name, n_point, n_ray, self._up, False)
         return read
 
     def upload(self, filename: str, content: bytes, view: str, *, most_bytes: int, n_point: int, n_ray: int) -> Subject:
@@ -97,7 +101,7 @@ class Reader:
             path.write_bytes(content)
             key = hashlib.sha256(content).hexdigest()
             try:
-                read: Subject = self._run(_subject, name, path, view, key, name, n_point, n_ray, True)
+                read: Subject = self._run(_subject, name, path, view, key, name, n_point, n_ray, self._up, True)
             except (ValueError, OSError, MemoryError) as error:
                 told = str(error).replace(os.fspath(path), name) or "memory ran out"
                 raise ValueError(message(told)) from error
@@ -119,9 +123,9 @@ def message(text: str) -> str:
     return safe[:300]
 
 
-def _subject(path: Path, view: str, key: str, name: str, n_point: int, n_ray: int, foreign: bool) -> Subject:
+def _subject(path: Path, view: str, key: str, name: str, n_point: int, n_ray: int, up: Up, foreign: bool) -> Subject:
     with without_draco() if foreign else contextlib.nullcontext():
-        return subject(path, view, key, name, n_point=n_point, n_ray=n_ray)
+        return subject(path, view, key, name, n_point=n_point, n_ray=n_ray, up=up)
 
 
 @contextlib.contextmanager
