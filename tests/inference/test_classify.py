@@ -17,6 +17,7 @@ from nepa3d.cli import flags
 from nepa3d.inference import classify
 from nepa3d.inference.batches import of_each
 from nepa3d.models.checkpoint import read_tensors, write_tensors
+from nepa3d.shapes.cache import CacheError
 from nepa3d.train import finetune_cls
 from tests.commands import errors, status_of
 from tests.inference.small import PARTS, checkpoint
@@ -123,10 +124,12 @@ def test_what_is_no_classifier_or_no_shape(runs: Path, tmp_path: Path, capsys: p
 def test_of_each_tries_them_one_by_one() -> None:
     def halves(numbers: list[int]) -> np.ndarray:
         if any(number % 2 for number in numbers):
-            raise ValueError(f"odd: {numbers}")
+            raise CacheError("a.npz", f"odd: {numbers}")
         return np.array(numbers)[:, None] / 2
 
     assert of_each(halves, []) == []
     assert np.array_equal(of_each(halves, [2, 4]), [[1], [2]])
     two, three, four = of_each(halves, [2, 3, 4])
-    assert (two, f"{three}", four) == ([1], "odd: [3]", [2])
+    assert isinstance(three, CacheError) and (two, three.fault, four) == ([1], "odd: [3]", [2])
+    with pytest.raises(ZeroDivisionError):  # what is no fault of a shape
+        of_each(lambda numbers: numbers[0] / 0, [1, 2])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,15 +18,12 @@ from nepa3d import cli
 from nepa3d.cli.spellings import OptionalCount
 from nepa3d.corpora.shape_list import list_shapes
 from nepa3d.execution.files import write_json
-from nepa3d.execution.progress_bar import progress_bar
-from nepa3d.inference.batches import in_batches, of_each
-from nepa3d.inference.shape_files import read_shape, shape_files
+from nepa3d.inference.batches import Refused, used
+from nepa3d.inference.shape_files import ReadShape, read_shape, shape_files
 from nepa3d.inference.shapes_picture import MARKED, Named, draw_shapes
 from nepa3d.models.trained_classifier import TrainedClassifier, load_classifier
 from nepa3d.probes.scores import Scores, score
 from nepa3d.report import panels
-from nepa3d.shapes.cache import CacheError
-from nepa3d.shapes.shape import Shape
 from nepa3d.shapes.views import require_backend
 
 SHOWN = 40  # rows of the table
@@ -116,52 +112,35 @@ def classify(config: Config, classifier: TrainedClassifier) -> Classified:
     files, labels, rows = list[Path](), list[str](), list[NDArray[np.float64]]()
     failed, suspicious = dict[str, str](), dict[str, str]()
 
-    def read(one: tuple[Path, str]) -> tuple[Path, str, tuple[Shape, str] | str]:
-        path, label = one
+    def read(one: tuple[Path, str]) -> ReadShape | Refused:
+        path, _ = one
         try:
-            found = read_shape(path, view, f"{path}", n_point=settings.n_point, n_ray=settings.n_ray, up=config.up)
-            return path, label, (found.shape, found.view)
+            return read_shape(path, view, f"{path}", n_point=settings.n_point, n_ray=settings.n_ray, up=config.up)
         except (ValueError, OSError, MemoryError) as error:
-            return path, label, f"{error}".removeprefix(f"{path}: ") or "memory ran out"
+            return Refused(f"{error}".removeprefix(f"{path}: ") or "memory ran out")
 
-    with (
-        ThreadPoolExecutor(config.workers) as threads,
-        progress_bar(total=len(listed), desc="classify", unit="shape") as bar,
-    ):
-        for some in in_batches(threads, read, listed, config.batch):
-            sound = list[tuple[Path, str, Shape, str]]()
-            for path, label, content in some:
-                if isinstance(content, str):
-                    failed[f"{path}"] = content
-                    continue
-                sound.append((path, label, *content))
-                if content[0].doubt:
-                    suspicious[f"{path}"] = content[0].doubt
-            made = of_each(lambda given: _probabilities(config, classifier, given), sound)
-            for (path, label, _, _), row in zip(sound, made, strict=True):
-                if isinstance(row, ValueError):
-                    failed[f"{path}"] = row.fault if isinstance(row, CacheError) else f"{row}"
-                    continue
-                files.append(path)
-                labels.append(label)
-                rows.append(row)
-            bar.update(len(some))
+    def probabilities(shapes: Sequence[ReadShape]) -> NDArray[np.float64]:
+        found = np.empty((len(shapes), len(classifier.classes)))
+        for own in sorted({one.view for one in shapes}):
+            places = [place for place, one in enumerate(shapes) if one.view == own]
+            some = [shapes[place].shape for place in places]
+            found[places] = classifier.probabilities(some, own, draws=config.draws, seed=config.seed)
+        return found
+
+    through = used(listed, read, probabilities, workers=config.workers, batch=config.batch, task="classify")
+    for (path, label), one, row in through:
+        if isinstance(row, Refused):
+            failed[f"{path}"] = row.reason
+            continue
+        files.append(path)
+        labels.append(label)
+        rows.append(row)
+        if one.shape.doubt:
+            suspicious[f"{path}"] = one.shape.doubt
     if not files:
         first, reason = next(iter(failed.items()))
         raise ValueError(f"shapes: none of {len(failed)} files could be used, the first: {first}: {reason}")
     return Classified(files, labels, np.stack(rows), failed, suspicious)
-
-
-def _probabilities(
-    config: Config, classifier: TrainedClassifier, read: Sequence[tuple[Path, str, Shape, str]]
-) -> NDArray[np.float64]:
-    """Of shapes each as its own view sees it."""
-    found = np.empty((len(read), len(classifier.classes)))
-    for view in sorted({own for *_, own in read}):
-        rows = [row for row, (*_, own) in enumerate(read) if own == view]
-        shapes = [read[row][2] for row in rows]
-        found[rows] = classifier.probabilities(shapes, view, draws=config.draws, seed=config.seed, batch=config.batch)
-    return found
 
 
 def found_files(config: Config, classes: Sequence[str]) -> list[tuple[Path, str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,12 +20,10 @@ from nepa3d.corpora.folder import folder
 from nepa3d.corpora.shape_list import list_shapes
 from nepa3d.execution.errors import BadInputError
 from nepa3d.execution.files import atomic_path, require_writable, write_npz
-from nepa3d.execution.progress_bar import progress_bar
-from nepa3d.inference.batches import in_batches, of_each
+from nepa3d.inference.batches import Refused, used
 from nepa3d.inference.model_flags import ModelFlags
 from nepa3d.models.embedding import Pooling, Representation
 from nepa3d.models.encoder import Encoder
-from nepa3d.shapes.cache import CacheError
 from nepa3d.shapes.query_pools import PoolSettings, needed_by
 from nepa3d.shapes.shape import Shape
 from nepa3d.shapes.view_table import require_backend, view_row
@@ -105,10 +102,8 @@ def embed(config: Config, encoder: Encoder) -> Embedded:
     ids, files, failed, suspicious = list[str](), list[str](), dict[str, str](), dict[str, str]()
     vectors = [np.empty((0, encoder.width), np.float32)]
 
-    def read(named: tuple[str, Path]) -> tuple[str, Path, Shape | str]:
-        return *named, read_one(*named)
-
-    def read_one(name: str, path: Path) -> Shape | str:
+    def read(named: tuple[str, Path]) -> Shape | Refused:
+        name, path = named
         try:
             if config.out.suffix == ".parquet":
                 f"{path}".encode()  # strings of Parquet are UTF-8
@@ -116,11 +111,11 @@ def embed(config: Config, encoder: Encoder) -> Embedded:
                 return Shape.from_cache(path)
             return Shape.from_mesh(path, key=name, settings=pools, up=config.up)
         except UnicodeEncodeError:
-            return "the name is not UTF-8"
+            return Refused("the name is not UTF-8")
         except (BadInputError, OSError, MemoryError) as error:
-            return f"{error}".removeprefix(f"{path}: ") or "memory ran out"
+            return Refused(f"{error}".removeprefix(f"{path}: ") or "memory ran out")
 
-    def vectors_of(some: Sequence[Shape]) -> NDArray[np.float32]:
+    def embeddings(some: Sequence[Shape]) -> NDArray[np.float32]:
         return encoder.embed(
             some,
             config.view,
@@ -131,30 +126,16 @@ def embed(config: Config, encoder: Encoder) -> Embedded:
             batch=config.batch,
         )
 
-    with (
-        ThreadPoolExecutor(config.workers) as threads,
-        progress_bar(total=len(listed), desc="embed", unit="shape") as bar,
-    ):
-        for some in in_batches(threads, read, listed, config.batch):
-            sound = list[tuple[str, Path, Shape]]()
-            for name, path, shape in some:
-                if isinstance(shape, str):
-                    failed[f"{path}"] = shape
-                else:
-                    sound.append((name, path, shape))
-                    if shape.doubt:
-                        suspicious[f"{path}"] = shape.doubt
-            made = of_each(vectors_of, [shape for _, _, shape in sound])
-            for (name, path, _), vector in zip(sound, made, strict=True):
-                if isinstance(vector, CacheError):
-                    failed[f"{path}"] = vector.fault
-                elif isinstance(vector, ValueError):
-                    raise vector
-                else:
-                    ids.append(name)
-                    files.append(f"{path}")
-                    vectors.append(vector[None])
-            bar.update(len(some))
+    through = used(listed, read, embeddings, workers=config.workers, batch=config.batch, task="embed")
+    for (name, path), shape, row in through:
+        if isinstance(row, Refused):
+            failed[f"{path}"] = row.reason
+            continue
+        ids.append(name)
+        files.append(f"{path}")
+        vectors.append(row[None])
+        if shape.doubt:
+            suspicious[f"{path}"] = shape.doubt
     if not ids:
         first, reason = next(iter(failed.items()))
         raise ValueError(f"root: none of {len(failed)} files could be read, the first: {first}: {reason}")

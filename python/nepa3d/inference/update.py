@@ -145,8 +145,8 @@ class TableUpdate:
         """The vectors by path; shapes that cannot be used are among the faults."""
         made = of_each(self.embedder.vectors, [read for _, read in shapes])
         found = dict(zip((row.path for row, _ in shapes), made, strict=True))
-        faults |= {path: _told(error) for path, error in found.items() if isinstance(error, ValueError)}
-        return {path: vector for path, vector in found.items() if not isinstance(vector, ValueError)}
+        faults |= {path: _told(error) for path, error in found.items() if isinstance(error, CacheError)}
+        return {path: vector for path, vector in found.items() if not isinstance(vector, CacheError)}
 
 
 def _content(row: Row) -> tuple[str, str]:
