@@ -150,5 +150,5 @@ def _classifier(content: dict[str, Any], file: Path) -> Classifier:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"{file}: does not fit its own settings: {error}") from error
+        raise ValueError(f"{file}: does not fit its own settings: {' '.join(f'{error}'.split())}") from error
     return model
