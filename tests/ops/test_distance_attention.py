@@ -131,6 +131,20 @@ def test_gradients_of_the_products(key_count: int) -> None:
     torch.autograd.gradcheck(lambda *x: KeyAttention.apply(*x, edges), leaves)
 
 
+def test_autocast_leaves_the_products_in_float32() -> None:
+    points, tensors = inputs(20)
+    bias, mask = DistanceBias(points, *tensors[3:]), key_edges(edges_of(20, True))
+
+    def attend(x: Tensors) -> torch.Tensor:
+        return masked_attention(*x, mask, bias)
+
+    expected = with_gradients(attend, tensors[:3])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = with_gradients(attend, tensors[:3])
+    for mine, exact in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, exact)
+
+
 def test_weights_too_small_for_a_sum_are_none() -> None:
     """Not subnormal numbers, with which processors multiply a hundred times slower."""
     places = torch.tensor([[[0.0], [0.1], [0.9], [1.0]]]).expand(1, 4, 3)

@@ -25,10 +25,12 @@ class KeyAttention(torch.autograd.Function):
     of the edges and the own one, times ``values`` and the own one.
 
     Queries (B, H, T, D), keys (B, H, K, D), values (B, H, K, E), own scores (B, H, T) and values (B, H, T, E) of one
-    type; edges (T, K) bool, or a shape that stretches to (B, H, T, K). Returns (B, H, T, E).
+    type; edges (T, K) bool, or a shape that stretches to (B, H, T, K). Returns (B, H, T, E). Under autocast on the CPU
+    the products are in float32.
     """
 
     @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(
         ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, own_score: Tensor, own_value: Tensor, edges: Tensor
     ) -> Tensor:
@@ -47,6 +49,7 @@ class KeyAttention(torch.autograd.Function):
         return attended
 
     @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of all but the edges."""
         queries, keys, values, own_value, weights, own, attended = ctx.saved_tensors
