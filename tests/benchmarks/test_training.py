@@ -111,20 +111,25 @@ def test_another_loss_of_the_recipe_is_refused(
 
 def test_attentions_on_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--problems", "2", "20", "3", "33", "--head_size", "8", "--rounds", "2", "--results", f"{tmp_path}"]
+    flags += ["--contexts", "2", "24", "9"]
     assert attention_cpu.main(flags) == cli.EXIT_OK
     assert "3 x 33" in capsys.readouterr().out
     (path,) = tmp_path.iterdir()
     rows = json.loads(path.read_text())["rows"]
     names = [attention_cpu.FUSED, attention_cpu.PLAIN, attention_cpu.OURS, attention_cpu.KEYS]
-    assert [(row["length"], row["way"]) for row in rows] == [(length, way) for length in (20, 33) for way in names]
+    expected = [(length, way) for length in (20, 33) for way in names]
+    expected += [(24, way) for way in names if way != attention_cpu.OURS]  # of a bias there is no plain mask
+    assert [(row["length"], row["way"]) for row in rows] == expected
     assert all(row["times"]["runs"] == 2 for row in rows)
 
 
-def test_a_wrong_attention_on_the_cpu_is_refused() -> None:
-    found = attention_cpu.ways(40)
-    tensors = attention_cpu.inputs(attention_cpu.Config(), 2, 40)
-    attention_cpu.require_agreement(found, tensors)
+@pytest.mark.parametrize("kind", [attention_cpu.DUAL, attention_cpu.DISTANCES])
+def test_a_wrong_attention_on_the_cpu_is_refused(kind: str) -> None:
+    config = attention_cpu.Config()
+    dual = kind == attention_cpu.DUAL
+    problem = attention_cpu.with_dual_mask(config, 2, 40) if dual else attention_cpu.with_distances(config, 2, 40, 11)
+    attention_cpu.require_agreement(problem.ways, problem.tensors)
     causal = torch.ones(40, 40, dtype=torch.bool).tril()
-    found[attention_cpu.KEYS] = lambda q, k, v: attention_cpu.plain_product(q, k, v, causal)
+    problem.ways[attention_cpu.KEYS] = lambda q, k, v: attention_cpu.plain_product(q, k, v, causal)
     with pytest.raises(ValueError, match="nepa3d, columns in use at T = 40: error"):
-        attention_cpu.require_agreement(found, tensors)
+        attention_cpu.require_agreement(problem.ways, problem.tensors)
