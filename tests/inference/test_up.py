@@ -17,6 +17,7 @@ from nepa3d.inference.embedder import Embedder, IndexSettings
 from nepa3d.inference.explore.subject import form
 from nepa3d.inference.index import ShapeIndex
 from nepa3d.inference.shape_files import drawn_points, read_shape
+from nepa3d.inference.shapes_picture import Named, draw_shapes
 from nepa3d.inference.table import ShapeTable
 from nepa3d.models.encoder import load
 from nepa3d.shapes.shape import Shape
@@ -91,6 +92,18 @@ def test_an_index_of_shapes_that_stand_on_z(bodies: Path, tmp_path: Path, capsys
     assert search.main(query) == cli.EXIT_OK  # taken to stand on z, as the index
     far = {found["path"]: found["similarity"] for found in json.loads(out.read_text())["neighbours"]}
     assert near["path"] == "cone.ply" and near["similarity"] > far["cone.ply"] and picture.exists()
+
+
+@pytest.mark.parametrize("up", ["x", "z"])
+def test_a_picture_shows_it_upright(up: str, bodies: Path) -> None:
+    image = pytest.importorskip("matplotlib.image")
+    seen = {}
+    for name, axis, told in (("upright", "y", "y"), ("turned", up, up), ("untold", up, "y")):
+        file = bodies / f"{name}.png"
+        draw_shapes(file, [Named(bodies / axis / "cone.ply", "cone", "cone", up=told)])  # type: ignore[arg-type]
+        seen[name] = image.imread(file)
+    apart = {name: np.abs(seen[name] - seen["upright"]).mean() for name in ("turned", "untold")}
+    assert apart["turned"] < 0.1 * apart["untold"]
 
 
 def test_an_index_of_a_former_version_stands_on_y(bodies: Path, tmp_path: Path) -> None:

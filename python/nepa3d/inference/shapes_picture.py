@@ -76,13 +76,13 @@ def draw_shapes(file: str | os.PathLike[str], named: Sequence[Named]) -> None:
 
 
 def _draw(axes: Axes, path: Path, up: Up) -> None:
-    """The surface samples or points of a file, shaded."""
+    """The surface samples or points of a file, shaded, in which y points up once they are read."""
     axes.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal")
     axes.set_axis_off()
     try:
-        points, normals = drawn_points(path)
+        points, normals = drawn_points(path, up=up)
     except (ValueError, OSError) as error:
         panels.note(axes, panels.shortened(str(error), 40))
         return
-    colors: Any = panels.surface_shades(normals, up) if normals.any() else panels.depth_shades(points, up)
-    panels.cloud(axes, points, colors, up, size=panels.point_size(len(points)))
+    colors: Any = panels.surface_shades(normals, "y") if normals.any() else panels.depth_shades(points, "y")
+    panels.cloud(axes, points, colors, "y", size=panels.point_size(len(points)))
